@@ -1,0 +1,139 @@
+"""The stage cache: an output is kept under a digest of exactly the inputs that made it.
+
+A stage writes into a fresh directory that takes its final name only when the stage is done, so an
+interrupted run leaves nothing that a later run could mistake for a result.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hyraxvm.errors import Failure, UserError
+from hyraxvm.paths import cache_root
+
+KEEP = 4  # results of one stage that are kept, the most recently used first
+NEEDED_BYTES = 6 * 1024**3  # what a cold build writes, with head-room
+
+
+def digest(*inputs: Any) -> str:
+    """A SHA-256 over JSON values and files; a `Path` stands for its name, mode and content.
+
+    A directory stands for all that is below it.  The order of the arguments matters.
+    """
+    total = hashlib.sha256()
+    for item in inputs:
+        if isinstance(item, Path):
+            for name, mode, content in _files(item):
+                total.update(json.dumps([name, mode, content]).encode())
+        else:
+            total.update(json.dumps(item, sort_keys=True).encode())
+        total.update(b"\0")
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(path: Path) -> Iterator[tuple[str, int, str]]:
+    if path.is_dir():
+        for entry in sorted(path.rglob("*")):
+            if entry.name == "__pycache__" or "__pycache__" in entry.parts:
+                continue
+            name = str(entry.relative_to(path))
+            if entry.is_symlink():
+                yield name, 0, str(entry.readlink())
+            elif entry.is_file():
+                yield name, entry.stat().st_mode & 0o777, file_digest(entry)
+    else:
+        yield path.name, path.stat().st_mode & 0o777, file_digest(path)
+
+
+def produce(stage: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Return the directory that holds a stage's output; `make` fills it if it is not there yet.
+
+    Raises what `make` raises; nothing is kept then.  Another process that makes the same output
+    is waited for.
+    """
+    folder = cache_root() / "stages" / stage
+    final = folder / key[:24]
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / f".{final.name}.lock"):
+        if not final.is_dir():
+            work = folder / f".{final.name}.work"
+            remove_tree(work)  # what a killed run left
+            work.mkdir()
+            try:
+                make(work)
+                work.rename(final)
+            finally:
+                remove_tree(work)
+        os.utime(final)
+    _prune(folder, final)
+    return final
+
+
+def contains(stage: str, key: str) -> bool:
+    """Whether `produce` would return at once."""
+    return (cache_root() / "stages" / stage / key[:24]).is_dir()
+
+
+@contextmanager
+def lock(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the kernel lets go of it whatever happens to us.
+
+    With `busy`, do not wait: raise `UserError(busy)` when someone else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise UserError(busy or "") from error
+        yield
+
+
+def check_space(*folders: Path) -> None:
+    """Raise `UserError` when a folder's file system has too little room for a build."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < NEEDED_BYTES:
+            raise UserError(
+                f"{folder}: {free / 1e9:.1f} GB free, a build needs {NEEDED_BYTES / 1e9:.1f} GB; "
+                "free some space (`./inv clean --cache` empties this project's cache)"
+            )
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree, also one whose files belong to other ids of our user namespace."""
+    if not path.exists():
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        from hyraxvm.command import as_root, output
+
+        output(as_root(["rm", "-rf", "--one-file-system", "--", str(path)]), deadline=300)
+    if path.exists():
+        raise Failure(f"{path}: cannot be removed")
+
+
+def _prune(folder: Path, keep: Path) -> None:
+    results = sorted(
+        (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
+        key=lambda entry: entry.stat().st_mtime,
+        reverse=True,
+    )
+    for old in results[KEEP:]:
+        if old != keep:
+            remove_tree(old)

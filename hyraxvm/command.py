@@ -1,0 +1,136 @@
+"""Running other programs: logged, with a deadline, and never left behind.
+
+Every child is the leader of its own process group and dies with this process, so that neither an
+error, nor Ctrl-C, nor a SIGKILL of the build leaves a QEMU or a server running.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hyraxvm.errors import Failure
+
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+
+
+def dying_with_parent(argv: Sequence[str]) -> list[str]:
+    """Wrap `argv` so that the kernel kills it when its parent is gone (prctl(2), PDEATHSIG)."""
+    return ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+
+
+def as_root(argv: Sequence[str]) -> list[str]:
+    """Wrap `argv` so that it runs as root: as it is, or in a user namespace of this user's."""
+    if os.geteuid() == 0:
+        return list(argv)
+    return ["unshare", "--map-root-user", "--map-auto", "--", *argv]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    deadline: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run `argv`, append what it prints to `log`, and hand each line to `on_line`.
+
+    `deadline` is in seconds from now.  Raises `Failure` when the program is not there, exits with
+    another status than 0 or is not done in time; its message carries the last lines of output.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as sink:
+        sink.write(f"$ {shlex.join(argv)}\n".encode())
+        sink.flush()
+        try:
+            process = subprocess.Popen(
+                dying_with_parent(argv),
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Failure(f"{argv[0]}: cannot be started ({error.strerror})") from error
+        assert process.stdout is not None
+        expired = threading.Event()
+        timer = threading.Timer(deadline, lambda: (expired.set(), stop(process)))
+        timer.daemon = True
+        timer.start()
+        tail: list[str] = []
+        try:
+            for raw in process.stdout:
+                sink.write(raw)
+                sink.flush()
+                line = raw.decode("utf-8", "replace").rstrip()
+                if line:
+                    tail = [*tail[-9:], line]
+                if on_line:
+                    on_line(line)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            stop(process)
+            process.stdout.close()
+    if expired.is_set():
+        raise Failure(f"{argv[0]}: not done after {deadline:.0f} s; log: {log}\n{_indent(tail)}")
+    if status != 0:
+        raise Failure(f"{argv[0]}: exit status {status}; log: {log}\n{_indent(tail)}")
+
+
+def output(argv: Sequence[str], *, deadline: float = 60.0, cwd: Path | None = None) -> str:
+    """Run a short program and return what it prints on standard output.
+
+    Raises `Failure` when it is not there, fails, or takes longer than `deadline` seconds.
+    """
+    try:
+        done = subprocess.run(
+            dying_with_parent(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+            check=False,
+        )
+    except OSError as error:
+        raise Failure(f"{argv[0]}: cannot be started ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise Failure(f"{argv[0]}: not done after {deadline:.0f} s") from error
+    if done.returncode != 0:
+        raise Failure(f"{shlex.join(argv)}: exit status {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process group that `run` started: SIGTERM, then SIGKILL; returns when it is reaped."""
+    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        if process.poll() is not None:
+            break
+        _signal_group(process.pid, number)
+        end = time.monotonic() + patience
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+    # The leader is gone; whatever else it started in its group goes too.
+    _signal_group(process.pid, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _indent(lines: Sequence[str]) -> str:
+    return "\n".join(f"    {line[:200]}" for line in lines)

@@ -1,0 +1,215 @@
+"""`images.toml`: the one place where every option of an image is declared.
+
+The models below are the schema; `load()` reads the file and turns every fault in it into one
+`UserError` line that names the file, the key, the offending value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from hyraxvm.errors import UserError
+from hyraxvm.paths import IMAGES_TOML
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=40)]
+DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
+KernelModule = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
+UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
+Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
+
+
+class Model(BaseModel):
+    """A table of the file: no unknown key, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Base(Model):
+    """A guest operating system; sizes and speeds of the image are decided here."""
+
+    short: Name
+    suite: Name
+    arch: Literal["amd64"]
+    packages: list[DebianPackage]
+    initramfs_modules: list[KernelModule]
+    path_excludes: list[DpkgGlob]
+
+
+class Server(Model):
+    """A DAP server, as an OCI image."""
+
+    title: Title
+    source: Literal["embedded"]
+    folder: Name
+    packages: list[DebianPackage]
+    data_root: AbsolutePath
+    port: Literal[8080]
+    health_path: UrlPath
+
+
+class Access(Model):
+    """A way to reach data, and the Debian packages that it needs."""
+
+    title: Title
+    packages: list[DebianPackage]
+
+
+class Machine(Model):
+    """The virtual hardware that the shipped descriptor declares."""
+
+    cpus: Annotated[int, Field(ge=1, le=16)]
+    memory_mib: Annotated[int, Field(ge=512, le=65536, multiple_of=4)]
+    disk_gib: Annotated[int, Field(ge=4, le=2048)]
+    disk_controller: Literal["pvscsi", "lsisas1068"]
+    nic: Literal["vmxnet3", "e1000", "e1000e"]
+    firmware: Literal["bios", "efi"]
+
+
+class Image(Model):
+    """What a user downloads: a base, an access kind and a machine; the server joins at build."""
+
+    title: Title
+    base: Name
+    access: Name
+    machine: Name
+
+
+class Defaults(Model):
+    """What is meant when nothing is said."""
+
+    image: Name
+    server: Name
+
+
+class Config(Model):
+    """The whole file."""
+
+    defaults: Defaults
+    image: dict[Name, Image]
+    access: dict[Name, Access]
+    machine: dict[Name, Machine]
+    server: dict[Name, Server]
+    base: dict[Name, Base]
+
+
+class Recipe(Model):
+    """One image with every reference resolved: what the stages work from."""
+
+    name: Name
+    image: Image
+    base_name: Name
+    base: Base
+    access: Access
+    machine: Machine
+    server_name: Name
+    server: Server
+
+    @property
+    def packages(self) -> list[str]:
+        """The Debian packages of this image, sorted, each once."""
+        return sorted({*self.base.packages, *self.access.packages})
+
+
+def load(path: Path = IMAGES_TOML) -> Config:
+    """Read and check `images.toml`.
+
+    Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
+    """
+    try:
+        config = Config.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from error
+    _check_references(config, path)
+    return config
+
+
+def recipe(config: Config, image: str | None = None, server: str | None = None) -> Recipe:
+    """Resolve one image of the table; `None` means the file's default.
+
+    Raises `UserError`: there is no such image or server.
+    """
+    image_name = choose("image", image or config.defaults.image, config.image)
+    server_name = choose("server", server or config.defaults.server, config.server)
+    chosen = config.image[image_name]
+    return Recipe(
+        name=image_name,
+        image=chosen,
+        base_name=chosen.base,
+        base=config.base[chosen.base],
+        access=config.access[chosen.access],
+        machine=config.machine[chosen.machine],
+        server_name=server_name,
+        server=config.server[server_name],
+    )
+
+
+def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
+    """Return `name` if the table has it, else raise a `UserError` that lists what it has."""
+    if name not in table:
+        raise UserError(
+            f"there is no {kind} {name!r}; images.toml has: {', '.join(sorted(table))} "
+            "(`./inv list` shows all)"
+        )
+    return name
+
+
+def _check_references(config: Config, path: Path) -> None:
+    wanted: list[tuple[str, str, Mapping[str, object]]] = [
+        ("defaults.image", config.defaults.image, config.image),
+        ("defaults.server", config.defaults.server, config.server),
+    ]
+    for name, image in config.image.items():
+        wanted += [
+            (f"image.{name}.base", image.base, config.base),
+            (f"image.{name}.access", image.access, config.access),
+            (f"image.{name}.machine", image.machine, config.machine),
+        ]
+    for key, value, table in wanted:
+        if value not in table:
+            kind = key.rsplit(".", 1)[1]
+            raise UserError(
+                f"{path}: {key}: {value!r} names no [{kind}.*] table; "
+                f"there are: {', '.join(sorted(table))}"
+            )
+
+
+def _first(error: ValidationError) -> str:
+    """Turn the first fault into `key: value: what is allowed`."""
+    faults = error.errors()
+    fault = faults[0]
+    where = [str(part) for part in fault["loc"] if part != "[key]"]
+    key = ".".join(where)
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        allowed = ", ".join(sorted(_fields_at(where[:-1])))
+        return f"{key}: unknown key; allowed here: {allowed}{more}"
+    if fault["type"] == "missing":
+        return f"{key}: is missing{more}"
+    value = repr(fault["input"])
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    return f"{key}: {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}{more}"
+
+
+def _fields_at(where: list[str]) -> list[str]:
+    tables: dict[str, type[Model]] = {
+        "image": Image,
+        "access": Access,
+        "machine": Machine,
+        "server": Server,
+        "base": Base,
+        "defaults": Defaults,
+    }
+    return list((tables[where[0]] if where else Config).model_fields)

@@ -1,0 +1,121 @@
+"""A guest's serial console, driven as a person drives it, with a deadline on everything."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import socket
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pexpect  # type: ignore[import-untyped]
+from pexpect.fdpexpect import fdspawn  # type: ignore[import-untyped]
+from pexpect.socket_pexpect import SocketSpawn  # type: ignore[import-untyped]
+
+LOGIN_PROMPT: Final = r"\blogin: "
+# Debian's prompt for a person, `user@host:directory$ `, with whatever colours around it.
+_SHELL_PROMPT: Final = r"\w+@[\w.-]+:[^\r\n]*[$#] "
+
+
+class ConsoleError(AssertionError):
+    """What was expected on the console did not come; the message ends with its last lines."""
+
+
+class Result(NamedTuple):
+    """A command's exit status, and its output and errors as one text."""
+
+    status: int
+    output: str
+
+
+class Console:
+    """The console behind the connected socket, or the pseudo terminal's descriptor, `source`.
+
+    `log` is the file that holds all that the console has shown; others write it.
+    """
+
+    def __init__(self, source: socket.socket | int, log: Path) -> None:
+        """Attach to the console; nothing is sent."""
+        self.log = log
+        spawn = fdspawn if isinstance(source, int) else SocketSpawn
+        self._spawn = spawn(source, encoding="utf-8", codec_errors="replace", timeout=1)
+
+    def expect(self, pattern: str, timeout: float) -> str:
+        """Wait for the regular expression; return the text before it and it."""
+        try:
+            self._spawn.expect(pattern, timeout=timeout)
+        except (pexpect.TIMEOUT, pexpect.EOF, OSError) as error:
+            what = "the console closed" if not isinstance(error, pexpect.TIMEOUT) else "no answer"
+            raise ConsoleError(
+                f"{what} within {timeout:g} s while waiting for {pattern!r}\n{self.tail()}"
+            ) from None
+        return str(self._spawn.before) + str(self._spawn.after)
+
+    def send(self, line: str) -> None:
+        """Type `line` and the Enter key."""
+        self._spawn.send(line + "\r")
+
+    def drain(self, seconds: float) -> None:
+        """Take what the console shows for `seconds`, so that the guest is never held up."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                self._spawn.expect(r".+", timeout=left)
+            except (pexpect.TIMEOUT, pexpect.EOF, OSError):
+                time.sleep(max(0.0, min(left, deadline - time.monotonic())))
+
+    def tail(self, lines: int = 50) -> str:
+        """Return the last `lines` lines of all that the console has shown."""
+        if not self.log.exists():
+            return "(the console has shown nothing)"
+        text = self.log.read_bytes()[-64 * 1024 :].decode("utf-8", "replace")
+        shown = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[()].|[=>c])", "", text).splitlines()
+        return "\n".join(["--- the console's last lines ---", *shown[-lines:]])
+
+    def try_login(self, user: str, password: str, timeout: float) -> bool:
+        """Answer a login prompt once; return whether a shell's prompt came."""
+        self.expect(LOGIN_PROMPT, timeout)
+        self.send(user)
+        self.expect(r"[Pp]assword: ?", 60)
+        self.send(password)
+        answer = self.expect(rf"Login incorrect|{_SHELL_PROMPT}", 60)
+        return not answer.endswith("Login incorrect")
+
+    def login(self, user: str, password: str, timeout: float) -> None:
+        """Log in and make the shell ready for `run`; `timeout` is for the login prompt."""
+        if not self.try_login(user, password, timeout):
+            raise ConsoleError(f"{user} cannot log in\n{self.tail()}")
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Turn the shell at its prompt into one that only answers: no echo, prompt, line editor."""
+        ready = f"ready-{secrets.token_hex(8)}"
+        # The marker is sent in two halves, so that its echo is not taken for its output.
+        self.send(
+            f"exec env PS1= PS2= ENV= sh -c 'stty -echo; echo {ready[:9]}\"\"{ready[9:]}; exec sh'"
+        )
+        self.expect(ready + r"\r?\n", 60)
+
+    def run(self, command: str, timeout: float = 60) -> Result:
+        """Run a shell command (standard input empty) and return its status and output.
+
+        The output's carriage returns and its last newline are gone.  Lines are typed into a
+        terminal, so a command may have 3,000 bytes at most.
+        """
+        if len(command.encode()) > 3000 or "\n" in command:
+            raise ValueError("a console command is one line of 3,000 bytes at most")
+        mark = secrets.token_hex(8)
+        self.send(f"echo begin''-{mark}; ( {command} ) </dev/null 2>&1; echo; echo end''-{mark} $?")
+        self.expect(rf"begin-{mark}\r?\n", timeout)
+        text = self.expect(rf"end-{mark} \d+\r?\n", timeout)
+        output, _, last = text.rpartition(f"end-{mark} ")
+        output = output.replace("\r", "").removesuffix("\n").removesuffix("\n")
+        return Result(int(last), output)
+
+    def check(self, command: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; return its output."""
+        status, output = self.run(command, timeout)
+        if status:
+            raise ConsoleError(f"{command}: exit status {status}: {output}\n{self.tail()}")
+        return output

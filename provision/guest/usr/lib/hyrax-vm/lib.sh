@@ -1,0 +1,111 @@
+# shellcheck shell=sh disable=SC2034  # its variables are for those who source it
+# Shared by the guest's own scripts; sourced, never run.
+#
+# HYRAX_ROOT is put before every path, so that the scripts can be tried on a directory instead of
+# on the running system; then PATH is left alone too. Empty in a real guest.
+
+ROOT=${HYRAX_ROOT:-}
+[ -n "$ROOT" ] || PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL=C
+umask 022
+
+LIB=$ROOT/usr/lib/hyrax-vm
+DATA=/srv/hyrax/data
+CONF=$ROOT/etc/hyrax/data.d
+UNITS=$ROOT/etc/systemd/system
+PORT=8080
+
+me=${0##*/}
+say() { printf '%s\n' "$*"; }
+warn() { printf '%s: %s\n' "$me" "$*" >&2; }
+# The user's mistake; then: the world outside is not as it should be.
+usage_error() { warn "$@"; exit 2; }
+fail() { warn "$@"; exit 1; }
+
+# release KEY: a value of /etc/hyrax-vm-release, without its quotes
+release() {
+    sed -n "s/^$1=//p" "$ROOT/etc/hyrax-vm-release" 2>/dev/null | sed "s/^[\"']//; s/[\"']\$//"
+}
+
+# with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
+# A process on a hung mount may not die even from SIGKILL; `timeout` would wait for it, this does
+# not. For the same reason send its output to a file: a pipe would be held open.
+# 9>&-: what is left behind must not keep the lock.
+child=
+with_deadline() {
+    tenths=$(($1 * 10))
+    shift
+    setsid "$@" 9>&- </dev/null &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        if [ "$tenths" -le 0 ]; then
+            kill_child
+            return 124
+        fi
+        tenths=$((tenths - 1))
+        sleep 0.1
+    done
+    pid=$child
+    child=
+    wait "$pid"
+}
+
+kill_child() {
+    [ -z "$child" ] || kill -KILL -- "-$child" 2>/dev/null || :
+    child=
+}
+
+# addresses: "eth0 192.0.2.7" per global IPv4 address, then per global IPv6 address
+addresses() {
+    for family in -4 -6; do
+        ip -o $family address show scope global 2>/dev/null |
+            sed -n 's|^[0-9]*: *\([^ ]*\) *inet6* \([^/ ]*\).*|\1 \2|p'
+    done | grep -v '^lo ' || :
+}
+
+# url_host ADDRESS: as it stands in a URL
+url_host() {
+    case $1 in
+    *:*) printf '[%s]' "$1" ;;
+    *) printf '%s' "$1" ;;
+    esac
+}
+
+# base_url: where this VM is reached from outside, or a placeholder while it has no address
+base_url() {
+    first=$(addresses | sed -n '1s/^[^ ]* //p')
+    if [ -n "$first" ]; then
+        printf 'http://%s:%s/opendap/' "$(url_host "$first")" "$PORT"
+    else
+        printf 'http://ADDRESS:%s/opendap/' "$PORT"
+    fi
+}
+
+# healthy: does the server answer? (2 s at most)
+healthy() {
+    path=$(release HEALTH_PATH)
+    curl -sf -m 2 -o /dev/null "http://127.0.0.1:$PORT${path:-/opendap/}" 2>/dev/null
+}
+
+# data_sets: the names, one a line
+data_sets() {
+    for conf in "$CONF"/*.conf; do
+        [ ! -f "$conf" ] || basename "$conf" .conf
+    done
+}
+
+# data_url NAME
+data_url() { sed -n 's/^URL=//p' "$CONF/$1.conf"; }
+
+# is_mounted NAME: by the kernel's table, which a hung file server cannot block.
+# The automount itself (autofs) is not the data.
+is_mounted() {
+    awk -v where="$DATA/$1" '$2 == where && $3 != "autofs" { found = 1 } END { exit !found }' \
+        "$ROOT/proc/self/mounts" 2>/dev/null
+}
+
+# in_mount_table NAME: anything at all on the mount point
+in_mount_table() {
+    awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
+        "$ROOT/proc/self/mounts" 2>/dev/null
+}

@@ -1,0 +1,185 @@
+"""The WSGI application: URLs to files, files to responses, failures to DAP or HTML errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from itertools import chain
+from typing import Any
+from urllib.parse import quote
+
+from . import SERVER, listing, responses
+from .constraint import constrain
+from .errors import RequestError, no_such
+from .model import build
+from .names import dap_string
+from .source import Source
+from .tree import Tree, shown, split
+
+_PREFIXES = ("/opendap/hyrax", "/opendap")  # both reach the same files, as with Hyrax
+_LISTINGS = ("", "contents.html", "catalog.html", "catalog.xml")
+_VERSION = f"Core version: DAP/2.0\nServer version: {SERVER}\n"
+# A file from the data root must not act as a page of this server.
+_PLAIN_TEXT = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".htm")
+_log = logging.getLogger("gunicorn.error")
+
+
+@dataclass
+class Response:
+    """Status, headers, and a body that is closed by whoever sends it."""
+
+    content_type: str
+    body: Iterable[bytes]
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, body: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
+        """A response that is complete at once."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return cls(content_type, [body], status, {"Content-Length": str(len(body)), **names})
+
+
+class Body:
+    """The pieces of a data response; its file is closed with it, however the response ends."""
+
+    def __init__(self, pieces: Iterator[bytes], source: Source) -> None:
+        self._pieces = pieces
+        self._source = source
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._pieces
+        except RequestError as error:
+            # The status has been sent: a connection cut short tells the client.
+            raise ConnectionAbortedError(error.message) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        close = getattr(self._pieces, "close", None)
+        if close:
+            close()
+        self._source.close()
+
+
+class Application:
+    """Serves the tree below `root`."""
+
+    def __init__(self, root: str) -> None:
+        self._tree = Tree(root)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        # WSGI hands octets over as Latin-1; file names are what the system's encoding makes of them.
+        path = os.fsdecode(environ.get("PATH_INFO", "").encode("latin-1"))
+        try:
+            response = self._respond(path, environ)
+        except RequestError as error:
+            response = _error(path, error)
+        except Exception:
+            _log.exception("cannot answer %r", path)
+            response = _error(path, RequestError(500, "the server failed; its log has the details"))
+        status = f"{response.status} {HTTPStatus(response.status).phrase}"
+        headers = {
+            "Content-Type": response.content_type,
+            "XDODS-Server": f"{SERVER} (DAP/2.0)",
+            "XDAP": "2.0",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+            **response.headers,
+        }
+        start_response(status, list(headers.items()))
+        if environ["REQUEST_METHOD"] == "HEAD":
+            close = getattr(response.body, "close", None)
+            if close:
+                close()
+            return []
+        return response.body
+
+    def _respond(self, path: str, environ: dict[str, Any]) -> Response:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _error(path, RequestError(405, "only GET and HEAD are allowed"), Allow="GET, HEAD")
+        if path == "/" or path in _PREFIXES:
+            return _redirect("/opendap/" if path == "/" else f"{path}/")
+        for prefix in _PREFIXES:
+            if path.startswith(f"{prefix}/"):
+                return self._below(path.removeprefix(f"{prefix}/"), prefix, environ)
+        raise no_such(shown(path))
+
+    def _below(self, path: str, prefix: str, environ: dict[str, Any]) -> Response:
+        if path == "version":
+            return Response.of(_VERSION.encode(), "text/plain")
+        *above, last = path.split("/")
+        if last in _LISTINGS:
+            return self._listing(split("/".join(above)), last, prefix)
+        parts = split(path)
+        stem, _, suffix = parts[-1].rpartition(".")
+        if stem and (suffix in responses.ANSWERS or suffix in ("html", "ver")):
+            try:
+                descriptor = self._tree.file([*parts[:-1], stem])
+            except (RequestError, IsADirectoryError) as error:
+                if isinstance(error, RequestError) and error.status != 404:
+                    raise
+            else:
+                return self._data(descriptor, [*parts[:-1], stem], suffix, prefix, environ)
+        try:
+            return self._raw(self._tree.file(parts), parts[-1])
+        except IsADirectoryError:
+            return _redirect(quote(os.fsencode(f"{prefix}/{path}/")))
+
+    def _listing(self, parts: list[str], kind: str, prefix: str) -> Response:
+        found = (listing.entry_of(entry) for entry in self._tree.scan(parts))
+        entries = (entry for entry in found if entry is not None)
+        path = "/".join(["", *parts, ""])
+        if kind == "catalog.xml":
+            return Response.of(listing.catalog(f"{prefix}/", path, entries), "application/xml")
+        return Response.of(listing.directory_page(path, entries), "text/html; charset=utf-8")
+
+    def _data(
+        self, descriptor: int, parts: list[str], suffix: str, prefix: str, environ: dict[str, Any]
+    ) -> Response:
+        path = "/".join(["", *parts])
+        source = Source(descriptor, shown(path))
+        try:
+            if suffix == "ver":
+                source.close()
+                return Response.of(_VERSION.encode(), "text/plain")
+            dataset = build(source)
+            if suffix == "html":
+                url = f"{_origin(environ)}{prefix}{quote(os.fsencode(path))}"
+                source.close()
+                page = listing.file_page(path, url, dataset)
+                return Response.of(page, "text/html; charset=utf-8")
+            query = environ.get("QUERY_STRING", "")
+            answer = responses.ANSWERS[suffix](constrain(dataset, query))
+            headers = {
+                "Content-Description": answer.description,
+                "Last-Modified": formatdate(source.modified, usegmt=True),
+            }
+            if answer.length is not None:
+                headers["Content-Length"] = str(answer.length)
+            pieces = iter(answer.body)
+            if environ["REQUEST_METHOD"] != "HEAD":
+                # What fails at the first block still gets a proper error.
+                pieces = chain([next(pieces)], pieces)
+            return Response(answer.content_type, Body(pieces, source), headers=headers)
+        except BaseException:
+            source.close()
+            raise
+
+    def _raw(self, descriptor: int, name: str) -> Response:
+        status = os.fstat(descriptor)
+        kind = "text/plain; charset=utf-8"
+        if not name.lower().endswith(_PLAIN_TEXT):
+            kind = "application/octet-stream"
+        headers = {
+            "Content-Length": str(status.st_size),
+            "Last-Modified": formatdate(status.st_mtime, usegmt=True),
+        }
+        return Response(kind, _Raw(os.fdopen(descriptor, "rb")), headers=headers)

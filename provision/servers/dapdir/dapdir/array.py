@@ -1,0 +1,129 @@
+"""A variable as the lazy array that pydap's model and encoders take for a NumPy array.
+
+DAP2 has no signed bytes, 64-bit integers or characters.  pydap sends signed bytes as Int16, as
+Hyrax does.  64-bit integers become Float64 here (pydap would cut them to 32 bits), and one that
+Float64 cannot hold exactly is an error.  Character arrays become strings over their last dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import netCDF4
+import numpy as np
+
+from . import blocks
+from .errors import RequestError
+from .source import BUDGET, EXACT, MAX_ELEMENTS, VLEN_STRING, Source
+
+Block = np.ndarray[Any, Any]
+
+
+class LazyArray:
+    """`shape` and `dtype` as served; iteration reads the file in blocks (flat, at most 1 MiB).
+
+    Make it while holding `library()`.
+    """
+
+    def __init__(self, source: Source, variable: netCDF4.Variable, name: str) -> None:
+        self._source = source
+        self._variable = variable
+        self._name = name
+        self._stored = np.dtype("O") if variable.dtype is str else np.dtype(variable.dtype)
+        chunks = variable.chunking() if source.dataset.data_model.startswith("NETCDF4") else None
+        self._chunks = tuple(chunks) if isinstance(chunks, list) else None
+        full = tuple(slice(0, length, 1) for length in variable.shape)
+        self.is_char = self._stored == np.dtype("S1")
+        self._inner = full[-1:] if self.is_char else ()
+        self._slices = full[: len(full) - len(self._inner)]
+        self.shape = blocks.lengths_of(self._slices)
+        self.dtype = self._served_dtype()
+
+    def _served_dtype(self) -> np.dtype[Any]:
+        if self._stored.kind in "OS":
+            return np.dtype("S")
+        if self._stored.kind in "iu" and self._stored.itemsize == 8:
+            return np.dtype("f8")
+        return self._stored.newbyteorder("=")
+
+    def select(self, slices: tuple[slice, ...]) -> LazyArray:
+        """A part of a whole array."""
+        part = object.__new__(LazyArray)
+        part.__dict__.update(self.__dict__)
+        part._slices = slices
+        part.shape = blocks.lengths_of(slices)
+        return part
+
+    def check_size(self) -> None:
+        """Refuse (400) what DAP2 cannot encode."""
+        if math.prod(self.shape) > MAX_ELEMENTS:
+            raise RequestError(
+                400,
+                f"{self._name} has more than {MAX_ELEMENTS} elements, which DAP2 cannot send at "
+                "once: ask for a part of it",
+            )
+
+    def __iter__(self) -> Iterator[Block]:
+        slices = self._slices + self._inner
+        itemsize = VLEN_STRING if self._stored.kind == "O" else self._stored.itemsize
+        granted = BUDGET.take(blocks.wanted_bytes(slices, self._chunks, itemsize))
+        try:
+            if self.is_char and self._inner and not self._inner[0].stop:
+                # No characters to read, but there are strings, all of them empty.
+                yield np.full(math.prod(self.shape), b"", dtype="S1")
+                return
+            for part in self._parts(slices, itemsize, granted):
+                values = self._source.read(self._variable, part)
+                yield from self._served(values, itemsize)
+                del values
+        finally:
+            BUDGET.give(granted)
+
+    def _parts(
+        self, slices: tuple[slice, ...], itemsize: int, limit: int
+    ) -> Iterator[tuple[slice, ...]]:
+        if not self._inner:
+            yield from blocks.split(slices, self._chunks, itemsize, limit)
+            return
+        # Strings are never cut: only the dimensions before the last are.
+        chunks = self._chunks[:-1] if self._chunks else None
+        length = self._inner[0].stop
+        for part in blocks.split(slices[:-1], chunks, itemsize * length, limit):
+            yield part + self._inner
+
+    def _served(self, values: Block, itemsize: int) -> Iterator[Block]:
+        if self._stored.kind == "O":
+            words = np.empty(values.size, dtype=object)
+            words[:] = [np.bytes_(word.encode("utf-8", "surrogateescape")) for word in values.flat]
+            yield words
+            return
+        if self.is_char:
+            width = values.shape[-1] if self._inner else 1
+            values = np.ascontiguousarray(values).reshape(-1).view(f"S{width}")
+        flat = values.reshape(-1)
+        step = max(1, blocks.BLOCK // max(itemsize, flat.itemsize))
+        for start in range(0, flat.size, step):
+            yield self._exact(flat[start : start + step])
+
+    def _exact(self, block: Block) -> Block:
+        if self.dtype != np.dtype("f8") or block.dtype.kind == "f":
+            return block
+        if block.min() < -EXACT or block.max() > EXACT:
+            magnitude = block.astype("u8")
+            magnitude = np.where(block < 0, 0 - magnitude, magnitude)
+            # Exact if at most 53 bits lie between the highest and the lowest bit that is set.
+            lowest = np.maximum(magnitude & (0 - magnitude), 1)
+            if np.any(magnitude // lowest > EXACT):
+                raise RequestError(
+                    500,
+                    f"{self._name} has a 64-bit integer that DAP2 cannot hold: its largest "
+                    "exact integers are those of Float64",
+                )
+        return block.astype("f8")
+
+    def __getitem__(self, index: None) -> Block:
+        """`[np.newaxis]` of a scalar: what pydap's encoder asks for."""
+        (block,) = self
+        return block.reshape(1, 1)

@@ -1,0 +1,156 @@
+"""DAP2 constraint expressions: strict parsing, and their application to a dataset's model.
+
+pydap's own parser accepts negative numbers, ignores what does not match, and its hyperslabs are
+clipped to the array; here whatever is not exactly right is refused.
+Grammar: DAP 2.0 (ESE-RFC-004), section 4.1; projections only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from pydap.model import BaseType, DatasetType, GridType, StructureType
+
+from .errors import RequestError
+from .names import dap_name
+from .tree import shown
+
+MAX_LENGTH = 8000
+MAX_INDEX_DIGITS = 10
+
+Slices = tuple[slice, ...]
+Projection = list[tuple[str, list[tuple[int, int, int]]]]
+
+_INDEX = rf"\d{{1,{MAX_INDEX_DIGITS}}}"
+_SLAB = re.compile(rf"\[({_INDEX})(?::({_INDEX}))?(?::({_INDEX}))?\]", re.ASCII)
+_PART = re.compile(rf"([^][.,()&=<>]+)((?:{_SLAB.pattern})*)", re.ASCII)
+
+
+def constrain(dataset: DatasetType, query: str) -> DatasetType:
+    """The part of `dataset` that a URL's query asks for; all of it for an empty query.
+
+    Raises RequestError 400 for anything malformed, unknown, out of range or unsupported.
+    """
+    if len(query) > MAX_LENGTH:
+        raise RequestError(400, f"the constraint is longer than {MAX_LENGTH} characters")
+    # Names in a DDS are percent-encoded ("a%20b"), and a client may send them so, or encode the
+    # whole query once more: it is taken as it was sent, and if that makes no sense, decoded.
+    try:
+        return _apply(dataset, parse(query))
+    except RequestError:
+        decoded = unquote(query, errors="replace")
+        if decoded == query:
+            raise
+    return _apply(dataset, parse(decoded))
+
+
+def parse(query: str) -> list[Projection]:
+    """Split a constraint into projections: per part of a name, its (start, stride, last) triples."""
+    projection, *selections = query.split("&")
+    if any(selections):
+        raise RequestError(400, "selections are not supported: arrays are subset by [hyperslabs]")
+    return [_parse_item(item) for item in projection.split(",")] if projection else []
+
+
+def _parse_item(item: str) -> Projection:
+    if "(" in item:
+        raise RequestError(400, "server functions are not supported")
+    if any(character in item for character in "=<>"):
+        raise RequestError(400, "selections are not supported: arrays are subset by [hyperslabs]")
+    parts: Projection = []
+    position = 0
+    while match := _PART.match(item, position):
+        parts.append((match[1], [_triple(slab) for slab in _SLAB.findall(match[2])]))
+        position = match.end()
+        if position == len(item):
+            return parts
+        if item[position] != ".":
+            break
+        position += 1
+    raise RequestError(400, f"malformed constraint: {shown(item)!r}")
+
+
+def _triple(slab: tuple[str, str, str]) -> tuple[int, int, int]:
+    first, second, third = slab
+    if third:
+        return int(first), int(second), int(third)
+    return int(first), 1, int(second or first)
+
+
+def slices_of(triples: list[tuple[int, int, int]], shape: tuple[int, ...], name: str) -> Slices:
+    """Check hyperslabs against a shape; no hyperslab at all means the whole array."""
+    if not triples:
+        return tuple(slice(0, length, 1) for length in shape)
+    if len(triples) != len(shape):
+        raise RequestError(
+            400, f"{name} has {len(shape)} dimension(s), the constraint has {len(triples)}"
+        )
+    for dimension, ((start, stride, last), length) in enumerate(zip(triples, shape, strict=True)):
+        if stride < 1 or start > last or last >= length:
+            raise RequestError(
+                400,
+                f"[{start}:{stride}:{last}] does not fit dimension {dimension} of {name}, "
+                f"which has length {length}",
+            )
+    return tuple(slice(start, last + 1, stride) for start, stride, last in triples)
+
+
+def _apply(dataset: DatasetType, projections: list[Projection]) -> DatasetType:
+    if not projections:
+        return dataset
+    chosen: dict[str, Slices] = {}
+    for projection in projections:
+        for identity, slices in _choose(dataset, projection):
+            if chosen.setdefault(identity, slices) != slices:
+                raise RequestError(400, f"{identity} is asked for twice, with different hyperslabs")
+    return _rebuild(dataset, chosen)
+
+
+def _choose(dataset: DatasetType, projection: Projection) -> Iterator[tuple[str, Slices]]:
+    """The arrays that one projection names, as (id, slices)."""
+    found = dataset
+    for depth, (name, triples) in enumerate(projection):
+        known = {child.name: child for child in found.children()}
+        key = name if name in known else dap_name(name)
+        if key not in known:
+            raise RequestError(400, f"no such variable: {shown(name)!r}")
+        found = known[key]
+        final = depth == len(projection) - 1
+        if not final and isinstance(found, BaseType):
+            raise RequestError(400, f"{found.id} has no members")
+        if triples and (not final or type(found) is StructureType):
+            raise RequestError(400, f"a hyperslab on {found.id}, which is not an array")
+    if isinstance(found, GridType):
+        slices = slices_of(triples, found.array.shape, found.id)
+        yield found.array.id, slices
+        for map_, slice_ in zip(found.maps.values(), slices, strict=True):
+            yield map_.id, (slice_,)
+    elif isinstance(found, BaseType):
+        yield found.id, slices_of(triples, found.shape, found.id)
+    else:
+        for child in found.children():
+            yield from _choose(found, [(child.name, [])])
+
+
+def _rebuild(container: StructureType, chosen: dict[str, Slices]) -> StructureType:
+    kind = type(container)
+    if isinstance(container, GridType) and not _still_a_grid(container, chosen):
+        # DAP 2.0, 4.1: a Grid of which only some members are asked for becomes a Structure.
+        kind = StructureType
+    result = kind(container.name, attributes=container.attributes)
+    for child in container.children():
+        if isinstance(child, StructureType):
+            rebuilt = _rebuild(child, chosen)
+            if len(rebuilt):
+                result[child.name] = rebuilt
+        elif child.id in chosen:
+            data = child.data.select(chosen[child.id])
+            result[child.name] = BaseType(child.name, data, child.dims, child.attributes)
+    return result
+
+
+def _still_a_grid(grid: GridType, chosen: dict[str, Slices]) -> bool:
+    array, *maps = (chosen.get(child.id) for child in grid.children())
+    return array is not None and maps == [(slice_,) for slice_ in array]

@@ -1,0 +1,35 @@
+"""What a client is told when a request fails: an HTTP status, one sentence, never a server path."""
+
+from __future__ import annotations
+
+import errno
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_OVERLOAD = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+class RequestError(Exception):
+    """A request that cannot be answered: HTTP `status` and a sentence for the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def no_such(name: str) -> RequestError:
+    """404 for a URL path."""
+    return RequestError(404, f"no such file or directory: {name}")
+
+
+def from_oserror(error: OSError, name: str) -> RequestError:
+    """The answer to a failed system call on the object that the URL path `name` stands for."""
+    if error.errno in _MISSING:
+        return no_such(name)
+    if error.errno in _FORBIDDEN:
+        return RequestError(403, f"permission denied: {name}")
+    if error.errno in _OVERLOAD:
+        return RequestError(503, "the server is short of resources: try again later")
+    # EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, ENODEV (a failed automount) ...: the file system's trouble.
+    return RequestError(503, f"the file system that holds {name} does not answer: try again later")

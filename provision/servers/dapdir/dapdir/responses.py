@@ -1,0 +1,121 @@
+"""The DAP2 responses for one file.  pydap writes DDS and DODS; see das.py for the DAS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pydap.lib import walk
+from pydap.model import BaseType, DatasetType
+from pydap.responses.dds import dds
+from pydap.responses.dods import calculate_size, dods
+
+from .das import das
+from .names import dap_number, dap_string
+
+JOINED = 64 * 1024
+
+
+class Answer:
+    """Body and headers of a response; `length` is None where only the values can tell."""
+
+    def __init__(
+        self, body: Iterable[bytes], length: int | None, description: str, content_type: str
+    ) -> None:
+        self.body = body
+        self.length = length
+        self.description = description
+        self.content_type = content_type
+
+
+def _text(text: str, description: str) -> Answer:
+    body = text.encode()
+    return Answer([body], len(body), description, "text/plain; charset=utf-8")
+
+
+def dds_answer(dataset: DatasetType) -> Answer:
+    """Types and shapes."""
+    return _text("".join(dds(dataset)), "dods_dds")
+
+
+def das_answer(dataset: DatasetType) -> Answer:
+    """Attributes."""
+    return _text(das(dataset), "dods_das")
+
+
+def dods_answer(dataset: DatasetType) -> Answer:
+    """Values in XDR, after their DDS."""
+    for variable in walk(dataset, BaseType):
+        variable.data.check_size()
+    head = "".join(dds(dataset)).encode() + b"Data:\n"
+    body = _join(head, dods(dataset))
+    return Answer(body, calculate_size(dataset), "dods_data", "application/octet-stream")
+
+
+def ascii_answer(dataset: DatasetType) -> Answer:
+    """Values as comma-separated text: a row of the last dimension to a line."""
+    head = f"Dataset: {dataset.name}\n".encode()
+    body = _join(head, (line for v in walk(dataset, BaseType) for line in _rows(v)))
+    return Answer(body, None, "dods_ascii", "text/plain; charset=utf-8")
+
+
+ANSWERS: dict[str, Callable[[DatasetType], Answer]] = {
+    "dds": dds_answer,
+    "das": das_answer,
+    "dods": dods_answer,
+    "ascii": ascii_answer,
+    "asc": ascii_answer,
+}
+
+
+def _join(head: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Gather small pieces (a string is three) so that each write to the client is worth it."""
+    waiting, size = [head], len(head)
+    for piece in pieces:
+        if len(piece) >= JOINED:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+            yield piece
+            continue
+        waiting.append(piece)
+        size += len(piece)
+        if size >= JOINED:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
+
+
+def _rows(variable: BaseType) -> Iterator[bytes]:
+    shape = variable.shape
+    width = shape[-1] if shape else 1
+    position = 0
+    for block in variable.data:
+        start = 0
+        while start < block.size:
+            column = position % width
+            taken = min(width - column, block.size - start)
+            if column == 0:
+                yield f"{variable.id}{_label(position // width, shape[:-1])}".encode()
+            for value in block[start : start + taken]:
+                yield b", " + _cell(value)
+            if column + taken == width:
+                yield b"\n"
+            start += taken
+            position += taken
+    if 0 in shape:
+        yield f"{variable.id}\n".encode()
+
+
+def _label(row: int, shape: tuple[int, ...]) -> str:
+    indices = []
+    for depth in range(len(shape)):
+        below = math.prod(shape[depth + 1 :])
+        indices.append(row // below % shape[depth])
+    return "".join(f"[{index}]" for index in indices)
+
+
+def _cell(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return dap_string(value.decode("utf-8", "replace")).encode()
+    return dap_number(value).encode()

@@ -1,0 +1,103 @@
+"""Opens what a URL path names below the data root, and nothing else.
+
+A path is opened first and judged afterwards, by what the kernel says was opened, so that no link
+changed between check and use leads out of the root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from .errors import RequestError, from_oserror, no_such
+
+
+def split(path: str) -> list[str]:
+    """The segments of a percent-decoded URL path; 404 where one could be mistaken or is hidden."""
+    parts = path.split("/") if path else []
+    for part in parts:
+        if not part or part[0] == "." or not servable(part):
+            raise no_such(shown(path))
+    return parts
+
+
+def servable(name: str) -> bool:
+    """Whether a file of this name may be listed and asked for."""
+    return name[0] != "." and "\\" not in name and not any(ord(c) < 32 or c == "\x7f" for c in name)
+
+
+def shown(path: str) -> str:
+    """A URL path fit for an error message: short, printable, no invalid UTF-8."""
+    text = path.encode("utf-8", "replace").decode("utf-8", "replace")
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+class Tree:
+    """The files and directories below one root."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+
+    def file(self, parts: list[str]) -> int:
+        """Open a regular file for reading; the caller closes the descriptor.
+
+        Raises RequestError: 404 (absent, hidden, not a regular file, or outside), 403, 503;
+        IsADirectoryError if it is a directory.
+        """
+        # O_PATH has no side effect on FIFOs and devices, and /proc/self/fd reopens that very inode.
+        name = "/".join(parts)
+        try:
+            found = os.open(self._path(parts), os.O_PATH | os.O_CLOEXEC)
+            try:
+                self._check_inside(found, name)
+                mode = os.fstat(found).st_mode
+                if stat.S_ISREG(mode):
+                    return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                os.close(found)
+        except OSError as error:
+            raise from_oserror(error, shown(name)) from None
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError
+        raise no_such(shown(name))
+
+    def directory(self, parts: list[str]) -> int:
+        """Open a directory; the caller closes the descriptor.  Errors as for `file`."""
+        # Not O_PATH: that would not trigger an automount, and show its empty mount point.
+        name = "/".join(parts) + "/"
+        try:
+            found = os.open(self._path(parts), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise from_oserror(error, shown(name)) from None
+        try:
+            self._check_inside(found, name)
+        except RequestError:
+            os.close(found)
+            raise
+        return found
+
+    def scan(self, parts: list[str]) -> Iterator[os.DirEntry[str]]:
+        """The servable entries of a directory, sorted by name, without touching any of them."""
+        name = "/".join(parts) + "/"
+        directory = self.directory(parts)
+        try:
+            with os.scandir(directory) as found:
+                entries = sorted((e for e in found if servable(e.name)), key=lambda e: e.name)
+            # DirEntry.stat() works relative to the descriptor: it must still be open.
+            yield from entries
+        except OSError as error:
+            raise from_oserror(error, shown(name)) from None
+        finally:
+            os.close(directory)
+
+    def _path(self, parts: list[str]) -> str:
+        return "/".join([self._root, *parts])
+
+    def _check_inside(self, descriptor: int, name: str) -> None:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")
+        inside = real == self._root or real.startswith(self._root.rstrip("/") + "/")
+        # A link may also point at a hidden file below the root.
+        if not inside or "/." in real[len(self._root) :]:
+            raise no_such(shown(name))
