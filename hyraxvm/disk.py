@@ -37,7 +37,7 @@ ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 LINUX_ROOT_X86_64 = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 
 FSTAB = f"""\
-LABEL={ROOT_LABEL} / ext4 defaults,x-systemd.growfs 0 1
+LABEL={ROOT_LABEL} / ext4 defaults 0 1
 LABEL={ESP_LABEL} /boot/efi vfat umask=0077,noauto,x-systemd.automount,x-systemd.idle-timeout=60 0 0
 """
 

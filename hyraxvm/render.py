@@ -1,0 +1,45 @@
+"""Jinja2, set up once: a missing variable is an error, and every language has its quoting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from hyraxvm.paths import ROOT
+
+
+def hcl(value: object) -> str:
+    """Quote a string for HCL2, where `${` and `%{` start templates (HCL Native Syntax)."""
+    quoted = json.dumps(str(value), ensure_ascii=False)
+    return quoted.replace("${", "$${").replace("%{", "%%{")
+
+
+def systemd_quote(value: object) -> str:
+    """Quote a word for a unit file (systemd.syntax(7), "Quoting"; systemd.service(5))."""
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + text.replace("%", "%%").replace("$", "$$").replace("\n", "\\n") + '"'
+
+
+def environment() -> Environment:
+    """The environment for all templates; names are paths below the checkout."""
+    env = Environment(
+        loader=FileSystemLoader(ROOT),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+    )
+    env.filters["hcl"] = hcl
+    env.filters["systemd_quote"] = systemd_quote
+    return env
+
+
+def render(template: Path, **values: Any) -> str:
+    """Render one template of the checkout.
+
+    Raises `jinja2.UndefinedError`: the template uses a name that is not in `values`.
+    """
+    return environment().get_template(str(template.relative_to(ROOT))).render(**values)
