@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from html import escape
 from http import HTTPStatus
-from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -47,23 +48,56 @@ class Response:
 class Body:
     """The pieces of a data response; its file is closed with it, however the response ends."""
 
-    def __init__(self, pieces: Iterator[bytes], source: Source) -> None:
+    def __init__(self, pieces: Iterator[bytes], source: Source, prepare: bool) -> None:
         self._pieces = pieces
         self._source = source
+        # What fails at the first block still gets a proper error.
+        self._first = next(pieces) if prepare else b""
 
     def __iter__(self) -> Iterator[bytes]:
+        yield self._first
         try:
             yield from self._pieces
         except RequestError as error:
-            # The status has been sent: a connection cut short tells the client.
-            raise ConnectionAbortedError(error.message) from None
+            raise _cut(error.message) from None
 
     def close(self) -> None:
         """Close the file."""
-        close = getattr(self._pieces, "close", None)
-        if close:
-            close()
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
         self._source.close()
+
+
+class Download:
+    """The octets of a file."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._left = size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._left > 0:
+            try:
+                piece = self._file.read(min(self._left, 256 * 1024))
+            except OSError as error:
+                raise _cut(f"download: {error.strerror}") from None
+            if not piece:
+                raise _cut("download: the file became shorter")
+            self._left -= len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _cut(message: str) -> BrokenPipeError:
+    """Ends a response after its headers: a connection cut short tells the client.
+
+    Gunicorn closes the connection on it, without ending the body and without a traceback.
+    """
+    _log.error("response cut short: %s", message)
+    return BrokenPipeError(errno.EPIPE, "response cut short")
 
 
 class Application:
@@ -117,7 +151,7 @@ class Application:
             return Response.of(_VERSION.encode(), "text/plain")
         *above, last = path.split("/")
         if last in _LISTINGS:
-            return self._listing(split("/".join(above)), last, prefix)
+            return self._listing(split("/".join(above)) if above else [], last, prefix)
         parts = split(path)
         stem, _, suffix = parts[-1].rpartition(".")
         if stem and (suffix in responses.ANSWERS or suffix in ("html", "ver")):
@@ -164,11 +198,8 @@ class Application:
             }
             if answer.length is not None:
                 headers["Content-Length"] = str(answer.length)
-            pieces = iter(answer.body)
-            if environ["REQUEST_METHOD"] != "HEAD":
-                # What fails at the first block still gets a proper error.
-                pieces = chain([next(pieces)], pieces)
-            return Response(answer.content_type, Body(pieces, source), headers=headers)
+            body = Body(iter(answer.body), source, environ["REQUEST_METHOD"] != "HEAD")
+            return Response(answer.content_type, body, headers=headers)
         except BaseException:
             source.close()
             raise
@@ -182,4 +213,28 @@ class Application:
             "Content-Length": str(status.st_size),
             "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         }
-        return Response(kind, _Raw(os.fdopen(descriptor, "rb")), headers=headers)
+        return Response(kind, Download(descriptor, status.st_size), headers=headers)
+
+
+def _redirect(location: str) -> Response:
+    return Response.of(b"", "text/plain", 302, Location=location)
+
+
+def _origin(environ: dict[str, Any]) -> str:
+    host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    return f"{environ['wsgi.url_scheme']}://{host}"
+
+
+def _error(path: str, error: RequestError, **headers: str) -> Response:
+    if path.rpartition(".")[2] in responses.ANSWERS:
+        text = f"Error {{\n    code = {error.status};\n    message = {dap_string(error.message)};\n}};\n"
+        return Response.of(
+            text.encode(),
+            "text/plain; charset=utf-8",
+            error.status,
+            Content_Description="dods_error",
+            **headers,
+        )
+    title = f"{error.status} {HTTPStatus(error.status).phrase}"
+    body = listing.page(title, f"<p>{escape(error.message)}</p>")
+    return Response.of(body, "text/html; charset=utf-8", error.status, **headers)

@@ -15,7 +15,7 @@ from .errors import RequestError, from_oserror, no_such
 
 def split(path: str) -> list[str]:
     """The segments of a percent-decoded URL path; 404 where one could be mistaken or is hidden."""
-    parts = path.split("/") if path else []
+    parts = path.split("/")
     for part in parts:
         if not part or part[0] == "." or not servable(part):
             raise no_such(shown(path))

@@ -1,0 +1,71 @@
+"""Invoke, with one addition: bare words after a task go to that task's repeatable argument.
+
+Invoke itself knows only positional arguments that must be given; `./inv build` and
+`./inv build nfs smb` are both meant to work, so the latter is read as
+`./inv build --image nfs --image smb`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from invoke import Collection, Program
+from invoke.loader import FilesystemLoader
+
+from hyraxvm import __version__
+from hyraxvm.paths import ROOT
+
+
+def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
+    """Put a flag before each bare word that follows a task with a repeatable argument.
+
+    >>> spread(["build", "nfs", "smb"], tasks)
+    ['build', '--image', 'nfs', '--image', 'smb']
+    """
+    result: list[str] = []
+    flag: str | None = None
+    takes_value: set[str] = set()
+    words = iter(argv)
+    for word in words:
+        result.append(word)
+        if word == "--":
+            result.extend(words)
+        elif word in takes_value and word.startswith("-"):
+            result.extend(value for value in [next(words, None)] if value is not None)
+        elif word.startswith("-"):
+            continue
+        elif flag is not None and word not in tasks.task_names:
+            result[-1:] = [flag, word]
+        elif word in tasks.task_names:
+            task = tasks[word]
+            flag = f"--{task.iterable[0].replace('_', '-')}" if task.iterable else None
+            takes_value = {
+                f"--{name}" if len(name) > 1 else f"-{name}"
+                for argument in task.get_arguments()
+                if argument.takes_value
+                for name in argument.names
+            }
+    return result
+
+
+def main() -> None:
+    """The entry point of `./inv`."""
+
+    # So that `finally` clauses run: nothing is left running or half-written.
+    def terminated(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGHUP, terminated)
+    module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
+    tasks = Collection.from_module(module)
+    program = Program(name="Hyrax VM", binary="./inv", version=__version__, namespace=tasks)
+    words = spread(sys.argv[1:], tasks) or ["--list"]
+    program.run(["./inv", *words])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`python3 -m dapdir`: run the server under Gunicorn until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import struct
+import sys
+from typing import Any
+
+import gunicorn.http.wsgi
+from gunicorn.app.base import BaseApplication
+
+from . import SERVER
+from .app import Application
+
+MAX_WORKERS = 4
+THREADS = 16  # of each worker; a client that reads slowly occupies one
+STALLED = 60  # seconds after which a client that takes or sends nothing is given up
+
+
+def main() -> None:
+    """Read DAPDIR_ROOT, DAPDIR_BIND and DAPDIR_WORKERS from the environment, and serve."""
+    root = os.environ.get("DAPDIR_ROOT", "/data")
+    workers = os.environ.get("DAPDIR_WORKERS", "2")
+    if not os.path.isdir(root):
+        sys.exit(f"dapdir: DAPDIR_ROOT={root!r} is not a directory")
+    if workers not in {str(n) for n in range(1, MAX_WORKERS + 1)}:
+        sys.exit(f"dapdir: DAPDIR_WORKERS={workers!r}: use a number from 1 to {MAX_WORKERS}")
+    gunicorn.http.wsgi.SERVER = SERVER  # the Server header; there is no setting for it
+    Server(
+        root,
+        {
+            "bind": os.environ.get("DAPDIR_BIND", "0.0.0.0:8080"),  # noqa: S104
+            "workers": int(workers),
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "worker_connections": 200,
+            "preload_app": True,
+            "keepalive": 5,
+            "graceful_timeout": 10,
+            "limit_request_line": 8190,
+            "control_socket_disable": True,  # it would be written to the home directory
+            "errorlog": "-",
+            "when_ready": _when_ready,
+        },
+    ).run()
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn with settings from here rather than from its command line."""
+
+    def __init__(self, root: str, settings: dict[str, Any]) -> None:
+        self._root = root
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Apply the settings."""
+        for name, value in self._settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Application:
+        """Make the application, once, before the workers are forked."""
+        application = Application(self._root)
+        gc.freeze()  # or the workers' first collection copies the memory that they share
+        return application
+
+
+def _when_ready(arbiter: Any) -> None:
+    # Accepted connections inherit these.  Gunicorn itself lets a client stall a thread for ever.
+    limit = struct.pack("ll", STALLED, 0)
+    for listener in arbiter.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
+if __name__ == "__main__":
+    main()
