@@ -18,6 +18,9 @@ from pathlib import Path
 from hyraxvm.errors import Failure
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+TAIL = 15  # lines of output that a failure quotes
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def dying_with_parent(argv: Sequence[str]) -> list[str]:
@@ -63,6 +66,7 @@ def run(
         except OSError as error:
             raise Failure(f"{argv[0]}: cannot be started ({error.strerror})") from error
         assert process.stdout is not None
+        _running.add(process)
         expired = threading.Event()
         timer = threading.Timer(deadline, lambda: (expired.set(), stop(process)))
         timer.daemon = True
@@ -74,13 +78,14 @@ def run(
                 sink.flush()
                 line = raw.decode("utf-8", "replace").rstrip()
                 if line:
-                    tail = [*tail[-9:], line]
+                    tail = [*tail[1 - TAIL :], line]
                 if on_line:
                     on_line(line)
             status = process.wait()
         finally:
             timer.cancel()
             stop(process)
+            _running.discard(process)
             process.stdout.close()
     if expired.is_set():
         raise Failure(f"{argv[0]}: not done after {deadline:.0f} s; log: {log}\n{_indent(tail)}")
@@ -123,6 +128,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
     # The leader is gone; whatever else it started in its group goes too.
     _signal_group(process.pid, signal.SIGKILL)
+
+
+def stop_all() -> None:
+    """End every program that `run` has started in any thread."""
+    for process in list(_running):
+        stop(process)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

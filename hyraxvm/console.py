@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-import socket
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pexpect  # type: ignore[import-untyped]
 from pexpect.fdpexpect import fdspawn  # type: ignore[import-untyped]
-from pexpect.socket_pexpect import SocketSpawn  # type: ignore[import-untyped]
 
 LOGIN_PROMPT: Final = r"\blogin: "
 # Debian's prompt for a person, `user@host:directory$ `, with whatever colours around it.
@@ -30,16 +28,16 @@ class Result(NamedTuple):
 
 
 class Console:
-    """The console behind the connected socket, or the pseudo terminal's descriptor, `source`.
+    """The console behind `source`, the descriptor of a connected socket or pseudo terminal.
 
     `log` is the file that holds all that the console has shown; others write it.
     """
 
-    def __init__(self, source: socket.socket | int, log: Path) -> None:
+    def __init__(self, source: int, log: Path) -> None:
         """Attach to the console; nothing is sent."""
         self.log = log
-        spawn = fdspawn if isinstance(source, int) else SocketSpawn
-        self._spawn = spawn(source, encoding="utf-8", codec_errors="replace", timeout=1)
+        # Not pexpect's own SocketSpawn: it does not decode what it reads (pexpect 4.9).
+        self._spawn = fdspawn(source, encoding="utf-8", codec_errors="replace", timeout=1)
 
     def expect(self, pattern: str, timeout: float) -> str:
         """Wait for the regular expression; return the text before it and it."""
@@ -106,7 +104,9 @@ class Console:
         if len(command.encode()) > 3000 or "\n" in command:
             raise ValueError("a console command is one line of 3,000 bytes at most")
         mark = secrets.token_hex(8)
-        self.send(f"echo begin''-{mark}; ( {command} ) </dev/null 2>&1; echo; echo end''-{mark} $?")
+        self.send(
+            f"echo begin''-{mark}; ( {command} ) </dev/null 2>&1; s=$?; echo; echo end''-{mark} $s"
+        )
         self.expect(rf"begin-{mark}\r?\n", timeout)
         text = self.expect(rf"end-{mark} \d+\r?\n", timeout)
         output, _, last = text.rpartition(f"end-{mark} ")

@@ -134,7 +134,7 @@ class Machine:
                 # Ctrl-C is for us: we end QEMU after the journal has been fetched.
                 start_new_session=True,
             )
-        self.console = Console(serial, self.logs / "console.log")
+        self.console = Console(serial.fileno(), self.logs / "console.log")
         control.settimeout(30)
         self._control = self._cleanup.enter_context(control.makefile("rw", encoding="utf-8"))
         self._answer("QMP")
@@ -176,7 +176,7 @@ def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] 
     Returns QEMU's exit status.
     """
     accelerator = choose_accelerator()
-    ports = {HTTP: _free_port(port), SSH: _free_port(2222)}
+    ports = {HTTP: free_port(port), SSH: free_port(2222)}
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-") as scratch:
         argv = qemu_argv(
             spec.over(Path(scratch)),
@@ -191,7 +191,8 @@ def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] 
         return subprocess.run(dying_with_parent(argv)).returncode
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
+    """Return the TCP port `wanted` of the loopback, or another where it is taken."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
             return int(server.getsockname()[1])

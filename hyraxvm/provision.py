@@ -20,7 +20,7 @@ from hyraxvm import __version__, cache, names, packer
 from hyraxvm.command import output, run
 from hyraxvm.config import Recipe
 from hyraxvm.disk import ROOT_LABEL, Disk
-from hyraxvm.machine import choose_accelerator
+from hyraxvm.qemu import choose_accelerator
 from hyraxvm.paths import PACKER, PROVISION, ROOT
 from hyraxvm.render import render
 from hyraxvm.samples import make_samples

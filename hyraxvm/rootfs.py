@@ -6,17 +6,20 @@ mirror and the keys are mmdebstrap's defaults and the host's own apt set-up.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from hyraxvm import cache
-from hyraxvm.command import run
+from hyraxvm.command import output, run
 from hyraxvm.config import Base, Recipe
 from hyraxvm.paths import cache_root
 
 DEADLINE = 1800.0  # seconds; slow mirrors exist
 
+DPKG_STATUS = "./var/lib/dpkg/status"
 DPKG_EXCLUDES = "etc/dpkg/dpkg.cfg.d/hyrax-vm"
 APT_PREFERENCES = "etc/apt/preferences.d/hyrax-vm"
 INITRAMFS_CONF = "etc/initramfs-tools/conf.d/hyrax-vm"
@@ -42,8 +45,28 @@ def build(
         tar = work / "rootfs.tar"
         run(command(recipe, config, tar), log=log, deadline=DEADLINE, on_line=on_line)
         cache.remove_tree(config)
+        status = output(["tar", "--extract", "--to-stdout", "--file", str(tar), DPKG_STATUS])
+        (work / "packages.json").write_text(json.dumps(parse_status(status), indent=1) + "\n")
 
     return cache.produce("rootfs", key(recipe, refresh), make) / "rootfs.tar"
+
+
+def packages(tar: Path) -> dict[str, str]:
+    """Name and version of the Debian packages in a root file system that `build` returned."""
+    found: dict[str, str] = json.loads((tar.parent / "packages.json").read_text())
+    return found
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """Read dpkg's status file (deb-control(5)): name -> version of what is installed."""
+    found: dict[str, str] = {}
+    for paragraph in text.split("\n\n"):
+        fields = dict(
+            line.split(": ", 1) for line in paragraph.splitlines() if re.match(r"[A-Z][\w-]*: ", line)
+        )
+        if fields.get("Status") == "install ok installed":
+            found[fields["Package"]] = fields["Version"]
+    return dict(sorted(found.items()))
 
 
 def write_config(base: Base, folder: Path) -> None:

@@ -8,7 +8,7 @@ Float64 cannot hold exactly is an error.  Character arrays become strings over t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import netCDF4
@@ -21,17 +21,35 @@ from .source import BUDGET, EXACT, MAX_ELEMENTS, VLEN_STRING, Source
 Block = np.ndarray[Any, Any]
 
 
+class Word(bytes):
+    """A string's octets; NumPy's own gives pydap a zero octet for an empty string."""
+
+    tobytes = bytes.__bytes__
+
+
+def _words(strings: Iterable[bytes]) -> Block:
+    words = [Word(string) for string in strings]
+    block = np.empty(len(words), dtype=object)
+    block[:] = words
+    return block
+
+
 class LazyArray:
     """`shape` and `dtype` as served; iteration reads the file in blocks (flat, at most 1 MiB).
 
     Make it while holding `library()`.
     """
 
-    def __init__(self, source: Source, variable: netCDF4.Variable, name: str) -> None:
+    def __init__(
+        self, source: Source, variable: netCDF4.Variable, name: str, unsigned: bool
+    ) -> None:
         self._source = source
         self._variable = variable
         self._name = name
         self._stored = np.dtype("O") if variable.dtype is str else np.dtype(variable.dtype)
+        # netCDF-3 has no unsigned bytes: _Unsigned = "true" says that these are.
+        if unsigned and self._stored.kind == "i" and self._stored.itemsize in (1, 8):
+            self._stored = np.dtype(f"u{self._stored.itemsize}")
         chunks = variable.chunking() if source.dataset.data_model.startswith("NETCDF4") else None
         self._chunks = tuple(chunks) if isinstance(chunks, list) else None
         full = tuple(slice(0, length, 1) for length in variable.shape)
@@ -47,6 +65,15 @@ class LazyArray:
         if self._stored.kind in "iu" and self._stored.itemsize == 8:
             return np.dtype("f8")
         return self._stored.newbyteorder("=")
+
+    def converted(self, attribute: Any) -> Any:
+        """An attribute in the type of the values, when that is not the type in the file."""
+        value = np.asarray(attribute)
+        if self.dtype.kind == "S" or value.dtype.kind not in "iuf":
+            return attribute
+        if self._stored.kind == "u" and value.dtype.kind == "i":
+            value = value.astype(self._stored.str.replace("u", "i")).view(self._stored)
+        return value if self._stored.itemsize < 8 else value.astype(self.dtype)
 
     def select(self, slices: tuple[slice, ...]) -> LazyArray:
         """A part of a whole array."""
@@ -72,7 +99,7 @@ class LazyArray:
         try:
             if self.is_char and self._inner and not self._inner[0].stop:
                 # No characters to read, but there are strings, all of them empty.
-                yield np.full(math.prod(self.shape), b"", dtype="S1")
+                yield _words([b""] * math.prod(self.shape))
                 return
             for part in self._parts(slices, itemsize, granted):
                 values = self._source.read(self._variable, part)
@@ -95,14 +122,14 @@ class LazyArray:
 
     def _served(self, values: Block, itemsize: int) -> Iterator[Block]:
         if self._stored.kind == "O":
-            words = np.empty(values.size, dtype=object)
-            words[:] = [np.bytes_(word.encode("utf-8", "surrogateescape")) for word in values.flat]
-            yield words
+            yield _words(word.encode("utf-8", "surrogateescape") for word in values.flat)
             return
         if self.is_char:
             width = values.shape[-1] if self._inner else 1
             values = np.ascontiguousarray(values).reshape(-1).view(f"S{width}")
-        flat = values.reshape(-1)
+            yield _words(values.flat)
+            return
+        flat = values.astype(self._stored, copy=False).reshape(-1)
         step = max(1, blocks.BLOCK // max(itemsize, flat.itemsize))
         for start in range(0, flat.size, step):
             yield self._exact(flat[start : start + step])

@@ -65,7 +65,7 @@ def split(
         return
     row = itemsize
     for depth in range(len(slices) - 1, -1, -1):
-        if row * lengths[depth] > limit or depth == 0:
+        if row * lengths[depth] > limit:
             break
         row *= lengths[depth]
     else:

@@ -8,13 +8,12 @@ Grammar: DAP 2.0 (ESE-RFC-004), section 4.1; projections only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from urllib.parse import unquote
 
 from pydap.model import BaseType, DatasetType, GridType, StructureType
 
 from .errors import RequestError
-from .names import dap_name
 from .tree import shown
 
 MAX_LENGTH = 8000
@@ -25,6 +24,7 @@ Projection = list[tuple[str, list[tuple[int, int, int]]]]
 
 _INDEX = rf"\d{{1,{MAX_INDEX_DIGITS}}}"
 _SLAB = re.compile(rf"\[({_INDEX})(?::({_INDEX}))?(?::({_INDEX}))?\]", re.ASCII)
+_BRACKETS = re.compile("%(?:5B|5D|3A|2C)", re.IGNORECASE)  # [ ] : ,
 _PART = re.compile(rf"([^][.,()&=<>]+)((?:{_SLAB.pattern})*)", re.ASCII)
 
 
@@ -35,15 +35,16 @@ def constrain(dataset: DatasetType, query: str) -> DatasetType:
     """
     if len(query) > MAX_LENGTH:
         raise RequestError(400, f"the constraint is longer than {MAX_LENGTH} characters")
-    # Names in a DDS are percent-encoded ("a%20b"), and a client may send them so, or encode the
-    # whole query once more: it is taken as it was sent, and if that makes no sense, decoded.
-    try:
-        return _apply(dataset, parse(query))
-    except RequestError:
-        decoded = unquote(query, errors="replace")
-        if decoded == query:
-            raise
-    return _apply(dataset, parse(decoded))
+    # Names in a DDS are percent-encoded ("a%20b").  Clients send them so, with or without encoding
+    # the brackets behind them, or encode all once more: the first reading that makes sense counts.
+    readings = [query, _BRACKETS.sub(lambda m: unquote(m[0]), query)]
+    readings.append(unquote(query, errors="replace"))
+    for reading in dict.fromkeys(readings):
+        try:
+            return _apply(dataset, parse(reading))
+        except RequestError as error:
+            failure = error
+    raise failure
 
 
 def parse(query: str) -> list[Projection]:
@@ -111,27 +112,42 @@ def _apply(dataset: DatasetType, projections: list[Projection]) -> DatasetType:
 def _choose(dataset: DatasetType, projection: Projection) -> Iterator[tuple[str, Slices]]:
     """The arrays that one projection names, as (id, slices)."""
     found = dataset
-    for depth, (name, triples) in enumerate(projection):
+    rest = list(projection)
+    while rest:
         known = {child.name: child for child in found.children()}
-        key = name if name in known else dap_name(name)
-        if key not in known:
+        name, triples = rest.pop(0)
+        while not (key := _key(name, known)) and rest and not triples:
+            # RFC 3986 lets clients send the "%2E" of a name as a dot.
+            more, triples = rest.pop(0)
+            name = f"{name}.{more}"
+        if not key:
             raise RequestError(400, f"no such variable: {shown(name)!r}")
         found = known[key]
-        final = depth == len(projection) - 1
-        if not final and isinstance(found, BaseType):
+        if rest and isinstance(found, BaseType):
             raise RequestError(400, f"{found.id} has no members")
-        if triples and (not final or type(found) is StructureType):
-            raise RequestError(400, f"a hyperslab on {found.id}, which is not an array")
+        if rest and triples:
+            raise RequestError(400, f"a hyperslab on {found.id}, of which only a member is wanted")
     if isinstance(found, GridType):
         slices = slices_of(triples, found.array.shape, found.id)
         yield found.array.id, slices
         for map_, slice_ in zip(found.maps.values(), slices, strict=True):
             yield map_.id, (slice_,)
-    elif isinstance(found, BaseType):
-        yield found.id, slices_of(triples, found.shape, found.id)
     else:
-        for child in found.children():
-            yield from _choose(found, [(child.name, [])])
+        yield found.id, slices_of(triples, found.shape, found.id)
+
+
+def _key(name: str, known: Collection[str]) -> str:
+    """The name as known, however often or partly it was encoded by a client; "" if unknown."""
+    if name in known:
+        return name
+    same = [candidate for candidate in known if _decoded(candidate) == _decoded(name)]
+    return same[0] if len(same) == 1 else ""
+
+
+def _decoded(name: str) -> str:
+    while (decoded := unquote(name)) != name:
+        name = decoded
+    return name
 
 
 def _rebuild(container: StructureType, chosen: dict[str, Slices]) -> StructureType:

@@ -13,7 +13,7 @@ import numpy as np
 from pydap.lib import NUMPY_TO_DAP2_TYPEMAP
 from pydap.model import GridType, StructureType
 
-from .names import dap_name, dap_number, dap_string
+from .names import STRING_DIMENSION, STRING_LENGTH, dap_name, dap_number, dap_string
 
 
 def das(dataset: StructureType) -> str:
@@ -42,7 +42,12 @@ def _attribute(name: str, value: Any, level: int) -> Iterator[str]:
         return
     kind, texts = _typed(value)
     if texts:  # DAP2 cannot write an attribute without values
-        yield f"{'    ' * level}{kind} {dap_name(name)} {', '.join(texts)};\n"
+        yield f"{'    ' * level}{kind} {_name(name)} {', '.join(texts)};\n"
+
+
+def _name(name: str) -> str:
+    # The dot is what makes these two special.
+    return name if name in (STRING_LENGTH, STRING_DIMENSION) else dap_name(name)
 
 
 def _typed(value: Any) -> tuple[str, list[str]]:

@@ -1,64 +1,138 @@
-"""The pydap model of a file: Arrays, Grids, and a Structure for each group."""
+"""The pydap model of a file: an Array or a Grid for each variable.
+
+DAP2 has no groups: variables and dimensions of groups get their path as a prefix, `/g/x` becomes
+`g_x` (as in Hyrax's CF option), since clients mix up the attributes of equal names in Structures.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import netCDF4
 import numpy as np
-from pydap.model import BaseType, DatasetType, GridType, StructureType
+from pydap.model import BaseType, DatasetType, GridType
 
 from .array import LazyArray
-from .names import dap_name
+from .names import STRING_DIMENSION, STRING_LENGTH, dap_name
 from .source import Source, library
 
 # Written by the netCDF and HDF5 libraries for their own use.
 _INTERNAL = ("_NCProperties", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_nc3_strict")
-# CF attributes that must have the type of the values, and follow them when that type changes.
+# CF attributes that have the type of the values, and follow them when that type changes.
 _TYPED = ("_FillValue", "missing_value", "valid_min", "valid_max", "valid_range")
-# Clients of DAP2 cut strings at 64 bytes unless they are told a length; for variable-length
-# strings it is known only from the values, which are read for this up to so many of them.
+# netCDF-C cuts strings at 64 bytes unless it is told a length.  Of variable-length strings it is
+# known only from the values, which are read for it up to so many of them.
 _MEASURED_STRINGS = 10_000
 
 
 def build(source: Source) -> DatasetType:
-    """The whole dataset, nothing of it read but metadata (and the lengths of few strings)."""
+    """The whole dataset; nothing is read but metadata (and the lengths of few strings)."""
     dataset = DatasetType(dap_name(source.name.rsplit("/", 1)[-1]))
-    omitted: list[str] = []
     with library():
-        root = source.dataset
-        _fill(dataset, root, source, omitted)
-        attributes = _attributes(root)
-        unlimited = [name for name, d in root.dimensions.items() if d.isunlimited()]
-    if omitted:
-        attributes["dapdir_omitted"] = ", ".join(omitted)
-    if attributes:
-        dataset.attributes["NC_GLOBAL"] = attributes
-    if len(unlimited) == 1:
-        dataset.attributes["DODS_EXTRA"] = {"Unlimited_Dimension": unlimited[0]}
-    for variable in _strings(dataset):
-        _measure(variable)
+        _Builder(dataset, source)
+    for variable in dataset.children():
+        if variable.dtype.kind == "S" and STRING_LENGTH not in variable.attributes:
+            _measure(variable)
     return dataset
 
 
-def _fill(
-    container: StructureType, group: netCDF4.Dataset, source: Source, omitted: list[str]
-) -> None:
-    for name, variable in group.variables.items():
-        path = f"{group.path.rstrip('/')}/{name}".lstrip("/")
-        if _representable(variable):
-            item = _array(variable, source, path)
-            maps = [_map(group, dimension) for dimension in item.dims_of_file]
-            if maps and all(m is not None and m is not variable for m in maps):
-                item = _grid(item, maps, source)
-            container[item.name] = item
-        else:
-            omitted.append(path)
-    for name, subgroup in group.groups.items():
-        structure = StructureType(dap_name(name), attributes=_attributes(subgroup))
-        _fill(structure, subgroup, source, omitted)
-        if len(structure):
-            container[structure.name] = structure
+class _Builder:
+    """Fills a dataset; works while holding `library()`."""
+
+    def __init__(self, dataset: DatasetType, source: Source) -> None:
+        self._source = source
+        self._names: dict[str, str] = {}  # served name of each variable, by its path
+        groups = list(_groups(source.dataset))
+        variables = [(_path(g, n), v) for g in groups for n, v in g.variables.items()]
+        served = [(path, v) for path, v in variables if _representable(v)]
+        for path, _ in served:
+            self._names[path] = self._free_name(path)
+        items = [self._item(path, variable) for path, variable in served]
+        # libdap's reader loses its place behind an array of length 0, so these come last.
+        for item in sorted(items, key=lambda item: 0 in item.shape):
+            dataset[item.name] = item
+        self._add_globals(dataset, groups, [p for p, _ in variables if p not in self._names])
+
+    def _free_name(self, path: str) -> str:
+        name = _flat(path)
+        while name in self._names.values():
+            name += "_"
+        return name
+
+    def _item(self, path: str, variable: netCDF4.Variable) -> BaseType | GridType:
+        array = self._array(path, variable)
+        maps = [self._map(d) for d in variable.get_dims()]
+        # Clients do not expect Grids of strings, nor a coordinate that is a Grid over itself.
+        if not maps or None in maps or (path, variable) in maps or array.dtype.kind == "S":
+            return array
+        if 0 in array.shape or len(set(maps)) < len(maps):
+            return array
+        grid = GridType(array.name, attributes=array.attributes)
+        for part in (array, *(self._array(*m) for m in maps if m)):
+            grid[part.name] = part
+        return grid
+
+    def _map(self, dimension: netCDF4.Dimension) -> tuple[str, netCDF4.Variable] | None:
+        """The coordinate variable of a dimension."""
+        path = _path(dimension.group(), dimension.name)
+        variable = dimension.group().variables.get(dimension.name)
+        if variable is None or variable.dimensions != (dimension.name,):
+            return None
+        if self._names.get(path) != _flat(path) or variable.dtype in (str, np.dtype("S1")):
+            return None
+        return path, variable
+
+    def _array(self, path: str, variable: netCDF4.Variable) -> BaseType:
+        attributes = _attributes(variable)
+        unsigned = str(attributes.get("_Unsigned")).lower() == "true"
+        data = LazyArray(self._source, variable, path, unsigned)
+        dimensions = [_flat(_path(d.group(), d.name)) for d in variable.get_dims()]
+        if data.is_char and dimensions:
+            attributes[STRING_LENGTH] = np.int32(variable.shape[-1])
+            attributes[STRING_DIMENSION] = dimensions.pop()
+        for name in set(_TYPED) & set(attributes):
+            attributes[name] = data.converted(attributes[name])
+        if data.dtype.kind == "u":
+            # netCDF-C reads unsigned integers as signed; xarray and netCDF4 mend that by this.
+            attributes["_Unsigned"] = "true"
+        elif data.dtype.kind == "f":
+            attributes.pop("_Unsigned", None)
+        if "/" in path:
+            attributes["fullnamepath"] = f"/{path}"
+        return BaseType(self._names[path], data, dimensions, attributes)
+
+    def _add_globals(
+        self, dataset: DatasetType, groups: list[netCDF4.Dataset], omitted: list[str]
+    ) -> None:
+        root, *others = groups
+        attributes = _attributes(root)
+        if omitted:
+            attributes["dapdir_omitted"] = ", ".join(omitted)
+        for group in others:
+            prefix = group.path.strip("/").replace("/", "_")
+            attributes |= {f"{prefix}_{name}": v for name, v in _attributes(group).items()}
+        if attributes:
+            dataset.attributes["NC_GLOBAL"] = attributes
+        unlimited = [
+            _flat(_path(g, n)) for g in groups for n, d in g.dimensions.items() if d.isunlimited()
+        ]
+        if len(unlimited) == 1:
+            dataset.attributes["DODS_EXTRA"] = {"Unlimited_Dimension": unlimited[0]}
+
+
+def _groups(group: netCDF4.Dataset) -> Iterator[netCDF4.Dataset]:
+    yield group
+    for below in group.groups.values():
+        yield from _groups(below)
+
+
+def _path(group: netCDF4.Dataset, name: str) -> str:
+    return f"{group.path}/{name}".lstrip("/")
+
+
+def _flat(path: str) -> str:
+    return dap_name(path.replace("/", "_"))
 
 
 def _representable(variable: netCDF4.Variable) -> bool:
@@ -69,65 +143,19 @@ def _representable(variable: netCDF4.Variable) -> bool:
     return isinstance(kind, np.dtype) and (kind.kind in "iuf" or kind == np.dtype("S1"))
 
 
-def _array(variable: netCDF4.Variable, source: Source, path: str) -> BaseType:
-    data = LazyArray(source, variable, path)
-    attributes = _attributes(variable)
-    if data.dtype == np.dtype("f8"):
-        attributes |= {k: np.asarray(attributes[k], "f8") for k in _TYPED if k in attributes}
-    dimensions = list(variable.dimensions)
-    if data.is_char and dimensions:
-        attributes["DODS"] = {
-            "strlen": np.int32(variable.shape[-1]), "dimName": dimensions.pop()
-        }
-    array = BaseType(
-        dap_name(variable.name), data, [dap_name(d) for d in dimensions], attributes
-    )
-    array.dims_of_file = dimensions
-    return array
-
-
-def _map(group: netCDF4.Dataset, dimension: str) -> netCDF4.Variable | None:
-    """The coordinate variable of a dimension, as seen from a group."""
-    variable = group.variables.get(dimension)
-    if variable is not None and variable.dimensions == (dimension,) and _representable(variable):
-        return variable
-    return None
-
-
-def _grid(array: BaseType, maps: list[netCDF4.Variable], source: Source) -> GridType:
-    grid = GridType(array.name, attributes=array.attributes)
-    grid[array.name] = array
-    for variable in maps:
-        map_ = _array(variable, source, variable.name)
-        grid[map_.name] = map_
-    return grid
-
-
 def _attributes(owner: Any) -> dict[str, Any]:
     found = {}
     for name in owner.ncattrs():
         if name in _INTERNAL:
             continue
         try:
-            value = owner.getncattr(name)
+            found[name] = owner.getncattr(name)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
             continue  # of a user-defined type, for which DAP2 has no attribute
-        found[name] = value
-    return found
-
-
-def _strings(container: StructureType) -> list[BaseType]:
-    found = []
-    for child in container.children():
-        if isinstance(child, BaseType):
-            if child.dtype.kind == "S" and not child.data.is_char:
-                found.append(child)
-        else:
-            found += _strings(child)
     return found
 
 
 def _measure(variable: BaseType) -> None:
     if variable.size <= _MEASURED_STRINGS:
         longest = max((len(w) for block in variable.data for w in block.flat), default=0)
-        variable.attributes["DODS"] = {"strlen": np.int32(longest)}
+        variable.attributes[STRING_LENGTH] = np.int32(longest)

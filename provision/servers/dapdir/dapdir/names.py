@@ -6,6 +6,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+# How netCDF-C is told of a string's length; the container DODS { strlen } that other servers write
+# is taken for a global attribute by its present versions.
+STRING_LENGTH = "DODS.strlen"
+STRING_DIMENSION = "DODS.dimName"
 
 def dap_name(name: str) -> str:
     """Percent-encode every octet of UTF-8 that is not a letter, a digit, `_` or `-`.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from pydap.lib import walk
 from pydap.model import BaseType, DatasetType
 from pydap.responses.dds import dds
@@ -49,7 +50,7 @@ def dods_answer(dataset: DatasetType) -> Answer:
     for variable in walk(dataset, BaseType):
         variable.data.check_size()
     head = "".join(dds(dataset)).encode() + b"Data:\n"
-    body = _join(head, dods(dataset))
+    body = _join(head, (piece for v in walk(dataset, BaseType) for piece in _values(v)))
     return Answer(body, calculate_size(dataset), "dods_data", "application/octet-stream")
 
 
@@ -67,6 +68,13 @@ ANSWERS: dict[str, Callable[[DatasetType], Answer]] = {
     "ascii": ascii_answer,
     "asc": ascii_answer,
 }
+
+
+def _values(variable: BaseType) -> Iterator[bytes]:
+    if variable.shape or variable.dtype != np.dtype("u1"):
+        return dods(variable)
+    # XDR makes a single byte an integer of four octets; pydap would put the padding behind it.
+    return (int(block[0]).to_bytes(4, "big") for block in variable.data)
 
 
 def _join(head: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:

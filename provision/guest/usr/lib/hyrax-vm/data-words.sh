@@ -25,15 +25,15 @@ words_for_mount() {
     *"efused"*) words_for_probe refused "$3" "$4" ;;
     *"timed out"*) words_for_probe silent "$3" "$4" ;;
     *"esolve"* | *"not known"*) words_for_probe nohost "$3" "$4" ;;
-    *) say "what answers on $3 port $4 is no NFS server that this VM understands: ${2##*: }" ;;
+    *) say "what answers on $3 port $4 is no NFS server that this VM understands (${2##*: })" ;;
     esac
 }
 
 # words_for_look VERDICT SERVER_USER EXPORT: the verdict is nfs-trial's
 words_for_look() {
     case $1 in
-    forbidden) say "the data server's user ($2, uid $(id -u "$2")) may not read '$3'; on the file server type: chmod o+rx '$3'" ;;
-    forbidden-file*) say "the data server's user ($2, uid $(id -u "$2")) may not read '${1#* }'; on the file server type: chmod -R o+rX '$3'" ;;
+    forbidden) say "the data server's user ($2, uid $(id -u "$2")) may not read '$3'; on the file server make it readable for everybody (chmod o+rx DIRECTORY)" ;;
+    forbidden-file*) say "the data server's user ($2, uid $(id -u "$2")) may not read '${1#* }'; on the file server make it readable for everybody (chmod -R o+rX DIRECTORY)" ;;
     esac
 }
 

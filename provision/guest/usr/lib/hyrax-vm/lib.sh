@@ -33,25 +33,26 @@ release() {
 # 9>&-: what is left behind must not keep the lock.
 child=
 with_deadline() {
-    tenths=$(($1 * 10))
+    ticks=$(($1 * 20))
     shift
     setsid "$@" 9>&- </dev/null &
     child=$!
     while kill -0 "$child" 2>/dev/null; do
-        if [ "$tenths" -le 0 ]; then
+        if [ "$ticks" -le 0 ]; then
             kill_child
             return 124
         fi
-        tenths=$((tenths - 1))
-        sleep 0.1
+        ticks=$((ticks - 1))
+        sleep 0.05
     done
     pid=$child
     child=
     wait "$pid"
 }
 
+# The whole group; dash understands -s KILL before --, but not -KILL.
 kill_child() {
-    [ -z "$child" ] || kill -KILL -- "-$child" 2>/dev/null || :
+    [ -z "$child" ] || kill -s KILL -- "-$child" 2>/dev/null || :
     child=
 }
 

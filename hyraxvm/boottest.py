@@ -1,0 +1,82 @@
+"""The boot test of an artifact: pytest over `tests/boot`, its reports, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hyraxvm import cache
+from hyraxvm.command import run
+from hyraxvm.errors import UserError
+from hyraxvm.package import manifest_path
+from hyraxvm.paths import REPORTS, ROOT
+
+DEADLINE = 2400.0  # seconds
+TESTS = ROOT / "tests" / "boot"
+# A change of these asks for a new verdict on an unchanged artifact.
+TESTED_WITH = ("qemu.py", "machine.py", "console.py", "vmx.py", "samples.py", "boottest.py")
+
+
+def reports(artifact: Path) -> Path:
+    """The directory that keeps an artifact's console, journal, JUnit and HTML reports."""
+    return REPORTS / artifact.stem
+
+
+def key(artifact: Path) -> str:
+    """The digest of what decides the verdict: the artifact and the tests."""
+    modules = [ROOT / "hyraxvm" / name for name in TESTED_WITH]
+    return cache.digest(cache.file_digest(artifact), TESTS, *modules)
+
+
+def verdict(artifact: Path) -> dict[str, Any] | None:
+    """What an earlier test of this very file said, or None: it has to be tested."""
+    try:
+        found: dict[str, Any] = json.loads((reports(artifact) / "verdict.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found.get("key") == key(artifact) else None
+
+
+def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
+    """Boot and exercise one artifact; returns the verdict.
+
+    Raises `UserError`: there is no such file; `Failure`: a test failed.
+    """
+    if not artifact.is_file():
+        raise UserError(f"{artifact}: no such file; `./inv list` shows what is built")
+    if not manifest_path(artifact).is_file():
+        raise UserError(
+            f"{manifest_path(artifact)}: no such file; the manifest must lie beside the artifact"
+        )
+    folder = reports(artifact)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdict.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    run(
+        [
+            *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
+            *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
+            f"--junitxml={folder / 'junit.xml'}",
+            *(f"--html={folder / 'report.html'}", "--self-contained-html"),
+        ],
+        log=folder / "pytest.log",
+        deadline=DEADLINE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        on_line=on_line,
+    )
+    result = {"key": key(artifact), "seconds": round(time.monotonic() - started, 1)}
+    (folder / "verdict.json").write_text(json.dumps(result) + "\n")
+    return result
+
+
+def tested(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
+    """The verdict on an artifact, from before if it still holds."""
+    return verdict(artifact) or test(artifact, on_line)
+
+

@@ -1,0 +1,182 @@
+"""hyrax-data list, status and test, the readiness check and the console banner."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import Guest
+
+DDS = "Dataset {\n    Float32 t[n = 3];\n} a.nc;\n"
+
+
+@pytest.fixture
+def http(guest: Guest) -> Iterator[dict[str, str]]:
+    """An HTTP server in place of the guest's own: path -> body. curl is real, but is told where
+    127.0.0.1:8080 is."""
+    pages = {"/opendap/version": "1.0.0\n"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = pages.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.end_headers()
+            self.wfile.write((body or "gone").encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    divert_curl(guest, server.server_port)
+    yield pages
+    server.shutdown()
+    server.server_close()
+
+
+def divert_curl(guest: Guest, port: int) -> None:
+    curl = guest.bin / "curl"
+    curl.write_text(
+        f'#!/bin/sh\nexec /usr/bin/curl --connect-to 127.0.0.1:8080:127.0.0.1:{port} "$@"\n'
+    )
+    curl.chmod(0o755)
+
+
+def mounted(guest: Guest, name: str, files: dict[str, str]) -> None:
+    line = f"h:/x /srv/hyrax/data/{name} nfs4 ro 0 0\n"
+    guest.write("proc/self/mounts", guest.read("proc/self/mounts") + line)
+    for file, text in files.items():
+        guest.write(f"srv/hyrax/data/{name}/{file}", text)
+
+
+def test_no_data_sets(guest: Guest) -> None:
+    assert guest.data("status")[:2] == (
+        0,
+        "no data sets; add one: hyrax-data add nfs://HOST/EXPORT\n",
+    )
+    assert guest.data("list")[:2] == (0, "")
+
+
+def test_status_of_each_state(guest: Guest, port: int, closed_port: int) -> None:
+    good, away = f"nfs://127.0.0.1:{port}/sst", f"nfs://127.0.0.1:{closed_port}/old"
+    assert guest.data("add", good)[0] == 0
+    assert guest.data("status")[1].splitlines()[1].split() == ["sst", "waiting", "-", good]
+    mounted(guest, "sst", {"a.nc": "x"})
+    status, out, err = guest.data("status")
+    name, state, space, url = out.splitlines()[1].split()
+    assert (status, err, name, state, url) == (0, "", "sst", "mounted", good)
+    used, size = space.split("/")
+    assert used and size[-1] in "MGT"
+
+    assert guest.data("add", away, "--force")[0] == 0
+    status, out, _ = guest.data("status")
+    assert status == 1
+    assert out.splitlines()[1].split() == ["old", "away", "-", away]
+    assert f"127.0.0.1 refuses connections on port {closed_port}" in out.splitlines()[2]
+    assert guest.data("status", "sst")[0] == 0
+
+    guest.write("forbid-find", "")
+    status, out, _ = guest.data("status", "sst")
+    assert status == 1 and " unreadable " in out and "user (nobody, uid" in out
+
+
+def test_status_does_not_wait_for_a_hung_mount(guest: Guest, port: int) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    mounted(guest, "sst", {})
+    (guest.bin / "stat").write_text("#!/bin/sh\nsleep 60\n")
+    (guest.bin / "stat").chmod(0o755)
+    lib = guest.root / "usr/lib/hyrax-vm/data-status.sh"
+    text = lib.read_text()
+    assert "with_deadline 5 stat" in text
+    lib.write_text(text.replace("with_deadline 5 stat", "with_deadline 1 stat"))
+    status, out, _ = guest.data("status")
+    assert status == 1 and out.splitlines()[1].split()[1] == "hung"
+    assert "127.0.0.1 does not answer" in out
+
+
+def test_test_shows_the_dds_of_one_file(guest: Guest, port: int, http: dict[str, str]) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    mounted(guest, "sst", {".hidden.nc": "x", "readme.txt": "x", "deep/a b%[é.nc": "x"})
+    status, _, err = guest.data("test", "sst")
+    assert status == 1 and "the listing http://127.0.0.1:8080/opendap/data/sst/ is not" in err
+    http["/opendap/data/sst/"] = "<html>"
+    status, _, err = guest.data("test", "sst")
+    assert status == 1 and "HTTP 404" in err
+    dds = "/opendap/data/sst/deep/a%20b%25%5B%C3%A9.nc.dds"
+    http[dds] = "hello"
+    assert "not with a DDS" in guest.data("test", "sst")[2]
+    http[dds] = DDS
+    status, out, err = guest.data("test", "sst")
+    assert (status, err) == (0, "")
+    assert out == (
+        "listing: http://127.0.0.1:8080/opendap/data/sst/ (HTTP 200)\n"
+        f"DDS:     http://127.0.0.1:8080{dds}\n{DDS}"
+    )
+    (guest.root / "srv/hyrax/data/sst/deep/a b%[é.nc").unlink()
+    status, _, err = guest.data("test", "sst")
+    assert status == 1 and "no data file" in err
+
+
+def test_test_without_a_server(guest: Guest, port: int, closed_port: int) -> None:
+    divert_curl(guest, closed_port)
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    status, _, err = guest.data("test", "sst")
+    assert status == 1 and "the data server does not answer on port 8080" in err
+
+
+def test_ready_when_the_server_answers(guest: Guest, http: dict[str, str]) -> None:
+    assert guest.run("usr/lib/hyrax-vm/wait-ready", "1")[0] == 0
+    del http["/opendap/version"]
+    status, _, err = guest.run("usr/lib/hyrax-vm/wait-ready", "1")
+    assert status == 1 and "no answer from http://127.0.0.1:8080/opendap/version in 1 s" in err
+
+
+def banner(guest: Guest) -> str:
+    status, out, err = guest.run("usr/lib/hyrax-vm/banner")
+    assert (status, out, err) == (0, "", "")
+    text = guest.read("run/hyrax/issue")
+    assert text.isascii() and "\\" not in text and max(map(len, text.splitlines())) <= 80
+    return text
+
+
+def test_banner(guest: Guest, http: dict[str, str]) -> None:
+    assert banner(guest) == (
+        "\n"
+        "Hyrax VM 0.1.0, image nfs\n"
+        "server:    dapdir 1.0.0 (embedded default, not Hyrax), ready\n"
+        "address:   192.0.2.7 (eth0)\n"
+        "data at:   http://192.0.2.7:8080/opendap/\n"
+        "data sets: none; add one with: hyrax-data add nfs://HOST/EXPORT\n"
+        "log in as: opendap / opendap      then type: hyrax-data --help\n"
+        "\n"
+    )
+    calls = guest.read("calls.log").count("agetty --reload")
+    banner(guest)
+    assert guest.read("calls.log").count("agetty --reload") == calls == 1
+
+
+def test_banner_of_trouble(guest: Guest, port: int, closed_port: int) -> None:
+    divert_curl(guest, closed_port)
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    assert guest.data("add", "--force", f"nfs://127.0.0.1:{closed_port}/old")[0] == 0
+    guest.write("addresses", "")
+    text = banner(guest)
+    assert "not ready yet" in text
+    assert "none yet: no answer to DHCP" not in text
+    assert "eth0 is not connected" in text
+    assert "data sets: old (away, 127.0.0.1 does not answer)\n" in text
+    assert "           sst (mounted when it is read)\n" in text
+    guest.write("sys/class/net/eth0/carrier", "1\n")
+    assert "none yet: no answer to DHCP on eth0" in banner(guest)
+
+
+@pytest.mark.parametrize(
+    ("server", "shown"),
+    [("hyrax", "Hyrax 1.0.0, "), ("thredds", "thredds 1.0.0 (not Hyrax), ")],
+)
+def test_banner_names_the_server(guest: Guest, server: str, shown: str) -> None:
+    release = guest.read("etc/hyrax-vm-release").replace("SERVER=dapdir", f"SERVER={server}")
+    guest.write("etc/hyrax-vm-release", release)
+    assert f"server:    {shown}" in banner(guest)
