@@ -84,8 +84,10 @@ class Machine:
         return time.monotonic() - pressed
 
     def reset(self) -> None:
-        """Press the reset button."""
+        """Press the reset button; returns when QEMU has reset the machine."""
         self._qmp("system_reset")
+        while self._answer("event") != "RESET":
+            pass
 
     def wait(self, timeout: float) -> None:
         """Wait until QEMU ends; `MachineError` after `timeout` seconds."""

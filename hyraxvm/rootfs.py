@@ -116,11 +116,11 @@ def package_cache() -> Path:
     return folder
 
 
-def keep_packages(folder: Path) -> list[str]:
+def keep_packages(folder: Path, last_hook: str = "customize") -> list[str]:
     """Options of mmdebstrap that keep downloaded packages in `folder` (mmdebstrap(1), HOOKS)."""
     return [
         "--skip=download/empty,essential/unlink",
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
         f"--setup-hook=sync-in {folder} /var/cache/apt/archives",
-        f"--customize-hook=sync-out /var/cache/apt/archives {folder}",
+        f"--{last_hook}-hook=sync-out /var/cache/apt/archives {folder}",
     ]

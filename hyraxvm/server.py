@@ -105,22 +105,16 @@ def pack_embedded(
     command = layer_command(recipe, site, source / name, layer)
     run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
 
-    version = re.search(
-        r'^__version__ = "([0-9.]+)"$', (source / name / "__init__.py").read_text(), re.M
-    )
-    if version is None:
-        raise Failure(f"{source / name / '__init__.py'}: has no line `__version__ = \"...\"`")
     image = f"{layout}:{TAG}"
+    wanted = preview(recipe)
     config = [
-        "--config.user=" + name,
-        "--config.workingdir=/tmp",  # noqa: S108 - inside the image
-        *(f"--config.entrypoint={word}" for word in ("/usr/bin/python3", "-m", name)),
-        f"--config.env={name.upper()}_ROOT={recipe.server.data_root}",
-        f"--config.env={name.upper()}_BIND=0.0.0.0:{recipe.server.port}",
-        "--config.env=HDF5_USE_FILE_LOCKING=FALSE",
+        f"--config.user={wanted.user}",
+        f"--config.workingdir={wanted.working_directory}",
+        *(f"--config.entrypoint={word}" for word in wanted.entrypoint),
+        *(f"--config.env={key}={value}" for key, value in wanted.environment.items()),
         f"--config.exposedports={recipe.server.port}/tcp",
         f"--config.label=org.opencontainers.image.title={name}",
-        f"--config.label=org.opencontainers.image.version={version.group(1)}",
+        f"--config.label=org.opencontainers.image.version={wanted.version}",
     ]
     for command in (
         ["umoci", "init", "--layout", str(layout)],
@@ -131,10 +125,37 @@ def pack_embedded(
         run(command, log=log, deadline=DEADLINE)
 
 
+def preview(recipe: Recipe) -> ServerImage:
+    """What the embedded server's image is going to say of itself; nothing is built."""
+    name = recipe.server_name
+    init = folder(recipe) / name / "__init__.py"
+    version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
+    if version is None:
+        raise Failure(f'{init}: has no line `__version__ = "..."`')
+    return ServerImage(
+        name=name,
+        version=version.group(1),
+        entrypoint=["/usr/bin/python3", "-m", name],
+        environment={
+            f"{name.upper()}_ROOT": recipe.server.data_root,
+            f"{name.upper()}_BIND": f"0.0.0.0:{recipe.server.port}",
+            "HDF5_USE_FILE_LOCKING": "FALSE",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        },
+        working_directory="/tmp",  # noqa: S108 - inside the image
+        user=name,
+        uid=EMBEDDED_UID,
+        gid=EMBEDDED_UID,
+        image_digest="",
+        packages={},
+    )
+
+
 def pip_command(requirements: Path, target: Path) -> list[str]:
     """Install locked wheels into a folder, for the base's Python, whatever Python runs this."""
     return [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--quiet"),
+        "--disable-pip-version-check",
         *("--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"),
         *("--python-version=3.11", "--implementation=cp"),
         *("--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_27_x86_64"),
@@ -173,8 +194,9 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
         f"--architectures={recipe.base.arch}",
         f"--include={','.join(recipe.server.packages)}",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-        *rootfs.keep_packages(rootfs.package_cache()),
-        *(f"--customize-hook={hook}" for hook in hooks),
+        *rootfs.keep_packages(rootfs.package_cache(), "extract"),
+        # The only hooks that this variant runs once the packages are there.
+        *(f"--extract-hook={hook}" for hook in hooks),
         recipe.base.suite,
         str(layer),
     ]

@@ -237,7 +237,8 @@ def make_names(path):
 def make_big(path, format_):
     """400 MB, most of it never written: planes 0, 10, 20 ... hold plane number + column / 1000."""
     with netCDF4.Dataset(path, "w", format=format_) as file:
-        file.set_fill_off()
+        if format_ != "NETCDF4":
+            file.set_fill_off()
         for name, length in zip("tzyx", BIG, strict=True):
             file.createDimension(name, length)
         options = {"compression": "zlib", "complevel": 1, "chunksizes": (1, 5, 250, 250)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import gunicorn.http.wsgi
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from . import SERVER
 from .app import Application
@@ -34,7 +35,7 @@ def main() -> None:
         {
             "bind": os.environ.get("DAPDIR_BIND", "0.0.0.0:8080"),  # noqa: S104
             "workers": int(workers),
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "threads": THREADS,
             "worker_connections": 200,
             "preload_app": True,
@@ -46,6 +47,21 @@ def main() -> None:
             "when_ready": _when_ready,
         },
     ).run()
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Gunicorn's threaded worker, closing connections in the threads that served them.
+
+    It would wait for a client to close, up to two seconds, in the thread that accepts all others.
+    """
+
+    def handle(self, conn: TConn) -> Any:
+        """Answer one request; False if the connection is done with."""
+        keep = super().handle(conn)
+        if keep is False:
+            conn.close(graceful=True)
+            conn.close = lambda graceful=False: None
+        return keep
 
 
 class Server(BaseApplication):  # type: ignore[misc]

@@ -1,0 +1,169 @@
+"""The Invoke tasks: thin, they parse, call `hyraxvm` and report.  `./inv` lists them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, task
+
+from hyraxvm.errors import Failure, UserError
+
+# Modules are imported where they are used: `./inv --list` must not wait for all of them.
+
+
+def reported(body: Callable[..., None]) -> Callable[..., None]:
+    """Turn an expected failure into one message and the exit status that it stands for."""
+
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except Failure as failure:
+            print(f"./inv: {failure}", file=sys.stderr)
+            raise SystemExit(failure.status) from None
+        except KeyboardInterrupt:
+            print("./inv: interrupted; nothing half-made is left", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"./inv: {where}{error.strerror}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return wrapper
+
+
+@task(
+    iterable=["image"],
+    help={
+        "image": "image to build (see ./inv list); default: the one that images.toml names",
+        "server": "data server to put into it; default: the one that images.toml names",
+        "no_test": "do not boot what was built",
+        "refresh": "fetch packages anew even if nothing else has changed",
+    },
+)
+@reported
+def build(
+    c: Context,
+    image: list[str],
+    server: str | None = None,
+    no_test: bool = False,
+    refresh: bool = False,
+) -> None:
+    """Build, pack and boot-test images."""
+    from hyraxvm import boottest, config, pipeline
+    from hyraxvm.progress import Progress
+
+    table = config.load()
+    # All names are checked before the first long stage starts.
+    for recipe in [config.recipe(table, name, server) for name in image or [None]]:
+        progress = Progress()
+        made = pipeline.build(recipe, progress, test=not no_test, refresh=_today() if refresh else "")
+        size = made.path.stat().st_size / 1e6
+        print(f"\n{made.path}  {size:.1f} MB")
+        if made.verdict:
+            print(f"boot test: passed; report: {boottest.reports(made.path) / 'report.html'}")
+        print("stages:", ", ".join(f"{name} {took} s" for name, took in progress.timings.items()))
+
+
+@task(
+    help={"unit": "only the unit tests: no VM, under a minute", "image": "images to boot-test"},
+    iterable=["image"],
+)
+@reported
+def test(c: Context, image: list[str], unit: bool = False) -> None:
+    """Run the unit tests, then build what is not built and boot-test it."""
+    from hyraxvm import config, pipeline
+    from hyraxvm.progress import Progress
+    from hyraxvm.testing import unit_tests
+
+    unit_tests()
+    if unit:
+        return
+    table = config.load()
+    for name in image or sorted(table.image):
+        made = pipeline.build(config.recipe(table, name), Progress())
+        print(f"{made.path.name}: boot test passed")
+
+
+@task(name="boot-test", iterable=["file"], help={"file": "artifact to boot; repeatable"})
+@reported
+def boot_test(c: Context, file: list[str]) -> None:
+    """Boot and exercise artifacts, whoever built them."""
+    from hyraxvm import boottest
+    from hyraxvm.progress import Progress
+
+    if not file:
+        raise UserError("no file is named; type: ./inv boot-test FILE...")
+    progress = Progress()
+    for path in map(Path, file):
+        with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
+            boottest.test(path, on_line)
+        print(f"{path}: passed; report: {boottest.reports(path) / 'report.html'}")
+
+
+@task(name="list", help={"json_": "as JSON"})
+@reported
+def list_(c: Context, json_: bool = False) -> None:
+    """List images, servers and bases, and what is built."""
+    from hyraxvm import config, listing
+
+    rows = listing.rows(config.load())
+    print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
+
+
+@task(help={"image": "image to render (see ./inv list)", "server": "data server in it"})
+@reported
+def render(c: Context, image: str, server: str | None = None) -> None:
+    """Write and show every rendered template and script, without building."""
+    from hyraxvm import config, preview
+
+    for path in preview.write(config.recipe(config.load(), image, server)):
+        print(f"\n==== {path}\n{path.read_text()}", end="")
+
+
+@task(help={"image": "image to start (see ./inv list)", "server": "data server in it"})
+@reported
+def run(c: Context, image: str, server: str | None = None) -> None:
+    """Boot a built image for a person: console here, port 8080 forwarded, Ctrl-A X to leave."""
+    from hyraxvm import config, listing
+    from hyraxvm.trial import interactive_zip
+
+    artifact = listing.built(config.recipe(config.load(), image, server))
+    if artifact is None:
+        raise UserError(f"image {image!r} is not built; type: ./inv build {image}")
+    status = interactive_zip(artifact)
+    if status:
+        raise Failure(f"QEMU: exit status {status}")
+
+
+@task
+@reported
+def doctor(c: Context) -> None:
+    """Show each tool, the version found and needed, and the accelerator that is chosen."""
+    from hyraxvm import doctor
+
+    lines, healthy = doctor.report()
+    print("\n".join(lines))
+    if not healthy:
+        raise Failure("something is missing; ./inv installs it: type ./inv --list")
+
+
+@task(help={"cache": "also empty the cache of stages and downloaded packages"})
+@reported
+def clean(c: Context, cache: bool = False) -> None:
+    """Remove what was built, its reports and logs."""
+    from hyraxvm import housekeeping
+
+    for line in housekeeping.clean(cache):
+        print(line)
+
+
+def _today() -> str:
+    import time
+
+    return time.strftime("%Y-%m-%d")
