@@ -16,7 +16,13 @@ import numpy as np
 
 from . import blocks
 from .errors import RequestError
-from .source import BUDGET, EXACT, MAX_ELEMENTS, VLEN_STRING, Source
+from .source import Source
+
+# Per process; with two workers and the interpreter's own memory the service stays below 300 MB.
+BUDGET = blocks.Budget(48 * blocks.MiB)
+MAX_ELEMENTS = 2**31 - 1  # DAP2 sends an array's length as a signed 32-bit integer
+EXACT = 2**53  # Float64 holds every integer up to here
+VLEN_STRING = 64  # bytes; a guess, to bound the number of strings in a block
 
 Block = np.ndarray[Any, Any]
 

@@ -14,8 +14,9 @@ import numpy as np
 from pydap.model import BaseType, DatasetType, GridType
 
 from .array import LazyArray
+from .library import library
 from .names import STRING_DIMENSION, STRING_LENGTH, dap_name
-from .source import Source, library
+from .source import Source
 
 # Written by the netCDF and HDF5 libraries for their own use.
 _INTERNAL = ("_NCProperties", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_nc3_strict")
