@@ -45,6 +45,7 @@ class Machine:
         self.ports: dict[int, int] = {}
         self.started = 0.0
         self.console: Console
+        self._events: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = contextlib.ExitStack()
 
@@ -85,9 +86,10 @@ class Machine:
 
     def reset(self) -> None:
         """Press the reset button; returns when QEMU has reset the machine."""
+        self._events.clear()
         self._qmp("system_reset")
-        while self._answer("event") != "RESET":
-            pass
+        while "RESET" not in self._events:
+            self._answer("event")
 
     def wait(self, timeout: float) -> None:
         """Wait until QEMU ends; `MachineError` after `timeout` seconds."""
@@ -158,6 +160,8 @@ class Machine:
         try:
             while line := self._control.readline():
                 message = json.loads(line)
+                if "event" in message:
+                    self._events.append(message["event"])
                 if "error" in message:
                     raise MachineError(f"QEMU: {message['error'].get('desc')}")
                 if key in message:

@@ -122,6 +122,7 @@ def stage_files(
 ) -> Path:
     """Write all that Packer needs into `work`; returns the path of the rendered template."""
     samples = work / "samples"
+    samples.mkdir()
     make_samples(samples)
     guest_tar = work / "guest.tar"
     pack_guest(render_units(recipe, image), release_file(facts), samples, guest_tar)

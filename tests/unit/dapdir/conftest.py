@@ -109,6 +109,7 @@ def root(tmp_path_factory):
     make_classic(path.parent / "outside.nc")
     make_classic(path.parent / "root-sibling" / "classic.nc")
     make_types(path / "types.nc")
+    make_types(path / "sub" / "types.nc")
     make_names(path / "names.nc")
     make_wide(path / "wide.nc")
     make_big(path / "big3.nc", "NETCDF3_64BIT_DATA")

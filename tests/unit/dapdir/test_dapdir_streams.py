@@ -113,6 +113,7 @@ def test_sixteen_at_once_are_all_right(server, root):
         cases = {
             "/types.nc.dods?chunked[1:2:9][2:3:11]": types["chunked"][1:10:2, 2:12:3].astype(">f4"),
             "/types.nc.dods?v_i4": types["v_i4"][:].astype(">i4"),
+            "/sub/types.nc.dods?v_u2": types["v_u2"][:].astype(">u4"),
             "/classic.nc.dods?plain[0:3][0:2:6]": file["plain"][0:4, 0:7:2].astype(">i4"),
             "/sub/classic.nc.dods?sst.sst[2:5]%5B0%5D[0:8]": file["sst"][2:6, 0:1].astype(">i4"),
             "/big4.nc.dods?v[0][10:10:20][3][0:999]": np.stack([big_row(10), big_row(20)]).astype(

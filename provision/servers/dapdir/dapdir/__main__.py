@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import socket
@@ -13,7 +14,7 @@ import gunicorn.http.wsgi
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from . import SERVER
+from . import SERVER, blocks
 from .app import Application
 
 MAX_WORKERS = 4
@@ -29,6 +30,7 @@ def main() -> None:
         sys.exit(f"dapdir: DAPDIR_ROOT={root!r} is not a directory")
     if workers not in {str(n) for n in range(1, MAX_WORKERS + 1)}:
         sys.exit(f"dapdir: DAPDIR_WORKERS={workers!r}: use a number from 1 to {MAX_WORKERS}")
+    _limit_memory(int(workers))
     gunicorn.http.wsgi.SERVER = SERVER  # the Server header; there is no setting for it
     Server(
         root,
@@ -50,15 +52,21 @@ def main() -> None:
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threaded worker, closing connections in the threads that served them.
+    """Gunicorn's threaded worker, without two ways in which slow clients stop others."""
 
-    It would wait for a client to close, up to two seconds, in the thread that accepts all others.
-    """
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Accept only what a thread is free for; the rest is for another worker."""
+        if self.alive:
+            idle = len(self.keepalived_conns) + len(self.pending_conns)
+            self.set_accept_enabled(self.nr_conns - idle < self.cfg.threads)
+        super().wait_for_and_dispatch_events(timeout)
 
     def handle(self, conn: TConn) -> Any:
         """Answer one request; False if the connection is done with."""
         keep = super().handle(conn)
         if keep is False:
+            # Gunicorn would wait for the client's end of the connection, for up to two seconds, in
+            # the thread that accepts all others.
             conn.close(graceful=True)
             conn.close = lambda graceful=False: None
         return keep
@@ -82,6 +90,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         application = Application(self._root)
         gc.freeze()  # or the workers' first collection copies the memory that they share
         return application
+
+
+def _limit_memory(workers: int) -> None:
+    blocks.BUDGET = blocks.Budget(blocks.TOTAL // workers)
+    # glibc would keep an arena for each thread, and raise the size up to which it keeps freed
+    # memory to that of the largest block: 130 MB in each worker instead of 5.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8  # malloc.h
+        mallopt(m_arena_max, 1)
+        mallopt(m_mmap_threshold, 256 * 1024)
+        mallopt(m_trim_threshold, 256 * 1024)
 
 
 def _when_ready(arbiter: Any) -> None:

@@ -18,8 +18,6 @@ from . import blocks
 from .errors import RequestError
 from .source import Source
 
-# Per process; with two workers and the interpreter's own memory the service stays below 300 MB.
-BUDGET = blocks.Budget(48 * blocks.MiB)
 MAX_ELEMENTS = 2**31 - 1  # DAP2 sends an array's length as a signed 32-bit integer
 EXACT = 2**53  # Float64 holds every integer up to here
 VLEN_STRING = 64  # bytes; a guess, to bound the number of strings in a block
@@ -101,7 +99,7 @@ class LazyArray:
     def __iter__(self) -> Iterator[Block]:
         slices = self._slices + self._inner
         itemsize = VLEN_STRING if self._stored.kind == "O" else self._stored.itemsize
-        granted = BUDGET.take(blocks.wanted_bytes(slices, self._chunks, itemsize))
+        granted = blocks.BUDGET.take(blocks.wanted_bytes(slices, self._chunks, itemsize))
         try:
             if self.is_char and self._inner and not self._inner[0].stop:
                 # No characters to read, but there are strings, all of them empty.
@@ -112,7 +110,7 @@ class LazyArray:
                 yield from self._served(values, itemsize)
                 del values
         finally:
-            BUDGET.give(granted)
+            blocks.BUDGET.give(granted)
 
     def _parts(
         self, slices: tuple[slice, ...], itemsize: int, limit: int

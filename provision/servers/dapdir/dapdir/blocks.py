@@ -33,6 +33,10 @@ class Budget:
             self._left += granted
 
 
+TOTAL = 48 * MiB  # of all workers; reading takes some three times this
+BUDGET = Budget(TOTAL)
+
+
 def lengths_of(slices: tuple[slice, ...]) -> tuple[int, ...]:
     """Elements that each slice selects."""
     return tuple(len(range(s.start, s.stop, s.step)) for s in slices)
