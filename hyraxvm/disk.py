@@ -1,7 +1,7 @@
 """Stage `disk`: root file system + server -> `disk.qcow2`, partitioned but not yet provisioned.
 
 No mount, no loop device, no vfat in the host's kernel: mke2fs fills the root file system from a
-directory, mtools the ESP, sfdisk partitions a plain file.
+directory, mkfs.fat makes the ESP, sfdisk partitions a plain file.
 
 | partition | type | size |
 |---|---|---|
@@ -130,7 +130,8 @@ def assemble(tree: Path, raw: Path, disk_gib: int, work: Path, log: Path) -> Non
     run(as_root(mke2fs), log=log, deadline=DEADLINE)
     with esp.open("wb") as stream:
         stream.truncate(ESP_SIZE * MIB)
-    run(["mformat", "-i", str(esp), "-F", "-v", ESP_LABEL, "::"], log=log, deadline=DEADLINE)
+    # Not mformat: its boot sector looks like a partition table, which GRUB then tries to read.
+    run(["mkfs.fat", "-F", "32", "-n", ESP_LABEL, str(esp)], log=log, deadline=DEADLINE)
     with raw.open("wb") as stream:
         stream.truncate(disk_gib * 1024 * MIB)
     table = work / "table"

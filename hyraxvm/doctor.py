@@ -29,7 +29,7 @@ TOOLS = (
     Tool(("mksquashfs", "-version"), "4.5"),
     Tool(("mke2fs", "-V"), "1.46"),
     Tool(("sfdisk", "--version"), "2.36"),
-    Tool(("mformat", "--version"), "4.0"),
+    Tool(("mkfs.fat", "--help"), "4.1"),
     Tool(("packer", "version"), "1.6"),
     Tool(("qemu-img", "--version"), "7.0"),
     Tool(("qemu-system-x86_64", "--version"), "7.0"),

@@ -20,7 +20,6 @@ from hyraxvm.paths import cache_root
 DEADLINE = 1800.0  # seconds; slow mirrors exist
 
 DPKG_STATUS = "./var/lib/dpkg/status"
-DPKG_EXCLUDES = "etc/dpkg/dpkg.cfg.d/hyrax-vm"
 APT_PREFERENCES = "etc/apt/preferences.d/hyrax-vm"
 INITRAMFS_CONF = "etc/initramfs-tools/conf.d/hyrax-vm"
 INITRAMFS_MODULES = "usr/share/initramfs-tools/modules.d/hyrax-vm"
@@ -76,7 +75,7 @@ def write_config(base: Base, folder: Path) -> None:
         for glob in base.path_excludes
     ]
     files = {
-        DPKG_EXCLUDES: lines,
+        "dpkg-options": lines,
         # The system is merged from its birth; usrmerge would bring 46 MB of Perl.
         APT_PREFERENCES: ["Package: usrmerge", "Pin: release *", "Pin-Priority: -1"],
         # Only the listed drivers: "most" of a generic kernel costs 30 MB and seconds of each boot.
@@ -103,6 +102,8 @@ def command(recipe: Recipe, config: Path, tar: Path) -> list[str]:
         "--aptopt=APT::Install-Recommends false",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *keep_packages(packages),
+        # Unlike a file under /etc/dpkg, this also holds for the packages that are merely unpacked.
+        f"--dpkgopt={config}/dpkg-options",
         f"--setup-hook=copy-in {config}/etc {config}/usr /",
         recipe.base.suite,
         str(tar),

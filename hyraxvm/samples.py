@@ -39,7 +39,7 @@ elevation.h5  "elevation": HDF5, compressed in chunks, without coordinates
 def sst_packed() -> Array:
     """sst as stored, int16 of shape (time, lat, lon): 100 * month + lat index * 10 - lon index."""
     time, lat, lon = np.ogrid[:TIMES, :LATITUDES, :LONGITUDES]
-    packed = (100 * time + 10 * lat - lon).astype("i2")
+    packed: Array = (100 * time + 10 * lat - lon).astype("i2")
     packed[:, :3, :5] = SST_FILL
     return packed
 
@@ -56,13 +56,15 @@ def longitudes() -> Array:
 
 def days() -> Array:
     """Days since 2001-01-01, float64: the middle of twelve equal months."""
-    return np.arange(TIMES) * 30.5 + 15.25
+    middle: Array = np.arange(TIMES) * 30.5 + 15.25
+    return middle
 
 
 def elevation() -> Array:
     """Metres, float32 of shape (120, 240): a product of two waves, exact in binary fractions."""
     y, x = np.ogrid[:120, :240]
-    return ((y * (120 - y) - x * (240 - x) / 4) / 2).astype("f4")
+    metres: Array = ((y * (120 - y) - x * (240 - x) / 4) / 2).astype("f4")
+    return metres
 
 
 def quality() -> Array:

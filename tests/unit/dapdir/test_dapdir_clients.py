@@ -7,7 +7,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray
-from conftest import KINDS, strings, type_values
+from dapdir_files import KINDS, strings, type_values
 from pydap.client import open_url
 
 SUBSETS = [
@@ -163,7 +163,10 @@ def test_getdap_reads_a_whole_file_with_an_empty_variable(server):
 def test_ncdump(server, classic):
     text = subprocess.run(
         ["ncdump", "-v", "plain,sst", f"{server.url}/classic.nc"],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     ).stdout
     assert "time = UNLIMITED ; // (6 currently)" in text
     for name in ("plain", "sst"):

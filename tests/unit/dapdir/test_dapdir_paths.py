@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import SERVER, make_classic
+from dapdir_files import make_classic
+from dapdir_server import PACKAGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,15 +27,15 @@ def traps(root):
     (root / ".hidden").mkdir()
     make_classic(root / ".hidden" / "classic.nc")
     make_classic(root / ".dot.nc")
-    os.symlink("../outside.nc", root / "out.nc")
-    os.symlink(root.parent / "outside.nc", root / "absolute.nc")
-    os.symlink("../root-sibling", root / "sibling")
-    os.symlink("/etc/passwd", root / "passwd.txt")
-    os.symlink(".dot.nc", root / "to-hidden.nc")
-    os.symlink("loop.nc", root / "loop.nc")
-    os.symlink("gone.nc", root / "dangling.nc")
-    os.symlink("classic.nc", root / "inside.nc")
-    os.symlink("sub", root / "subdir")
+    (root / "out.nc").symlink_to("../outside.nc")
+    (root / "absolute.nc").symlink_to(root.parent / "outside.nc")
+    (root / "sibling").symlink_to("../root-sibling")
+    (root / "passwd.txt").symlink_to("/etc/passwd")
+    (root / "to-hidden.nc").symlink_to(".dot.nc")
+    (root / "loop.nc").symlink_to("loop.nc")
+    (root / "dangling.nc").symlink_to("gone.nc")
+    (root / "inside.nc").symlink_to("classic.nc")
+    (root / "subdir").symlink_to("sub")
     os.mkfifo(root / "pipe.nc")
     (root / "locked.nc").write_bytes(b"CDF\x01")
     (root / "odd é&<#?.nc").write_bytes((root / "classic.nc").read_bytes())
@@ -152,7 +153,7 @@ def test_permission_denied(root, tmp_path):
         (place / "closed").chmod(0)
         result = subprocess.run(
             [sys.executable, "-c", code, str(place)],
-            env={"PYTHONPATH": str(SERVER)}, capture_output=True, text=True, timeout=30,
+            env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True, timeout=30,
         )  # fmt: skip
     finally:
         (place / "closed").chmod(0o755)
@@ -176,7 +177,7 @@ def test_permission_denied(root, tmp_path):
 def test_errors_are_dap_errors_with_the_urls_path_only(server, path, status, words):
     answer = server.get(path)
     assert answer.status == status
-    assert answer.text.startswith(f"Error {{\n    code = {status};\n    message = \"")
+    assert answer.text.startswith(f'Error {{\n    code = {status};\n    message = "')
     assert words in answer.text
     assert str(server.root).encode() not in answer.body and b"/proc" not in answer.body
     assert answer.headers["Content-Description"] == "dods_error"
@@ -199,7 +200,14 @@ def test_methods(server):
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
         answer = server.get("/classic.nc.dods", method)
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
-    for path in ("/", "/classic.nc.dods", "/classic.nc.dds", "/classic.nc", "/catalog.xml", "/nope/"):
+    for path in (
+        "/",
+        "/classic.nc.dods",
+        "/classic.nc.dds",
+        "/classic.nc",
+        "/catalog.xml",
+        "/nope/",
+    ):
         head, get = server.get(path, "HEAD"), server.get(path)
         assert (head.status, head.body) == (get.status, b"")
         assert head.headers["Content-Length"] == get.headers["Content-Length"]
@@ -290,7 +298,7 @@ def test_files_added_replaced_and_removed_are_seen_at_once(server, root, tmp_pat
         with netCDF4.Dataset(tmp_path / "new.nc", "w") as file:
             file.createDimension("x", value + 1)
             file.createVariable("v", "i4", ("x",))[:] = value
-        os.replace(tmp_path / "new.nc", root / "changing.nc")
+        (tmp_path / "new.nc").replace(root / "changing.nc")
         for _ in range(4):  # whichever worker answers
             body = server.get("/changing.nc.dods").body
             expected = np.full(value + 1, value, ">i4").tobytes()

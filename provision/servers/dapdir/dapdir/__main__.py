@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 import gunicorn.http.wsgi
@@ -26,7 +27,7 @@ def main() -> None:
     """Read DAPDIR_ROOT, DAPDIR_BIND and DAPDIR_WORKERS from the environment, and serve."""
     root = os.environ.get("DAPDIR_ROOT", "/data")
     workers = os.environ.get("DAPDIR_WORKERS", "2")
-    if not os.path.isdir(root):
+    if not Path(root).is_dir():
         sys.exit(f"dapdir: DAPDIR_ROOT={root!r} is not a directory")
     if workers not in {str(n) for n in range(1, MAX_WORKERS + 1)}:
         sys.exit(f"dapdir: DAPDIR_WORKERS={workers!r}: use a number from 1 to {MAX_WORKERS}")
@@ -35,7 +36,7 @@ def main() -> None:
     Server(
         root,
         {
-            "bind": os.environ.get("DAPDIR_BIND", "0.0.0.0:8080"),  # noqa: S104
+            "bind": os.environ.get("DAPDIR_BIND", "0.0.0.0:8080"),
             "workers": int(workers),
             "worker_class": Worker,
             "threads": THREADS,
@@ -76,6 +77,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn with settings from here rather than from its command line."""
 
     def __init__(self, root: str, settings: dict[str, Any]) -> None:
+        """Serve `root`; `settings` are named as in Gunicorn's documentation."""
         self._root = root
         self._settings = settings
         super().__init__()

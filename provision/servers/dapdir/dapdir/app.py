@@ -49,12 +49,14 @@ class Body:
     """The pieces of a data response; its file is closed with it, however the response ends."""
 
     def __init__(self, pieces: Iterator[bytes], source: Source, prepare: bool) -> None:
+        """Take over `source`; with `prepare`, read the first piece now."""
         self._pieces = pieces
         self._source = source
         # What fails at the first block still gets a proper error.
         self._first = next(pieces) if prepare else b""
 
     def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces; BrokenPipeError cuts the response short."""
         yield self._first
         try:
             yield from self._pieces
@@ -72,10 +74,12 @@ class Download:
     """The octets of a file."""
 
     def __init__(self, descriptor: int, size: int) -> None:
+        """Take over an open descriptor, of which `size` octets are to be sent."""
         self._file = os.fdopen(descriptor, "rb", buffering=0)
         self._left = size
 
     def __iter__(self) -> Iterator[bytes]:
+        """Yield the octets; BrokenPipeError cuts the response short."""
         while self._left > 0:
             try:
                 piece = self._file.read(min(self._left, 256 * 1024))
@@ -104,13 +108,14 @@ class Application:
     """Serves the tree below `root`."""
 
     def __init__(self, root: str) -> None:
+        """`root` is the data root's path in the file system."""
         self._tree = Tree(root)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
-        # WSGI hands octets over as Latin-1; file names are what the system's encoding makes of them.
+        # WSGI hands octets over as Latin-1; file names are decoded as the system does.
         path = os.fsdecode(environ.get("PATH_INFO", "").encode("latin-1"))
         try:
             response = self._respond(path, environ)
@@ -138,7 +143,9 @@ class Application:
 
     def _respond(self, path: str, environ: dict[str, Any]) -> Response:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _error(path, RequestError(405, "only GET and HEAD are allowed"), Allow="GET, HEAD")
+            return _error(
+                path, RequestError(405, "only GET and HEAD are allowed"), Allow="GET, HEAD"
+            )
         if path == "/" or path in _PREFIXES:
             return _redirect("/opendap/" if path == "/" else f"{path}/")
         for prefix in _PREFIXES:
@@ -227,7 +234,8 @@ def _origin(environ: dict[str, Any]) -> str:
 
 def _error(path: str, error: RequestError, **headers: str) -> Response:
     if path.rpartition(".")[2] in responses.ANSWERS:
-        text = f"Error {{\n    code = {error.status};\n    message = {dap_string(error.message)};\n}};\n"
+        message = dap_string(error.message)
+        text = f"Error {{\n    code = {error.status};\n    message = {message};\n}};\n"
         return Response.of(
             text.encode(),
             "text/plain; charset=utf-8",

@@ -45,8 +45,9 @@ class LazyArray:
     """
 
     def __init__(
-        self, source: Source, variable: netCDF4.Variable, name: str, unsigned: bool
+        self, source: Source, variable: netCDF4.Variable[Any], name: str, unsigned: bool
     ) -> None:
+        """The whole variable; `unsigned` says that signed integers in the file are not."""
         self._source = source
         self._variable = variable
         self._name = name
@@ -97,6 +98,7 @@ class LazyArray:
             )
 
     def __iter__(self) -> Iterator[Block]:
+        """Read the values; RequestError if the file or a value makes that impossible."""
         slices = self._slices + self._inner
         itemsize = VLEN_STRING if self._stored.kind == "O" else self._stored.itemsize
         granted = blocks.BUDGET.take(blocks.wanted_bytes(slices, self._chunks, itemsize))

@@ -17,6 +17,7 @@ class Budget:
     """
 
     def __init__(self, total: int) -> None:
+        """`total` bytes are there to share."""
         self._left = total
         self._lock = threading.Lock()
 
@@ -49,7 +50,7 @@ def wanted_bytes(slices: tuple[slice, ...], chunks: tuple[int, ...] | None, item
     if chunks is None:
         return min(BLOCK, total)
     for depth, (length, s, chunk) in enumerate(zip(lengths, slices, chunks, strict=True)):
-        rows = min(length, max(1, chunk // s.step))
+        rows: int = min(length, max(1, chunk // s.step))
         if rows > 1:
             row = math.prod(lengths[depth + 1 :]) * itemsize
             return max(rows * row, min(BLOCK, total))

@@ -48,7 +48,7 @@ def constrain(dataset: DatasetType, query: str) -> DatasetType:
 
 
 def parse(query: str) -> list[Projection]:
-    """Split a constraint into projections: per part of a name, its (start, stride, last) triples."""
+    """Split into projections: for each part of a name, its (start, stride, last) triples."""
     projection, *selections = query.split("&")
     if any(selections):
         raise RequestError(400, "selections are not supported: arrays are subset by [hyperslabs]")

@@ -13,6 +13,7 @@ class RequestError(Exception):
     """A request that cannot be answered: HTTP `status` and a sentence for the client."""
 
     def __init__(self, status: int, message: str) -> None:
+        """`message` must not hold a path of the file system."""
         super().__init__(message)
         self.status = status
         self.message = message

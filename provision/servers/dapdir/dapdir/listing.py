@@ -54,7 +54,7 @@ def entry_of(found: os.DirEntry[str]) -> Entry | None:
     try:
         if found.is_symlink():
             # Following it could hang too: the name has to do.
-            return Entry(found.name, is_directory=not os.path.splitext(found.name)[1])
+            return Entry(found.name, is_directory="." not in found.name)
         if found.is_dir(follow_symlinks=False):
             return Entry(found.name, is_directory=True)
         if not found.is_file(follow_symlinks=False):
@@ -120,7 +120,7 @@ def catalog(base: str, path: str, entries: Iterable[Entry]) -> bytes:
         if entry.is_directory:
             target = quoteattr(entry.href + "catalog.xml")
             lines.append(
-                f'<catalogRef name={title} xlink:title={title} xlink:href={target} ID={identity}/>'
+                f"<catalogRef name={title} xlink:title={title} xlink:href={target} ID={identity}/>"
             )
         elif entry.is_data:
             url = quoteattr(quote(os.fsencode(inside + entry.name)))

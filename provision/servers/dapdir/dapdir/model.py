@@ -61,7 +61,7 @@ class _Builder:
             name += "_"
         return name
 
-    def _item(self, path: str, variable: netCDF4.Variable) -> BaseType | GridType:
+    def _item(self, path: str, variable: netCDF4.Variable[Any]) -> BaseType | GridType:
         array = self._array(path, variable)
         maps = [self._map(d) for d in variable.get_dims()]
         # Clients do not expect Grids of strings, nor a coordinate that is a Grid over itself.
@@ -74,7 +74,7 @@ class _Builder:
             grid[part.name] = part
         return grid
 
-    def _map(self, dimension: netCDF4.Dimension) -> tuple[str, netCDF4.Variable] | None:
+    def _map(self, dimension: netCDF4.Dimension) -> tuple[str, netCDF4.Variable[Any]] | None:
         """The coordinate variable of a dimension."""
         path = _path(dimension.group(), dimension.name)
         variable = dimension.group().variables.get(dimension.name)
@@ -84,7 +84,7 @@ class _Builder:
             return None
         return path, variable
 
-    def _array(self, path: str, variable: netCDF4.Variable) -> BaseType:
+    def _array(self, path: str, variable: netCDF4.Variable[Any]) -> BaseType:
         attributes = _attributes(variable)
         unsigned = str(attributes.get("_Unsigned")).lower() == "true"
         data = LazyArray(self._source, variable, path, unsigned)
@@ -136,7 +136,7 @@ def _flat(path: str) -> str:
     return dap_name(path.replace("/", "_"))
 
 
-def _representable(variable: netCDF4.Variable) -> bool:
+def _representable(variable: netCDF4.Variable[Any]) -> bool:
     """Whether DAP2 has a type for the values: not for compound, vlen, opaque and complex."""
     kind = variable.datatype
     if variable.dtype is str or isinstance(kind, netCDF4.EnumType):

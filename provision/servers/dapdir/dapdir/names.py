@@ -11,6 +11,7 @@ import numpy as np
 STRING_LENGTH = "DODS.strlen"
 STRING_DIMENSION = "DODS.dimName"
 
+
 def dap_name(name: str) -> str:
     """Percent-encode every octet of UTF-8 that is not a letter, a digit, `_` or `-`.
 

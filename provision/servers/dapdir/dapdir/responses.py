@@ -24,6 +24,7 @@ class Answer:
     def __init__(
         self, body: Iterable[bytes], length: int | None, description: str, content_type: str
     ) -> None:
+        """`body` is read once; `description` is for the header Content-Description."""
         self.body = body
         self.length = length
         self.description = description
@@ -72,9 +73,11 @@ ANSWERS: dict[str, Callable[[DatasetType], Answer]] = {
 
 def _values(variable: BaseType) -> Iterator[bytes]:
     if variable.shape or variable.dtype != np.dtype("u1"):
-        return dods(variable)
+        yield from dods(variable)
+        return
     # XDR makes a single byte an integer of four octets; pydap would put the padding behind it.
-    return (int(block[0]).to_bytes(4, "big") for block in variable.data)
+    for block in variable.data:
+        yield int(block[0]).to_bytes(4, "big")
 
 
 def _join(head: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -62,7 +62,9 @@ class Source:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def read(self, variable: netCDF4.Variable, slices: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+    def read(
+        self, variable: netCDF4.Variable[Any], slices: tuple[slice, ...]
+    ) -> np.ndarray[Any, Any]:
         """Stored values (packed, chars as single bytes)."""
         assert self._handle is not None
         try:

@@ -38,6 +38,7 @@ class Tree:
     """The files and directories below one root."""
 
     def __init__(self, root: str) -> None:
+        """`root` is a path in the file system."""
         self._root = os.path.realpath(root)
 
     def file(self, parts: list[str]) -> int:
@@ -96,7 +97,7 @@ class Tree:
         return "/".join([self._root, *parts])
 
     def _check_inside(self, descriptor: int, name: str) -> None:
-        real = os.readlink(f"/proc/self/fd/{descriptor}")
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
         inside = real == self._root or real.startswith(self._root.rstrip("/") + "/")
         # A link may also point at a hidden file below the root.
         if not inside or "/." in real[len(self._root) :]:

@@ -1,0 +1,92 @@
+"""A real dapdir under Gunicorn on a free loopback port."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[3] / "provision" / "servers" / "dapdir"
+
+
+class Answer:
+    def __init__(self, response, body):
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+
+class Server:
+    def __init__(self, root, log, workers=2):
+        self.root = Path(root)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/opendap"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(PACKAGE),
+            "DAPDIR_ROOT": str(root),
+            "DAPDIR_BIND": f"127.0.0.1:{self.port}",
+            "DAPDIR_WORKERS": str(workers),
+        }
+        self.log = Path(log)
+        with self.log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dapdir"], env=environment, cwd="/", stderr=stderr
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if self.get("/version").status == 200:
+                    break
+            except OSError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                pytest.fail(f"dapdir did not start:\n{self.log.read_text()}")
+            time.sleep(0.1)
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def get(self, path, method="GET", raw=False, headers=None):
+        """`path` is sent as it is, below /opendap unless `raw`."""
+        connection = self.connect()
+        try:
+            connection.request(method, path if raw else f"/opendap{path}", headers=headers or {})
+            response = connection.getresponse()
+            return Answer(response, response.read())
+        finally:
+            connection.close()
+
+    def processes(self):
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [self.process.pid, *map(int, children.read_text().split())]
+
+    def memory(self):
+        """PSS of all processes, in bytes."""
+        total = 0
+        for pid in self.processes():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
