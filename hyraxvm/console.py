@@ -73,9 +73,13 @@ class Console:
 
     def try_login(self, user: str, password: str, timeout: float) -> bool:
         """Answer a login prompt once; return whether a shell's prompt came."""
-        self.expect(LOGIN_PROMPT, timeout)
-        self.send(user)
-        self.expect(r"[Pp]assword: ?", 60)
+        prompt = self.expect(LOGIN_PROMPT, timeout)
+        # A banner that is renewed meanwhile takes the name away and prompts again.
+        for _ in range(5):
+            if not re.search(LOGIN_PROMPT + r"\Z", prompt):
+                break
+            self.send(user)
+            prompt = self.expect(rf"[Pp]assword: ?|{LOGIN_PROMPT}", 60)
         self.send(password)
         answer = self.expect(rf"Login incorrect|{_SHELL_PROMPT}", 60)
         return not answer.endswith("Login incorrect")
@@ -89,10 +93,9 @@ class Console:
     def prepare(self) -> None:
         """Turn the shell at its prompt into one that only answers: no echo, prompt, line editor."""
         ready = f"ready-{secrets.token_hex(8)}"
+        shell = "exec env PS1= PS2= TERM=dumb SYSTEMD_COLORS=0 PAGER=cat sh"
         # The marker is sent in two halves, so that its echo is not taken for its output.
-        self.send(
-            f"exec env PS1= PS2= ENV= sh -c 'stty -echo; echo {ready[:9]}\"\"{ready[9:]}; exec sh'"
-        )
+        self.send(f"exec sh -c 'stty -echo; echo {ready[:9]}\"\"{ready[9:]}; {shell}'")
         self.expect(ready + r"\r?\n", 60)
 
     def run(self, command: str, timeout: float = 60) -> Result:

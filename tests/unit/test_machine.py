@@ -206,8 +206,11 @@ def test_console_logs_in_only_with_the_right_password(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         stty -echo
+        seen=
         while :; do
             printf 'hyrax-vm login: '; read -r user
+            # The banner is renewed while the name is typed.
+            [ -n "$seen" ] || { seen=1; printf '\\nnews\\nhyrax-vm login: '; read -r user; }
             printf 'Password: '; read -r password
             [ "$user/$password" = opendap/right ] && break
             printf '\\nLogin incorrect\\n'

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from dapdir_files import make_big, make_classic, make_names, make_types, make_wide
+from dapdir_files import make_big, make_classic, make_names, make_traps, make_types, make_wide
 from dapdir_server import PACKAGE, Server
 
 sys.path.insert(0, str(PACKAGE))
@@ -27,6 +27,7 @@ def root(tmp_path_factory):
     (path / "notes.txt").write_text("plain text\n")
     (path / "broken.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 500)
     (path / "empty.nc").write_bytes(b"")
+    make_traps(path)
     return path
 
 

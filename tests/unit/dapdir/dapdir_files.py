@@ -1,5 +1,8 @@
 """Data files with whatever DAP2 makes difficult."""
 
+import os
+import socket
+
 import netCDF4
 import numpy as np
 
@@ -135,3 +138,27 @@ def make_big(path, format_):
 def big_row(plane):
     row = np.zeros(1000, "f4") if plane % 10 else plane + np.arange(1000, dtype="f4") / 1000
     return row.astype("f4")
+
+
+def make_traps(root):
+    """Things below the root that must not be served, and links that may."""
+    (root / ".hidden").mkdir()
+    make_classic(root / ".hidden" / "classic.nc")
+    make_classic(root / ".dot.nc")
+    (root / "out.nc").symlink_to("../outside.nc")
+    (root / "absolute.nc").symlink_to(root.parent / "outside.nc")
+    (root / "sibling").symlink_to("../root-sibling")
+    (root / "passwd.txt").symlink_to("/etc/passwd")
+    (root / "to-hidden.nc").symlink_to(".dot.nc")
+    (root / "loop.nc").symlink_to("loop.nc")
+    (root / "dangling.nc").symlink_to("gone.nc")
+    (root / "inside.nc").symlink_to("classic.nc")
+    (root / "subdir").symlink_to("sub")
+    os.mkfifo(root / "pipe.nc")
+    (root / "locked.nc").write_bytes(b"CDF\x01")
+    (root / "odd é&<#?.nc").write_bytes((root / "classic.nc").read_bytes())
+    (root / os.fsdecode(b"latin-\xe9.nc")).write_bytes((root / "classic.nc").read_bytes())
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(os.path.relpath(root / "socket.nc"))
+    if os.geteuid() == 0:
+        os.mknod(root / "device.nc", 0o600 | 0o020000, os.makedev(1, 5))
