@@ -184,6 +184,8 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
         f'find "$1{modules}" -depth -name tests -type d -exec rm -rf {{}} +',
         'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash '
         f"/usr/lib/python3.11 {modules} || test $? = 1",
+        # A library that is missing is found here and not in the guest.
+        f'chroot "$1" python3 -c "import {user}.app"',
         'chown -R 0:0 "$1/usr/local" "$1/etc"; rm -rf "$1/usr/share/doc" "$1/usr/share/man"',
     ]
     return [
