@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
 import shlex
 import socket
 import subprocess
@@ -125,6 +126,7 @@ class Machine:
                     *("-chardev", f"socket,id=tty,fd={qemu_serial.fileno()},logfile={log}"),
                     *("-serial", "chardev:tty"),
                 ],
+                macs=[_mac() for _ in self.spec.nics],
                 variables=efi_variables(self.spec, self.scratch),
             )
             (self.logs / "qemu.txt").write_text(shlex.join(argv) + "\n")
@@ -172,6 +174,11 @@ class Machine:
 
     def _said(self) -> str:
         return (self.logs / "qemu.log").read_text(errors="replace").strip()
+
+
+def _mac() -> str:
+    """As VMware generates one for each new machine: its own prefix and three random octets."""
+    return ":".join(["00:0c:29", *(f"{octet:02x}" for octet in secrets.token_bytes(3))])
 
 
 def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] = print) -> int:

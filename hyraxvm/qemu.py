@@ -114,6 +114,7 @@ def qemu_argv(
     *,
     ports: Mapping[int, int],
     serial: Sequence[str],
+    macs: Sequence[str] = (),
     variables: Path | None = None,
 ) -> list[str]:
     """Return QEMU's command line for `spec`.
@@ -123,6 +124,7 @@ def qemu_argv(
         accelerator: "kvm" or "tcg".
         ports: Port in the guest -> port on the host's loopback; 0 lets QEMU take a free one.
         serial: The options that say where the serial console (and the monitor) goes.
+        macs: MAC addresses of the first network cards; QEMU has the same for every machine.
         variables: For firmware "efi", a private copy of OVMF's variables.
 
     Raises:
@@ -161,6 +163,8 @@ def qemu_argv(
             net += "".join(f",hostfwd=tcp:127.0.0.1:{ports[g]}-:{g}" for g in sorted(ports))
         # Without its ROM: no image boots from the network.
         nic = f"{_device(NICS, 'network card', model)},netdev=net{number},romfile="
+        if number < len(macs):
+            nic += f",mac={macs[number]}"
         argv += ["-netdev", net, "-device", nic]
     return argv
 

@@ -46,12 +46,15 @@ def pairs(argv: list[str], option: str) -> list[str]:
 def test_argv_has_the_devices_that_the_vmx_declares() -> None:
     vmx = parse_vmx(render_vmx(VmxSpec(display_name="x", disks=("a.vmdk",), nvram="n")))
     spec = MachineSpec.from_vmx(vmx, Path("/folder, odd"))
-    argv = qemu_argv(spec, "tcg", ports={8080: 18080, 22: 0}, serial=["-serial", "null"])
+    mac = "00:0c:29:00:00:01"
+    argv = qemu_argv(
+        spec, "tcg", ports={8080: 18080, 22: 0}, serial=["-serial", "null"], macs=[mac]
+    )
     assert pairs(argv, "-device") == [
         "VGA",
         "pvscsi,id=pvscsi",
         "scsi-hd,bus=pvscsi.0,drive=disk0_0,bootindex=1",
-        "vmxnet3,netdev=net0,romfile=",
+        f"vmxnet3,netdev=net0,romfile=,mac={mac}",
     ]
     assert pairs(argv, "-netdev") == [
         "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:18080-:8080"
@@ -287,6 +290,10 @@ def test_two_machines_on_one_disk_have_own_ports_and_leave_it_unchanged(tmp_path
         Machine(large, tmp_path / "b", tmp_path / "b") as two,
     ):
         assert len({*one.ports.values(), *two.ports.values()}) == 4
+        texts = [(tmp_path / name / "qemu.txt").read_text() for name in ("a", "b")]
+        macs = [re.findall(r"mac=(00:0c:29(?::[0-9a-f]{2}){3})", text) for text in texts]
+        assert [len(found) for found in macs] == [1, 1]
+        assert macs[0] != macs[1]
     sizes = [
         json.loads(
             subprocess.run(

@@ -1,0 +1,141 @@
+"""A booted image as the tests see it: its console, its service, its journal."""
+
+from __future__ import annotations
+
+import http.client
+import shlex
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hyraxvm.console import LOGIN_PROMPT, ConsoleError, Result
+from hyraxvm.machine import Machine
+from hyraxvm.qemu import HOST, HTTP
+from hyraxvm.vmx import Vmx
+
+USER = PASSWORD = "opendap"
+# Without KVM a boot takes some 30 s on an idle machine of two cores; the deadline is for a busy one.
+BOOT = 300.0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A shipped file, unpacked: what its descriptor, its manifest and its disk say."""
+
+    path: Path
+    vmx: Vmx
+    folder: Path
+    manifest: dict
+    disk_bytes: int
+    reports: Path
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+class Guest:
+    """A machine and who is logged in on its console."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.console = machine.console
+        self.password = PASSWORD
+        self.first_answer: float | None = None
+        self._logged_in = False
+
+    def url(self, path: str) -> str:
+        """The URL of `path` below the service's root."""
+        return f"{self.machine.url}/opendap/{path}"
+
+    def get(self, path: str, timeout: float = 60) -> Answer:
+        """GET `path`, sent as it is: no client in between cleans it up."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.machine.ports[HTTP], timeout=timeout
+        )
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def wait_ready(self, timeout: float = BOOT) -> float:
+        """Poll the service as a reader would; return the seconds from power-on to its answer."""
+        deadline = time.monotonic() + timeout
+        last: object = None
+        while time.monotonic() < deadline and self.machine.running:
+            try:
+                # A guest without a network yet swallows the connection: do not wait long for it.
+                last = self.get("/opendap/", timeout=3).status
+                if last == 200:
+                    break
+            except (OSError, http.client.HTTPException) as error:
+                last = repr(error)
+            time.sleep(0.25)
+        else:
+            raise ConsoleError(f"no service after {timeout:g} s: {last}\n{self.console.tail()}")
+        seconds = time.monotonic() - self.machine.started
+        self.first_answer = self.first_answer or seconds
+        return seconds
+
+    def login(self) -> None:
+        """Log in unless somebody is."""
+        if not self._logged_in:
+            self.console.login(USER, self.password, BOOT)
+            self._logged_in = True
+            # A message of the kernel's in the middle of an answer would spoil it.
+            self.console.check("sudo -n dmesg -n 1")
+
+    def run(self, command: str, timeout: float = 60) -> Result:
+        """Run a command on the console as the user."""
+        self.login()
+        return self.console.run(command, timeout)
+
+    def check(self, command: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; return its output."""
+        self.login()
+        return self.console.check(command, timeout)
+
+    def reboot(self) -> float:
+        """Reboot as an administrator does; return the seconds until the service answers."""
+        before = self.check("cat /proc/sys/kernel/random/boot_id")
+        started = time.monotonic()
+        self.console.send("sudo -n systemctl reboot")
+        self._logged_in = False
+        # Not consumed: `login` waits for it too.
+        self.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
+        self.wait_ready()
+        seconds = time.monotonic() - started
+        assert self.check("cat /proc/sys/kernel/random/boot_id") != before
+        return seconds
+
+    def fetch(self, command: str, timeout: float = 60) -> bytes:
+        """Return a command's output over the network: the console is slow for long texts."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(timeout)
+            target = f"/dev/tcp/{HOST}/{server.getsockname()[1]}"
+            self.console.send(f"bash -c {shlex.quote(f'{command} >{target}')} &")
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(timeout)
+                pieces = iter(lambda: connection.recv(65536), b"")
+                return b"".join(pieces)
+
+    def keep_journal(self) -> None:
+        """Write the journal beside the console's log; a guest that cannot tell it is no failure."""
+        target = self.machine.logs / "journal.txt"
+        if not self._logged_in or not self.machine.running:
+            return
+        try:
+            target.write_bytes(self.fetch("sudo -n journalctl --no-pager -o short-monotonic"))
+        except (OSError, ConsoleError) as error:
+            target.write_text(f"the journal could not be fetched: {error}\n")

@@ -1,0 +1,85 @@
+"""A real NFSv4 server, nfs-ganesha, on a port of the loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from hyraxvm.command import dying_with_parent
+from hyraxvm.machine import free_port
+
+# Without Enable_*: ganesha asks a portmapper that is not there, and ends.
+# RW and No_Root_Squash: if a guest cannot write, then it is the guest that is careful.
+CONFIGURATION = """
+NFS_CORE_PARAM {{
+    NFS_Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1;
+    Enable_RQUOTA = false; Enable_NLM = false; Enable_UDP = false;
+}}
+NFS_KRB5 {{ Active_krb5 = false; }}
+NFSv4 {{ Graceless = true; RecoveryRoot = "{work}/recovery"; }}
+EXPORT {{
+    Export_Id = 1; Path = "{export}"; Pseudo = "/data";
+    Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
+    FSAL {{ Name = VFS; }}
+}}
+"""
+
+
+class NfsServer:
+    """Serves the directory `export` as `/data` on `port`; started by `start`, ended by `stop`."""
+
+    def __init__(self, export: Path, work: Path) -> None:
+        self.export = export
+        self.port = free_port(0)
+        self._log = work / "ganesha.log"
+        self._pid = work / "ganesha.pid"
+        self._configuration = work / "ganesha.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        (work / "recovery").mkdir(parents=True)
+        self._configuration.write_text(
+            CONFIGURATION.format(port=self.port, work=work, export=export)
+        )
+
+    def start(self) -> None:
+        """Start, and wait until the port answers."""
+        argv = ["ganesha.nfsd", "-F", "-f", str(self._configuration), "-L", str(self._log)]
+        argv = dying_with_parent([*argv, "-p", str(self._pid)])
+        if os.geteuid() != 0:
+            # It opens files by their handles, which only root may.
+            argv = ["sudo", "-n", *argv]
+        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        self.stop()
+        tail = self._log.read_text(errors="replace").splitlines()[-10:]
+        raise RuntimeError("nfs-ganesha does not start:\n" + "\n".join(tail))
+
+    def freeze(self) -> None:
+        """Stop answering while connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def stop(self) -> None:
+        """End it as a power cut does; harmless when it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self._signal(signal.SIGKILL)
+            self._process.wait(10)
+        self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        # Under sudo the server is another process; its pid file says which.
+        pid = self._process.pid
+        if os.geteuid() == 0:
+            os.kill(pid, number)
+        else:
+            pid = int(self._pid.read_text())
+            subprocess.run(["sudo", "-n", "kill", f"-{int(number)}", str(pid)], check=True)
