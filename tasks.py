@@ -60,9 +60,12 @@ def build(
 
     table = config.load()
     # All names are checked before the first long stage starts.
-    for recipe in [config.recipe(table, name, server) for name in image or [None]]:
+    names = image or [table.defaults.image]
+    for recipe in [config.recipe(table, name, server) for name in names]:
         progress = Progress()
-        made = pipeline.build(recipe, progress, test=not no_test, refresh=_today() if refresh else "")
+        made = pipeline.build(
+            recipe, progress, test=not no_test, refresh=_today() if refresh else ""
+        )
         size = made.path.stat().st_size / 1e6
         print(f"\n{made.path}  {size:.1f} MB")
         if made.verdict:

@@ -78,5 +78,3 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
 def tested(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
     """The verdict on an artifact, from before if it still holds."""
     return verdict(artifact) or test(artifact, on_line)
-
-

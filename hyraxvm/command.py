@@ -68,7 +68,12 @@ def run(
         assert process.stdout is not None
         _running.add(process)
         expired = threading.Event()
-        timer = threading.Timer(deadline, lambda: (expired.set(), stop(process)))
+
+        def expire() -> None:
+            expired.set()
+            stop(process)
+
+        timer = threading.Timer(deadline, expire)
         timer.daemon = True
         timer.start()
         tail: list[str] = []

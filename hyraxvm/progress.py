@@ -14,6 +14,7 @@ class Progress:
     """Prints stages and their times; several stages may run side by side."""
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
+        """Print with `say`; `timings` collects the seconds of each finished stage."""
         self.timings: dict[str, float] = {}
         self._say = say
         self._start = time.monotonic()

@@ -20,8 +20,8 @@ from hyraxvm import __version__, cache, names, packer
 from hyraxvm.command import output, run
 from hyraxvm.config import Recipe
 from hyraxvm.disk import ROOT_LABEL, Disk
-from hyraxvm.qemu import choose_accelerator
 from hyraxvm.paths import PACKER, PROVISION, ROOT
+from hyraxvm.qemu import choose_accelerator
 from hyraxvm.render import render
 from hyraxvm.samples import make_samples
 from hyraxvm.server import ServerImage
@@ -103,7 +103,11 @@ def build(
             log=log,
             deadline=DEADLINE,
             cwd=ROOT,
-            env={**os.environ, "PACKER_CACHE_DIR": str(work / "packer_cache"), "CHECKPOINT_DISABLE": "1"},
+            env={
+                **os.environ,
+                "PACKER_CACHE_DIR": str(work / "packer_cache"),
+                "CHECKPOINT_DISABLE": "1",
+            },
             on_line=on_line,
         )
         on_line("compacting the master")
@@ -134,7 +138,7 @@ def stage_files(
     wrapper = work / "packer"
     # packer.py offers no other place to tie Packer's life to ours; on TERM it ends its QEMU.
     wrapper.write_text(
-        '#!/bin/sh\nexec setpriv --pdeathsig TERM -- '
+        "#!/bin/sh\nexec setpriv --pdeathsig TERM -- "
         f'{shlex.quote(shutil.which("packer") or "packer")} "$@"\n'
     )
     wrapper.chmod(0o755)

@@ -30,9 +30,7 @@ def key(recipe: Recipe, refresh: str = "") -> str:
     return cache.digest(recipe.base.model_dump(), recipe.packages, refresh, Path(__file__))
 
 
-def build(
-    recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = ""
-) -> Path:
+def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Path:
     """Return the path of the root file system's tar.
 
     Raises `Failure` when mmdebstrap fails, with its last lines.
@@ -61,7 +59,9 @@ def parse_status(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for paragraph in text.split("\n\n"):
         fields = dict(
-            line.split(": ", 1) for line in paragraph.splitlines() if re.match(r"[A-Z][\w-]*: ", line)
+            line.split(": ", 1)
+            for line in paragraph.splitlines()
+            if re.match(r"[A-Z][\w-]*: ", line)
         )
         if fields.get("Status") == "install ok installed":
             found[fields["Package"]] = fields["Version"]

@@ -180,8 +180,13 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
         f'cp -r {package} "$1{modules}/"',
         f"echo '{account}' > \"$1/etc/passwd\"",
         f"echo '{user}:x:{EMBEDDED_UID}:' > \"$1/etc/group\"",
+        # What a server never reads: test suites, headers, typing stubs, pydap's own server.
+        f'cd "$1{modules}"; rm -rf bin include share numpy/f2py numpy/distutils '
+        "numpy/_core/include numpy/_core/lib numpy/random/lib pydap/wsgi pydap/server pydap/apis; "
+        r"find . -depth -type d \( -name tests -o -name test -o -name __pycache__ -o "
+        r"-name .mypy_cache \) -exec rm -rf {} +; find . -type f \( -name '*.pyi' "
+        r"-o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' -o -name '*.[ch]' \) -delete",
         # Compiled once here: the image is read-only, so the guest could not keep what it compiles.
-        f'find "$1{modules}" -depth -name tests -type d -exec rm -rf {{}} +',
         'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash '
         f"/usr/lib/python3.11 {modules} || test $? = 1",
         # A library that is missing is found here and not in the guest.

@@ -82,6 +82,8 @@ CLIENTS: dict[str, Callable[[str, str, Slices | None], np.ndarray]] = {
     "ncdump": ncdump,
     "getdap": getdap,
 }
+# getdap prints six digits.
+DIGITS = {"getdap": 1e-5}
 
 
 def constraint(variable: str, subset: Slices | None) -> str:

@@ -126,11 +126,14 @@ def as_text(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
-    """Compare shapes and values, exactly."""
+def assert_same(found: np.ndarray, expected: np.ndarray, digits: float = 0) -> None:
+    """Compare shapes and values; exactly, or floating point to a relative error of `digits`."""
     # netCDF-C reads an unsigned DAP byte as a signed one of the same bits.
     if (found.dtype, expected.dtype) == (np.dtype("i1"), np.dtype("u1")):
         found = found.view("u1")
     assert found.shape == expected.shape
     assert found.dtype.kind in ("U" if expected.dtype.kind == "U" else "iuf")
-    np.testing.assert_array_equal(found, expected)
+    if expected.dtype.kind == "f" and digits:
+        np.testing.assert_allclose(found, expected, rtol=digits, atol=0)
+    else:
+        np.testing.assert_array_equal(found, expected)

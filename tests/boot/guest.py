@@ -16,7 +16,7 @@ from hyraxvm.qemu import HOST, HTTP
 from hyraxvm.vmx import Vmx
 
 USER = PASSWORD = "opendap"
-# Without KVM a boot takes some 30 s on an idle machine of two cores; the deadline is for a busy one.
+# A deadline, for a busy machine: without KVM a boot takes some 30 s on two idle cores.
 BOOT = 300.0
 
 

@@ -1,0 +1,159 @@
+"""`pytest tests/boot --artifact FILE.zip`: boots what is inside the file and exercises it.
+
+Each artifact is unpacked and booted once, and its tests run in the order of their files.  A second
+copy, with UEFI and a larger disk, boots while the first one is read from.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from capabilities import SERVERS, Capabilities
+from data import make_data
+from guest import Artifact, Guest
+from nfs import NfsServer
+
+from hyraxvm.errors import Failure
+from hyraxvm.machine import Machine
+from hyraxvm.paths import REPORTS
+from hyraxvm.qemu import HOST, MachineSpec
+from hyraxvm.samples import make_samples
+from hyraxvm.unpack import unpack, virtual_size
+
+EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
+_guests: list[Guest] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("boot tests")
+    group.addoption("--artifact", action="append", default=[], metavar="FILE.zip", type=Path)
+    group.addoption("--reports", metavar="DIR", type=Path, help=f"default: {REPORTS}/NAME")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    artifacts = config.getoption("--artifact")
+    if not artifacts:
+        raise pytest.UsageError("no artifact; name at least one: --artifact FILE.zip")
+    for artifact in artifacts:
+        for needed in (artifact, _manifest(artifact)):
+            if not needed.is_file():
+                raise pytest.UsageError(f"{needed}: no such file")
+    # As Ctrl-C does: machines end, journals are kept, scratch files go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "artifact" in metafunc.fixturenames:
+        paths = metafunc.config.getoption("--artifact")
+        ids = [path.stem for path in paths]
+        metafunc.parametrize("artifact", paths, ids=ids, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for guest in _guests:
+            report.sections.append((f"console of {guest.machine.logs.name}", guest.console.tail()))
+    return report
+
+
+def _manifest(artifact: Path) -> Path:
+    return artifact.with_name(f"{artifact.stem}.manifest.json")
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hyrax-vm-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
+    path: Path = request.param
+    reports = request.config.getoption("--reports") or REPORTS / path.stem
+    with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
+        try:
+            vmx, inside = unpack(path, Path(folder))
+        except Failure as failure:
+            pytest.exit(str(failure), returncode=2)
+        size = virtual_size(inside / vmx.disks[0].file, "vmdk")
+        manifest = json.loads(_manifest(path).read_text())
+        yield Artifact(path, vmx, inside, manifest, size, reports.resolve())
+
+
+def _boot(artifact: Artifact, name: str, spec: MachineSpec, size: int | None) -> Iterator[Guest]:
+    with tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{name}-") as folder:
+        machine = Machine(spec.over(Path(folder), size), Path(folder), artifact.reports / name)
+        # Of an earlier run.
+        for old in machine.logs.glob("*"):
+            old.unlink()
+        with machine:
+            guest = Guest(machine)
+            _guests.append(guest)
+            try:
+                yield guest
+            finally:
+                guest.keep_journal()
+                _guests.remove(guest)
+
+
+@pytest.fixture(scope="session")
+def guest(artifact: Artifact) -> Iterator[Guest]:
+    """The artifact, booted with the devices that its descriptor declares."""
+    spec = MachineSpec.from_vmx(artifact.vmx, artifact.folder)
+    for guest in _boot(artifact, "first", spec, None):
+        guest.wait_ready()
+        yield guest
+
+
+@pytest.fixture(scope="session")
+def copy(artifact: Artifact, guest: Guest) -> Iterator[Guest]:
+    """A second copy of the same file, with UEFI and a larger disk; it may still be booting."""
+    spec = replace(MachineSpec.from_vmx(artifact.vmx, artifact.folder), firmware="efi")
+    yield from _boot(artifact, "copy", spec, artifact.disk_bytes + EXTRA)
+
+
+@pytest.fixture(scope="session")
+def server(artifact: Artifact) -> Capabilities:
+    """What the data server inside the artifact can do."""
+    return SERVERS[artifact.manifest["release"]["SERVER"]]
+
+
+@pytest.fixture(scope="session")
+def samples(scratch: Path) -> Path:
+    """The samples, made anew on the host."""
+    (scratch / "samples").mkdir()
+    make_samples(scratch / "samples")
+    return scratch / "samples"
+
+
+@pytest.fixture(scope="session")
+def nfs(scratch: Path) -> Iterator[NfsServer]:
+    """A running file server with the data of `data.CASES`."""
+    export = scratch / "export"
+    export.mkdir()
+    make_data(export)
+    # mkdtemp's 0700 would hide the export from the guest's server.
+    scratch.chmod(0o711)
+    server = NfsServer(export, scratch / "ganesha")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def data_set(guest: Guest, nfs: NfsServer) -> str:
+    """The name of a data set that was added on the guest's console."""
+    guest.check(f"hyrax-data add nfs://{HOST}:{nfs.port}/data --as ocean")
+    return "ocean"

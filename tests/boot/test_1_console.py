@@ -1,0 +1,130 @@
+"""What a person meets who starts the machine and sits down at its console."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+
+from guest import PASSWORD, USER, Artifact, Guest
+
+from hyraxvm.console import LOGIN_PROMPT
+from hyraxvm.names import RELEASE_FILE
+from hyraxvm.qemu import HTTP, SSH
+
+SCSI_DRIVERS = {"pvscsi": "vmw_pvscsi", "lsisas1068": "mptsas", "virtio": "virtio_scsi"}
+NIC_DRIVERS = {"vmxnet3": "vmxnet3", "e1000": "e1000", "e1000e": "e1000e", "virtio": "virtio_net"}
+
+
+def test_the_file_is_the_one_that_the_manifest_describes(artifact: Artifact) -> None:
+    (entry,) = [e for e in artifact.manifest["files"] if e["name"] == artifact.path.name]
+    assert artifact.path.stat().st_size == entry["size"]
+    with artifact.path.open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+    inside = {path.name: path.stat().st_size for path in artifact.folder.iterdir()}
+    assert inside == {e["name"]: e["size"] for e in artifact.manifest["contents"]}
+    assert {"README.html", "README.txt"} <= set(inside)
+
+
+def test_the_banner_shows_product_address_and_how_to_log_in(
+    guest: Guest, artifact: Artifact
+) -> None:
+    release = artifact.manifest["release"]
+    # It is printed anew when the server is ready.
+    shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", 90)
+    shown = shown[shown.rindex(release["NAME"]) :]
+    assert f"{release['NAME']} {release['VERSION']}, image {release['IMAGE']}" in shown
+    assert f"{release['SERVER']} {release['SERVER_VERSION']}" in shown
+    assert ("not Hyrax" in shown) == (release["SERVER"] != "hyrax")
+    assert "http://10.0.2.15:8080/opendap/" in shown
+    assert "opendap / opendap" in shown
+    assert "hyrax-data" in shown
+
+
+def test_a_wrong_password_is_refused(guest: Guest) -> None:
+    assert guest.console.try_login(USER, "not-" + PASSWORD, 60) is False
+
+
+def test_opendap_logs_in_and_may_do_everything(guest: Guest) -> None:
+    assert guest.check("id -un") == "opendap"
+    assert guest.check("sudo -n id -u") == "0"
+    # The screen's console, which nobody looks at here.
+    assert guest.check("systemctl is-active getty@tty1.service") == "active"
+
+
+def test_start_and_idle_memory_are_measured(guest: Guest, record_property) -> None:
+    assert guest.first_answer is not None
+    record_property("seconds from power-on to the first DAP answer", round(guest.first_answer, 1))
+    record_property("accelerator", guest.machine.accelerator.name)
+    total, used = map(int, guest.check("free -m | awk '/^Mem:/ {print $2, $3}'").split())
+    record_property("MiB of memory used when idle", used)
+    assert 0 < used < total
+
+
+def test_the_hardware_is_the_one_that_the_descriptor_declares(
+    guest: Guest, artifact: Artifact
+) -> None:
+    vmx = artifact.vmx
+    assert guest.check("nproc") == str(vmx.cpus)
+    total = int(guest.check("awk '/^MemTotal:/ {print $2}' /proc/meminfo")) / 1024
+    # The kernel keeps some for itself.
+    assert 0.85 * vmx.memory_mb < total < vmx.memory_mb
+    hosts = guest.check("cat /sys/class/scsi_host/host*/proc_name").split()
+    assert SCSI_DRIVERS[vmx.disks[0].controller] in hosts
+    driver = guest.check("basename $(readlink /sys/class/net/eth0/device/driver)")
+    assert driver == NIC_DRIVERS[vmx.nics[0].model]
+    efi = guest.run("test -d /sys/firmware/efi").status == 0
+    assert efi == (vmx.firmware == "efi")
+
+
+def test_no_unit_has_failed(guest: Guest) -> None:
+    assert guest.check("systemctl --failed --no-legend --plain") == ""
+    # "degraded" if one has, "starting" if one never ends.
+    assert guest.check("systemctl is-system-running --wait", 120) == "running"
+
+
+def test_only_the_service_and_ssh_listen(guest: Guest) -> None:
+    tcp, datagrams = set(), set()
+    for line in guest.check("sudo -n ss -H -lntu").splitlines():
+        protocol, _, _, _, address = line.split()[:5]
+        host, _, port = address.rpartition(":")
+        if host.startswith("127.") or host == "[::1]":
+            continue
+        if protocol == "tcp":
+            tcp.add(int(port))
+        else:
+            datagrams.add((host, int(port)))
+    assert tcp == {HTTP, SSH}
+    # The DHCP client's, on its own address only.
+    assert {port for _, port in datagrams} <= {68, 546}
+    assert not {host for host, _ in datagrams} & {"*", "0.0.0.0", "[::]"}
+
+
+def test_the_version_file_equals_the_manifest(guest: Guest, artifact: Artifact) -> None:
+    lines = guest.check(f"cat {RELEASE_FILE}").splitlines()
+    pairs = dict(line.split("=", 1) for line in lines)
+    assert len(pairs) == len(lines)
+    found = {key: "".join(shlex.split(value)) for key, value in pairs.items()}
+    assert found == artifact.manifest["release"]
+
+
+def test_packages_are_those_of_the_manifest(guest: Guest, artifact: Artifact) -> None:
+    text = guest.fetch("dpkg-query -W").decode()
+    installed = dict(line.split("\t") for line in text.splitlines())
+    assert installed == artifact.manifest["packages"]
+    assert ("nfs-common" in installed) == (artifact.manifest["release"]["ACCESS"] == "nfs")
+    assert "cifs-utils" not in installed or artifact.manifest["release"]["ACCESS"] == "smb"
+
+
+def test_nobody_else_can_log_in_and_no_key_of_the_build_is_left(guest: Guest) -> None:
+    assert guest.check("sudo -n awk -F: '$2 !~ /^[!*]/ {print $1}' /etc/shadow") == "opendap"
+    assert guest.check("sudo -n passwd --status root").split()[1] == "L"
+    shells = guest.check("awk -F: '$7 !~ /(nologin|false|sync)$/ {print $1}' /etc/passwd")
+    assert set(shells.split()) == {"root", "opendap"}
+    found = "-name 'authorized_keys*' -o -name 'id_*' -path '*/.ssh/*'"
+    assert guest.check(f"sudo -n find / -xdev \\( {found} \\) -print", 120) == ""
+
+
+def test_the_root_file_system_has_the_size_of_the_disk(guest: Guest, artifact: Artifact) -> None:
+    size = int(guest.check("df --output=size -B1 / | tail -n 1"))
+    # ext4's own tables, the ESP and the boot partition take the rest.
+    assert 0.9 * artifact.disk_bytes < size < artifact.disk_bytes

@@ -1,0 +1,87 @@
+"""The command line: bare words, users' errors, help for every task."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from invoke import Collection
+
+import tasks
+from hyraxvm.cli import spread
+from hyraxvm.paths import ROOT
+
+TASKS = Collection.from_module(tasks)
+
+
+def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hyraxvm.cli", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", ""),
+        ("build", "build"),
+        ("build nfs", "build --image nfs"),
+        ("build nfs smb --no-test", "build --image nfs --image smb --no-test"),
+        ("build --server dapdir nfs", "build --server dapdir --image nfs"),
+        ("test --unit", "test --unit"),
+        ("boot-test a.zip b.zip", "boot-test --file a.zip --file b.zip"),
+        ("render nfs", "render nfs"),
+        ("list build nfs", "list build --image nfs"),
+    ],
+)
+def test_bare_words_go_to_the_repeatable_argument(given: str, wanted: str) -> None:
+    assert spread(given.split(), TASKS) == wanted.split()
+
+
+def test_every_task_and_every_option_has_help() -> None:
+    for name in TASKS.task_names:
+        task = TASKS[name]
+        assert task.__doc__, name
+        for argument in task.get_arguments():
+            assert argument.help, (name, argument.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["build", "nope"], "there is no image 'nope'"),
+        (["build", "--server", "apache"], "there is no server 'apache'"),
+        (["render", "nope"], "there is no image 'nope'"),
+        (["run", "nope"], "there is no image 'nope'"),
+        (["boot-test", "none.zip"], "none.zip: no such file"),
+        (["boot-test"], "no file is named"),
+    ],
+)
+def test_a_users_error_is_one_line_and_status_2(words: list[str], said: str) -> None:
+    done = invoke(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("./inv: ")
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_bare_command_lists_the_tasks() -> None:
+    done = invoke()
+    assert done.returncode == 0
+    for name in TASKS.task_names:
+        assert f" {name} " in done.stdout
+
+
+def test_list_and_doctor_print_tables() -> None:
+    assert "NFS export" in invoke("list").stdout
+    said = invoke("doctor").stdout
+    assert "qemu-img" in said
+    assert "accelerator  " in said

@@ -1,0 +1,151 @@
+"""Running programs: output, deadlines, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hyraxvm import command, config, disk, rootfs, server
+from hyraxvm.errors import Failure
+from hyraxvm.paths import ROOT
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_output_is_logged_and_handed_on_line_by_line(tmp_path: Path) -> None:
+    lines: list[str] = []
+    log = tmp_path / "log"
+    command.run(["sh", "-c", "echo one; echo two >&2"], log=log, deadline=10, on_line=lines.append)
+    assert lines == ["one", "two"]
+    assert log.read_text().endswith("one\ntwo\n")
+
+
+def test_a_failure_quotes_the_last_lines_and_names_the_log(tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        command.run(["sh", "-c", "seq 100; exit 7"], log=tmp_path / "log", deadline=10)
+    message = str(caught.value)
+    assert "exit status 7" in message
+    assert str(tmp_path / "log") in message
+    assert "    100" in message
+    assert "    50\n" not in message
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="no-such-program"):
+        command.run(["no-such-program"], log=tmp_path / "log", deadline=10)
+
+
+def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
+    lines: list[str] = []
+    script = "sleep 60 & echo $!; wait"
+    with pytest.raises(Failure, match="not done after"):
+        command.run(["sh", "-c", script], log=tmp_path / "log", deadline=0.5, on_line=lines.append)
+    assert gone(int(lines[0]))
+
+
+def test_an_exception_of_the_reader_ends_the_program(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def on_line(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        command.run(
+            ["sh", "-c", "echo $$; sleep 60"], log=tmp_path / "log", deadline=60, on_line=on_line
+        )
+    assert gone(pids[0])
+
+
+def test_a_killed_build_takes_its_programs_along(tmp_path: Path) -> None:
+    code = (
+        "from hyraxvm.command import run; from pathlib import Path; import sys\n"
+        f"run(['sh', '-c', 'echo $$; exec sleep 60'], log=Path({str(tmp_path / 'log')!r}),"
+        " deadline=60, on_line=lambda line: print(line, flush=True))"
+    )
+    build = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert build.stdout is not None
+    child = int(build.stdout.readline())
+    os.kill(build.pid, signal.SIGKILL)
+    build.wait(10)
+    build.stdout.close()
+    assert gone(child)
+
+
+def test_the_mmdebstrap_command_names_no_mirror(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recipe = config.recipe(config.load(), "nfs")
+    argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"))
+    assert argv[-2:] == ["bookworm", "/out.tar"]
+    assert not [word for word in argv if "://" in word]
+    assert any(word.startswith("--include=") and "nfs-common" in word for word in argv)
+    for euid, mode in ((0, "root"), (1000, "unshare")):
+        monkeypatch.setattr(os, "geteuid", lambda euid=euid: euid)
+        assert f"--mode={mode}" in rootfs.command(recipe, Path("/c"), Path("/o"))
+        assert (command.as_root(["true"])[0] == "unshare") is (euid != 0)
+
+
+def test_the_initramfs_and_dpkg_settings(tmp_path: Path) -> None:
+    base = config.recipe(config.load(), "nfs").base
+    rootfs.write_config(base, tmp_path)
+    options = (tmp_path / "dpkg-options").read_text()
+    assert "path-exclude=/lib/modules/*/kernel/sound/*\n" in options
+    assert "path-include=/lib/modules/*/kernel/drivers/net/ethernet/intel/*\n" in options
+    modules = (tmp_path / rootfs.INITRAMFS_MODULES).read_text().split()
+    for driver in ("vmw_pvscsi", "mptsas", "ahci", "nvme", "virtio_blk", "hv_storvsc"):
+        assert driver in modules
+    assert "MODULES=list" in (tmp_path / rootfs.INITRAMFS_CONF).read_text()
+
+
+def test_the_package_list_is_read_from_dpkgs_status() -> None:
+    text = (
+        "Package: b\nStatus: install ok installed\nVersion: 2:1.0-1\nDescription: x\n more: y\n\n"
+        "Package: a\nStatus: deinstall ok config-files\nVersion: 1\n\n"
+    )
+    assert rootfs.parse_status(text) == {"b": "2:1.0-1"}
+
+
+def test_a_partition_table_that_sfdisk_accepts(tmp_path: Path) -> None:
+    raw = tmp_path / "disk"
+    with raw.open("wb") as stream:
+        stream.truncate(4 * 1024**3)
+    table = disk.partition_table(1000)
+    subprocess.run(["/usr/sbin/sfdisk", "-q", raw], input=table, text=True, check=True)
+    dump = command.output(["/usr/sbin/sfdisk", "--dump", str(raw)])
+    rows = [line for line in dump.splitlines() if "start=" in line]
+    assert [
+        kind
+        for row in rows
+        for kind in (disk.BIOS_BOOT, disk.ESP, disk.LINUX_ROOT_X86_64)
+        if kind in row
+    ] == [
+        disk.BIOS_BOOT,
+        disk.ESP,
+        disk.LINUX_ROOT_X86_64,
+    ]
+
+
+def test_the_embedded_servers_wheels_are_locked() -> None:
+    recipe = config.recipe(config.load(), "nfs", "dapdir")
+    argv = server.pip_command(server.folder(recipe) / "requirements.txt", Path("/t"))
+    assert "--require-hashes" in argv
+    assert "--only-binary=:all:" in argv

@@ -1,0 +1,146 @@
+"""Everything that is rendered: quoting, golden facts, and shellcheck over every script."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import UndefinedError
+
+from hyraxvm import config, package, packer, provision, render, server
+from hyraxvm.paths import PROVISION, ROOT
+
+RECIPE = config.recipe(config.load(), "nfs", "dapdir")
+IMAGE = server.preview(RECIPE)
+PATHS = {
+    name: f"/w/{name}"
+    for name in ("disk", "kernel", "initrd", "output", "console", "private_key", "public_key")
+}
+
+
+def template(**more: object) -> str:
+    return provision.render_template(
+        RECIPE, **PATHS, guest_tar="/w/guest.tar", scripts=["/w/a"], **more
+    )
+
+
+@given(st.text())
+def test_hcl_strings_decode_to_what_went_in(text: str) -> None:
+    quoted = render.hcl(text)
+    assert json.loads(quoted).replace("$${", "${").replace("%%{", "%{") == text.replace(
+        "$${", "${"
+    ).replace("%%{", "%{")
+    assert "\n" not in quoted
+
+
+@given(st.text(st.characters(codec="ascii", exclude_characters="\x00")))
+def test_systemd_quoting_leaves_nothing_to_expand(text: str) -> None:
+    inner = render.systemd_quote(text)[1:-1]
+    assert "\n" not in inner
+    assert not inner.replace("$$", "").count("$")
+    assert not inner.replace("%%", "").count("%")
+    assert not inner.replace("\\\\", "").replace('\\"', "").count('"')
+
+
+def test_a_missing_variable_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        render.render(PROVISION / "scripts" / "80-check.sh.j2", recipe=RECIPE)
+
+
+def test_packer_accepts_the_template(tmp_path: Path) -> None:
+    for name in ("disk", "private_key"):
+        (tmp_path / name).write_text("")
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    script = tmp_path / "a.sh"
+    script.write_text("#!/bin/sh\n")
+    (tmp_path / "guest.tar").write_text("")
+    text = provision.render_template(
+        RECIPE,
+        **{**PATHS, "private_key": key, "disk": tmp_path / "disk"},
+        guest_tar=tmp_path / "guest.tar",
+        scripts=[str(script)],
+    )
+    path = tmp_path / "image.pkr.hcl"
+    path.write_text(text)
+    done = subprocess.run(["packer", "validate", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("version", "wanted"), [((1, 6, 6), False), ((1, 7, 0), True)])
+def test_plugins_are_required_only_of_a_packer_that_knows_them(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], wanted: bool
+) -> None:
+    monkeypatch.setattr(packer, "version", lambda: version)
+    assert ("required_plugins" in template()) is wanted
+
+
+def test_the_build_reaches_the_guest_over_loopback_only() -> None:
+    text = template()
+    assert "restrict=on,hostfwd=tcp:127.0.0.1:{{ .SSHHostPort }}-:22" in text
+    assert "ssh_password" not in text
+
+
+def test_every_rendered_script_passes_shellcheck(tmp_path: Path) -> None:
+    scripts = provision.render_scripts(RECIPE, IMAGE)
+    assert list(scripts) == ["10-system.sh", "30-bootloader.sh", "80-check.sh", "90-clean.sh"]
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+    files = [*(tmp_path / name for name in scripts), ROOT / "inv", ROOT / ".ci" / "run"]
+    files.append(PROVISION / "build/usr/lib/hyrax-vm-build/start-ssh")
+    done = subprocess.run(
+        # SC1091: the version file is made in the guest.
+        ["shellcheck", "--exclude=SC1091", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_servers_unit_says_what_it_is_and_is_sandboxed() -> None:
+    unit = provision.render_units(RECIPE, IMAGE)["hyrax-server.service"].splitlines()
+    assert "Description=dapdir (embedded default, not Hyrax) 1.0.0" in unit
+    assert 'ExecStart="/usr/bin/python3" "-m" "dapdir"' in unit
+    assert 'Environment="DAPDIR_ROOT=/data"' in unit
+    assert "BindReadOnlyPaths=/srv/hyrax:/data:rbind" in unit
+    assert "User=dapdir" in unit
+    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="):
+        assert line in unit
+
+
+def test_the_version_file_reads_back_in_a_shell_and_in_the_manifest(tmp_path: Path) -> None:
+    facts = provision.release(RECIPE, IMAGE)
+    path = tmp_path / "release"
+    path.write_text(provision.release_file(facts))
+    assert package.read_release(path) == facts
+    shell = f'. {path}; printf "%s|%s" "$NAME" "$SERVER_TITLE"'
+    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    assert said == f"{facts['NAME']}|{facts['SERVER_TITLE']}"
+
+
+def test_the_readmes_say_what_to_type() -> None:
+    texts = package.texts(RECIPE, "hyrax-vm-x", IMAGE)
+    html, text = texts["README.html"], texts["README.txt"]
+    for wanted in ("hyrax-vm-x.vmx", "hyrax-data add nfs://", "http://ADDRESS:8080/opendap/"):
+        assert wanted in html
+        assert wanted in text
+    assert "<script" not in html
+    assert "src=" not in html
+    assert text.count("\r\n") == text.count("\n")
+
+
+def test_nothing_but_hyrax_is_called_hyrax() -> None:
+    """The product is called Hyrax VM; the embedded server is named as what it is."""
+    readme = package.texts(RECIPE, "hyrax-vm-x", IMAGE)["README.txt"]
+    assert "dapdir (embedded default, not Hyrax) 1.0.0" in readme
+    allowed = ("Hyrax VM", "not Hyrax")
+    for line in readme.splitlines():
+        rest = line
+        for phrase in allowed:
+            rest = rest.replace(phrase, "")
+        assert "Hyrax" not in rest, line
