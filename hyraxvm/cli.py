@@ -7,12 +7,14 @@ Invoke itself knows only positional arguments that must be given; `./inv build` 
 
 from __future__ import annotations
 
+import copy
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
-from invoke import Collection, Program
+from invoke import Argument, Collection, Program, Task
 from invoke.loader import FilesystemLoader
 
 from hyraxvm import __version__
@@ -44,11 +46,18 @@ def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
             flag = f"--{task.iterable[0].replace('_', '-')}" if task.iterable else None
             takes_value = {
                 f"--{name}" if len(name) > 1 else f"-{name}"
-                for argument in task.get_arguments()
+                for argument in arguments(task)
                 if argument.takes_value
                 for name in argument.names
             }
     return result
+
+
+def arguments(task: Task[Any]) -> list[Argument]:
+    """The arguments of a task, which keeps its help texts: `get_arguments` empties them."""
+    twin = copy.copy(task)
+    twin.help = dict(task.help)
+    return list(twin.get_arguments())
 
 
 def main() -> None:

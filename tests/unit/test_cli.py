@@ -10,7 +10,7 @@ import pytest
 from invoke import Collection
 
 import tasks
-from hyraxvm.cli import spread
+from hyraxvm.cli import arguments, spread
 from hyraxvm.paths import ROOT
 
 TASKS = Collection.from_module(tasks)
@@ -50,7 +50,7 @@ def test_every_task_and_every_option_has_help() -> None:
     for name in TASKS.task_names:
         task = TASKS[name]
         assert task.__doc__, name
-        for argument in task.get_arguments():
+        for argument in arguments(task):
             assert argument.help, (name, argument.name)
 
 
