@@ -108,7 +108,7 @@ def test_the_version_file_equals_the_manifest(guest: Guest, artifact: Artifact) 
 
 
 def test_packages_are_those_of_the_manifest(guest: Guest, artifact: Artifact) -> None:
-    text = guest.fetch("dpkg-query -W").decode()
+    text = guest.fetch("dpkg-query -W -f '${Package}\\t${Version}\\n'").decode()
     installed = dict(line.split("\t") for line in text.splitlines())
     assert installed == artifact.manifest["packages"]
     assert ("nfs-common" in installed) == (artifact.manifest["release"]["ACCESS"] == "nfs")

@@ -9,9 +9,11 @@ unit() { systemd-escape --path --suffix="$2" "$DATA/$1"; }
 # mount_options PORT
 # vers=4, not 4.2: mount.nfs then tries 4.2 first and goes down to what the server has.
 # softerr, timeo, retrans: a dead file server gives the reader an error instead of a hang.
+# actimeo=5: a new or replaced file is seen after five seconds, not after up to a minute.
 # retry=0: mount's own two minutes of retries would only keep the reader waiting.
 mount_options() {
-    printf 'ro,vers=4,port=%s,softerr,timeo=50,retrans=2,retry=0,nosuid,nodev,noexec,_netdev,nofail' "$1"
+    printf 'ro,vers=4,port=%s,softerr,timeo=50,retrans=2,retry=0,actimeo=5,' "$1"
+    printf 'nosuid,nodev,noexec,_netdev,nofail'
 }
 
 # write_file PATH < content: all of it or nothing
