@@ -170,6 +170,7 @@ def render_template(recipe: Recipe, **paths: object) -> str:
         packer_version=packer.version(),
         append=APPEND,
         cpus=recipe.machine.cpus,
+        disk_gib=recipe.machine.disk_gib,
         memory_mib=recipe.machine.memory_mib,
         **paths,
     )
