@@ -118,7 +118,10 @@ def guest(artifact: Artifact) -> Iterator[Guest]:
 @pytest.fixture(scope="session")
 def copy(artifact: Artifact, guest: Guest) -> Iterator[Guest]:
     """A second copy of the same file, with UEFI and a larger disk; it may still be booting."""
-    spec = replace(MachineSpec.from_vmx(artifact.vmx, artifact.folder), firmware="efi")
+    spec = MachineSpec.from_vmx(artifact.vmx, artifact.folder)
+    # Debian's OVMF, unlike VMware's firmware, has no driver for PVSCSI.
+    drives = tuple(replace(drive, controller="virtio") for drive in spec.drives)
+    spec = replace(spec, firmware="efi", drives=drives)
     yield from _boot(artifact, "copy", spec, artifact.disk_bytes + EXTRA)
 
 

@@ -13,8 +13,15 @@ from nfs import NfsServer
 from hyraxvm.machine import free_port
 from hyraxvm.qemu import HOST
 
-# The longest that a Linux NFS client keeps what it knows of a directory (nfs(5), acdirmax).
-ATTRIBUTE_CACHE = 60.0
+# How long the guest's mounts keep what they know of a directory (nfs(5), actimeo).
+ATTRIBUTE_CACHE = 5.0
+# ncdump asks for the rows of a large variable one by one: 1440 requests for this one.
+READS = [
+    (client, case)
+    for client in CLIENTS
+    for case in CASES
+    if (client, case.variable, case.subset) != ("ncdump", "temperature", None)
+]
 
 
 def test_add_says_where_the_data_are_served(guest: Guest, nfs: NfsServer) -> None:
@@ -26,8 +33,7 @@ def test_add_says_where_the_data_are_served(guest: Guest, nfs: NfsServer) -> Non
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(("client", "case"), READS, ids=str)
 def test_values(guest: Guest, data_set: str, nfs: NfsServer, client: str, case: Case) -> None:
     url = guest.url(f"data/{data_set}/{case.file}")
     found = CLIENTS[client](url, case.variable, case.subset)
