@@ -57,6 +57,7 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdict.json").unlink(missing_ok=True)
     started = time.monotonic()
+    tested_key = key(artifact)  # before: a test that is edited meanwhile has not been run
     run(
         [
             *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
@@ -70,11 +71,6 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         on_line=on_line,
     )
-    result = {"key": key(artifact), "seconds": round(time.monotonic() - started, 1)}
+    result = {"key": tested_key, "seconds": round(time.monotonic() - started, 1)}
     (folder / "verdict.json").write_text(json.dumps(result) + "\n")
     return result
-
-
-def tested(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
-    """The verdict on an artifact, from before if it still holds."""
-    return verdict(artifact) or test(artifact, on_line)

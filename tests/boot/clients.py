@@ -11,7 +11,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import xarray
-from data import Slices, as_text
+from data import Case, Slices, as_text
 from pydap.client import open_url
 
 TIMEOUT = 120
@@ -82,6 +82,13 @@ CLIENTS: dict[str, Callable[[str, str, Slices | None], np.ndarray]] = {
     "ncdump": ncdump,
     "getdap": getdap,
 }
+
+
+def readings(cases: list[Case]) -> list[tuple[str, Case]]:
+    """Every client with every case that it can read in reasonable time."""
+    return [(c, case) for c in CLIENTS for case in cases if c != "ncdump" or not case.many_rows]
+
+
 # getdap prints six digits.
 DIGITS = {"getdap": 1e-5}
 

@@ -156,7 +156,12 @@ def nfs(scratch: Path) -> Iterator[NfsServer]:
 
 
 @pytest.fixture(scope="session")
-def data_set(guest: Guest, nfs: NfsServer) -> str:
-    """The name of a data set that was added on the guest's console."""
-    guest.check(f"hyrax-data add nfs://{HOST}:{nfs.port}/data --as ocean")
+def added(guest: Guest, nfs: NfsServer) -> str:
+    """What `hyrax-data add` says when the data set `ocean` is added on the console."""
+    return guest.check(f"hyrax-data add nfs://{HOST}:{nfs.port}/data --as ocean", 120)
+
+
+@pytest.fixture(scope="session")
+def data_set(added: str) -> str:
+    """The name of a data set that is there."""
     return "ocean"

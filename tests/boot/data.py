@@ -18,6 +18,8 @@ class Case:
     file: str
     variable: str
     subset: Slices | None = None
+    # ncdump sends a request for every row, which under emulation takes minutes.
+    many_rows: bool = False
 
     def __str__(self) -> str:
         ranges = ",".join(f"{s.start}:{s.stop}:{s.step}" for s in self.subset or ())
@@ -35,7 +37,7 @@ CASES = [
     Case("classic.nc", "sst", part((1, 6, 2), (0, 9, 4), (3, 11, 3))),
     Case("classic.nc", "sst", part((5, 6, 1), (8, 9, 1), (10, 11, 1))),
     Case("classic.nc", "label"),
-    Case("modern.nc", "temperature"),
+    Case("modern.nc", "temperature", many_rows=True),
     Case("modern.nc", "temperature", part((0, 24, 7), (59, 60, 1), (0, 80, 11))),
     Case("modern.nc", "station"),
     Case("modern.nc", "depth"),
@@ -45,7 +47,7 @@ CASES = [
 ]
 # Of the samples that every image has.
 SAMPLES = [
-    Case("sst.nc", "sst"),
+    Case("sst.nc", "sst", many_rows=True),
     Case("sst.nc", "sst", part((0, 12, 5), (1, 37, 9), (0, 72, 7))),
     Case("sst.nc", "time"),
     Case("stations.nc", "name"),

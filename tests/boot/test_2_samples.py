@@ -11,7 +11,7 @@ import netCDF4
 import pytest
 import xarray
 from capabilities import Capabilities
-from clients import CLIENTS, DIGITS
+from clients import CLIENTS, DIGITS, readings
 from data import SAMPLES, Case, assert_same, local
 from guest import Guest
 
@@ -68,8 +68,7 @@ def test_the_thredds_catalog_names_every_sample(guest: Guest, prefix: str) -> No
             assert guest.get(f"{address}.dds").text.startswith("Dataset {")
 
 
-@pytest.mark.parametrize("case", SAMPLES, ids=str)
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(("client", "case"), readings(SAMPLES), ids=str)
 def test_sample_values(guest: Guest, samples: Path, client: str, case: Case) -> None:
     found = CLIENTS[client](guest.url(f"sample/{case.file}"), case.variable, case.subset)
     assert_same(found, local(samples, case), DIGITS.get(client, 0))
