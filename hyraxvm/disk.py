@@ -97,6 +97,8 @@ def plant(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> No
     # take the boot for a first boot that presets every unit (machine-id(5)).
     machine_id.write_text("")
     unpack = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs"]
+    # The kernel fills /dev itself, and in a user namespace nobody may make device nodes.
+    unpack += ["--exclude=./dev/*"]
     install = ["install", "-o", "0", "-g", "0", "-D", "-m", "0644"]
     copy = ["cp", "-r", "--no-preserve=ownership"]
     for command in (
