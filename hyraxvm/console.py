@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import pexpect  # type: ignore[import-untyped]
-from pexpect.fdpexpect import fdspawn  # type: ignore[import-untyped]
+from pexpect.spawnbase import SpawnBase  # type: ignore[import-untyped]
 
 LOGIN_PROMPT: Final = r"\blogin: "
 # Debian's prompt for a person, `user@host:directory$ `, with whatever colours around it.
@@ -28,45 +29,41 @@ class Result(NamedTuple):
 
 
 class Console:
-    """The console behind `source`, the descriptor of a connected socket or pseudo terminal.
+    """The console that writes all it shows to the file `log` and reads from `keyboard`.
 
-    `log` is the file that holds all that the console has shown; others write it.
+    A file, because a guest must never wait for a reader: a socket or pipe is full after some
+    hundred single characters, and then a guest's firmware and kernel stand still.
+    `alive` tells whether the console can still show something.
     """
 
-    def __init__(self, source: int, log: Path) -> None:
+    def __init__(self, log: Path, keyboard: IO[bytes], alive: Callable[[], bool]) -> None:
         """Attach to the console; nothing is sent."""
         self.log = log
-        # Not pexpect's own SocketSpawn: it does not decode what it reads (pexpect 4.9).
-        self._spawn = fdspawn(source, encoding="utf-8", codec_errors="replace", timeout=1)
+        self._keyboard = keyboard
+        self._shown = _Shown(log, alive)
 
     def expect(self, pattern: str, timeout: float) -> str:
         """Wait for the regular expression; return the text before it and it."""
         try:
-            self._spawn.expect(pattern, timeout=timeout)
-        except (pexpect.TIMEOUT, pexpect.EOF, OSError) as error:
-            what = "the console closed" if not isinstance(error, pexpect.TIMEOUT) else "no answer"
+            self._shown.expect(pattern, timeout=timeout)
+        except pexpect.ExceptionPexpect as error:
+            what = "no answer" if isinstance(error, pexpect.TIMEOUT) else "the machine ended"
             raise ConsoleError(
                 f"{what} within {timeout:g} s while waiting for {pattern!r}\n{self.tail()}"
             ) from None
-        return str(self._spawn.before) + str(self._spawn.after)
+        return str(self._shown.before) + str(self._shown.after)
 
     def send(self, line: str) -> None:
         """Type `line` and the Enter key."""
-        self._spawn.send(line + "\r")
+        self._keyboard.write(f"{line}\r".encode())
+        self._keyboard.flush()
 
-    def drain(self, seconds: float) -> None:
-        """Take what the console shows for `seconds`, so that the guest is never held up."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                self._spawn.expect(r".+", timeout=left)
-            except (pexpect.TIMEOUT, pexpect.EOF, OSError):
-                time.sleep(max(0.0, min(left, deadline - time.monotonic())))
+    def close(self) -> None:
+        """Let go of the file; whoever opened the keyboard closes it."""
+        self._shown.close()
 
     def tail(self, lines: int = 50) -> str:
         """Return the last `lines` lines of all that the console has shown."""
-        if not self.log.exists():
-            return "(the console has shown nothing)"
         text = self.log.read_bytes()[-64 * 1024 :].decode("utf-8", "replace")
         shown = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[()].|[=>c])", "", text).splitlines()
         return "\n".join(["--- the console's last lines ---", *shown[-lines:]])
@@ -122,3 +119,29 @@ class Console:
         if status:
             raise ConsoleError(f"{command}: exit status {status}: {output}\n{self.tail()}")
         return output
+
+
+class _Shown(SpawnBase):  # type: ignore[misc]
+    """pexpect's matching over a file that grows."""
+
+    def __init__(self, log: Path, alive: Callable[[], bool]) -> None:
+        super().__init__(encoding="utf-8", codec_errors="replace")
+        self._file = log.open("rb", buffering=0)
+        self._alive = alive
+
+    def read_nonblocking(self, size: int = 1, timeout: float = 0) -> str:
+        """Return what has been added, `TIMEOUT` when nothing is, `EOF` when nothing will be."""
+        deadline = time.monotonic() + timeout
+        while True:
+            # Asked first: what the machine shows at its very end is still read.
+            alive = self._alive()
+            if data := self._file.read(size):
+                return str(self._decoder.decode(data, final=False))
+            if not alive:
+                raise pexpect.EOF("the machine has ended")
+            if time.monotonic() > deadline:
+                raise pexpect.TIMEOUT("nothing new")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._file.close()

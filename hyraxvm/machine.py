@@ -95,12 +95,12 @@ class Machine:
     def wait(self, timeout: float) -> None:
         """Wait until QEMU ends; `MachineError` after `timeout` seconds."""
         assert self._process is not None
-        deadline = time.monotonic() + timeout
-        while self._process.poll() is None:
-            if time.monotonic() > deadline:
-                raise MachineError(f"still running {timeout:g} s later\n{self.console.tail()}")
-            # Read on, or a full socket would stop the guest's console.
-            self.console.drain(0.2)
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise MachineError(
+                f"still running {timeout:g} s later\n{self.console.tail()}"
+            ) from None
 
     def stop(self) -> None:
         """End QEMU at once and reap it; harmless when it does not run."""
@@ -111,11 +111,10 @@ class Machine:
     def _start(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
-        (control, qemu_control), (serial, qemu_serial) = socket.socketpair(), socket.socketpair()
-        for end in (control, serial):
-            self._cleanup.callback(end.close)
-        log = str(self.logs / "console.log").replace(",", ",,")
-        with qemu_control, qemu_serial, (self.logs / "qemu.log").open("wb") as said:
+        control, qemu_control = socket.socketpair()
+        self._cleanup.callback(control.close)
+        log = self.logs / "console.log"
+        with qemu_control, log.open("wb") as shown, (self.logs / "qemu.log").open("wb") as said:
             argv = qemu_argv(
                 self.spec,
                 self.accelerator.name,
@@ -123,8 +122,7 @@ class Machine:
                 serial=[
                     *("-chardev", f"socket,id=qmp,fd={qemu_control.fileno()}"),
                     *("-mon", "chardev=qmp,mode=control"),
-                    *("-chardev", f"socket,id=tty,fd={qemu_serial.fileno()},logfile={log}"),
-                    *("-serial", "chardev:tty"),
+                    *("-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"),
                 ],
                 macs=[_mac() for _ in self.spec.nics],
                 variables=efi_variables(self.spec, self.scratch),
@@ -133,14 +131,17 @@ class Machine:
             self.started = time.monotonic()
             self._process = subprocess.Popen(
                 dying_with_parent(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=said,
+                stdin=subprocess.PIPE,
+                stdout=shown,
                 stderr=said,
-                pass_fds=(qemu_control.fileno(), qemu_serial.fileno()),
+                pass_fds=(qemu_control.fileno(),),
                 # Ctrl-C is for us: we end QEMU after the journal has been fetched.
                 start_new_session=True,
             )
-        self.console = Console(serial.fileno(), self.logs / "console.log")
+        assert self._process.stdin is not None
+        self._cleanup.callback(self._process.stdin.close)
+        self.console = Console(log, self._process.stdin, lambda: self.running)
+        self._cleanup.callback(self.console.close)
         control.settimeout(30)
         self._control = self._cleanup.enter_context(control.makefile("rw", encoding="utf-8"))
         self._answer("QMP")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pty
 import re
 import signal
 import socket
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from hyraxvm.console import Console, ConsoleError
@@ -133,31 +134,38 @@ def test_choose_accelerator(
 # --- the console ------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def terminal(command: str, folder: Path) -> Iterator[Console]:
+    """A console on `command`, run in a real terminal of 80 columns."""
+    log = folder / "console.log"
+    with (
+        log.open("ab") as shown,
+        subprocess.Popen(
+            ["script", "-qec", command, "/dev/null"],
+            stdin=subprocess.PIPE,
+            stdout=shown,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"], "PS1": "opendap@hyrax-vm:~$ ", "TERM": "vt220"},
+        ) as process,
+    ):
+        assert process.stdin is not None
+        console = Console(log, process.stdin, lambda: process.poll() is None)
+        try:
+            yield console
+        finally:
+            console.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.fixture(params=["sh", "bash --norc"])
 def console(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Console]:
-    """A console on a real shell at a prompt like Debian's, on a real terminal of 80 columns."""
-    shell = str(request.param).split()
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        shell,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        env={"PATH": os.environ["PATH"], "PS1": "opendap@hyrax-vm:~$ ", "TERM": "vt220"},
-    )
-    os.close(slave)
-    log = tmp_path / "console.log"
-    log.write_text("".join(f"line {n}\n" for n in range(100)))
-    try:
-        console = Console(master, log)
+    """A console on a real shell at a prompt like Debian's, with something shown before."""
+    (tmp_path / "console.log").write_text("".join(f"line {n}\n" for n in range(100)))
+    with terminal(request.param, tmp_path) as console:
         console.expect(r"\$ ", 10)
         console.prepare()
         yield console
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +204,10 @@ def test_console_deadline_shows_the_last_50_lines(console: Console) -> None:
         console.run("sleep 5", 0.5)
     assert time.monotonic() - begun < 3
     assert "no answer within 0.5 s" in str(caught.value)
-    assert str(caught.value).splitlines()[-50:] == [f"line {n}" for n in range(50, 100)]
+    _, shown = str(caught.value).split("--- the console's last lines ---\n")
+    assert len(shown.splitlines()) == 50
+    assert "line 99\n" in shown
+    assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize("command", ["a\nb", "x" * 3001])
@@ -223,23 +234,19 @@ def test_console_logs_in_only_with_the_right_password(tmp_path: Path) -> None:
     )
     path = tmp_path / "login.sh"
     path.write_text(script)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        # A socket is no terminal: `script` gives the shell one, as a guest's console has.
-        process = subprocess.Popen(
-            ["script", "-qec", f"sh {path}", "/dev/null"],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            start_new_session=True,
-        )
-        try:
-            console = Console(ours.fileno(), tmp_path / "log")
-            assert console.try_login("opendap", "wrong", 10) is False
-            console.login("opendap", "right", 10)
-            assert console.run("echo $((6 * 7))", 10) == (0, "42")
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with terminal(f"sh {path}", tmp_path) as console:
+        assert console.try_login("opendap", "wrong", 10) is False
+        console.login("opendap", "right", 10)
+        assert console.run("echo $((6 * 7))", 10) == (0, "42")
+
+
+def test_console_of_a_machine_that_ends_does_not_wait_for_the_deadline(tmp_path: Path) -> None:
+    with terminal("echo last words", tmp_path) as console:
+        begun = time.monotonic()
+        assert "last words" in console.expect("words", 30)
+        with pytest.raises(ConsoleError, match="the machine ended"):
+            console.expect("more", 30)
+        assert time.monotonic() - begun < 10
 
 
 # --- the machine ------------------------------------------------------------------------------
@@ -386,14 +393,10 @@ from hyraxvm.qemu import Drive, MachineSpec
 spec = MachineSpec((Drive("pvscsi", Path({str(path)!r}), "vmdk"),), ("vmxnet3",), 64, 1)
 raise SystemExit(interactive(spec, say=lambda line: print(line, flush=True)))
 """
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=slave, stdout=slave, stderr=slave
-    ) as process:
-        os.close(slave)
-        console = Console(master, tmp_path / "log")
-        shown = console.expect("Ctrl-A X ends the machine", 20)
-        port = re.search(r"http://127\.0\.0\.1:(\d+)/opendap/", shown)
+    child = pexpect.spawn(sys.executable, ["-c", program], encoding="utf-8", timeout=20)
+    try:
+        child.expect("Ctrl-A X ends the machine")
+        port = re.search(r"http://127\.0\.0\.1:(\d+)/opendap/", child.before)
         assert port
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -404,7 +407,10 @@ raise SystemExit(interactive(spec, say=lambda line: print(line, flush=True)))
                 time.sleep(0.1)
         else:
             pytest.fail(f"port {port[1]} is not forwarded")
-        os.write(master, b"\x01x")
-        assert process.wait(10) == 0
-    os.close(master)
+        child.send("\x01x")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 0
+    finally:
+        child.close(force=True)
     assert path.read_bytes() == before
