@@ -61,6 +61,8 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
     run(
         [
             *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
+            # Two machines at a time; more would only wait for each other.
+            *("-n", "2", "--dist", "loadgroup"),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),

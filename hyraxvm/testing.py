@@ -18,7 +18,16 @@ def unit_tests() -> None:
     """
     REPORTS.mkdir(parents=True, exist_ok=True)
     junit = REPORTS / "unit.xml"
-    command = [sys.executable, "-m", "pytest", "tests/unit", "-q", f"--junitxml={junit}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/unit",
+        "-q",
+        "-n",
+        "auto",
+        f"--junitxml={junit}",
+    ]
     done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode != 0:
         raise Failure(f"unit tests: exit status {done.returncode}; report: {junit}")

@@ -1,12 +1,15 @@
 """`pytest tests/boot --artifact FILE.zip`: boots what is inside the file and exercises it.
 
-Each artifact is unpacked and booted once, and its tests run in the order of their files.  A second
-copy, with UEFI and a larger disk, boots while the first one is read from.
+Each artifact is booted as two machines: `first` has the devices that its descriptor declares,
+`second` is another copy, with UEFI and a larger disk.  A module's tests are for the first one
+unless its `MACHINES` says otherwise.  With `-n 2 --dist loadgroup` (pytest-xdist) the machines run
+side by side, each in a process of its own, and its tests in the order of their files.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -49,10 +52,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "artifact" in metafunc.fixturenames:
-        paths = metafunc.config.getoption("--artifact")
-        ids = [path.stem for path in paths]
-        metafunc.parametrize("artifact", paths, ids=ids, indirect=True, scope="session")
+    paths = metafunc.config.getoption("--artifact")
+    ids = [path.stem for path in paths]
+    metafunc.parametrize("artifact", paths, ids=ids, indirect=True, scope="session")
+    machines = getattr(metafunc.module, "MACHINES", ("first",))
+    metafunc.parametrize("machine", machines, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A group stays in one process: no machine is booted twice.
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        machine = (item.callspec.params["artifact"].stem, item.callspec.params["machine"])
+        item.add_marker(pytest.mark.xdist_group("-".join(machine)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -90,39 +102,35 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
         yield Artifact(path, vmx, inside, manifest, size, reports.resolve())
 
 
-def _boot(artifact: Artifact, name: str, spec: MachineSpec, size: int | None) -> Iterator[Guest]:
-    with tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{name}-") as folder:
-        machine = Machine(spec.over(Path(folder), size), Path(folder), artifact.reports / name)
-        # Of an earlier run.
-        for old in machine.logs.glob("*"):
-            old.unlink()
-        with machine:
-            guest = Guest(machine)
-            _guests.append(guest)
-            try:
-                yield guest
-            finally:
-                guest.keep_journal()
-                _guests.remove(guest)
+@pytest.fixture(scope="session")
+def machine(request: pytest.FixtureRequest) -> str:
+    """Which machine the tests are for: "first" or "second"."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def guest(artifact: Artifact) -> Iterator[Guest]:
-    """The artifact, booted with the devices that its descriptor declares."""
-    spec = MachineSpec.from_vmx(artifact.vmx, artifact.folder)
-    for guest in _boot(artifact, "first", spec, None):
-        guest.wait_ready()
-        yield guest
-
-
-@pytest.fixture(scope="session")
-def copy(artifact: Artifact, guest: Guest) -> Iterator[Guest]:
-    """A second copy of the same file, with UEFI and a larger disk; it may still be booting."""
-    spec = MachineSpec.from_vmx(artifact.vmx, artifact.folder)
-    # Debian's OVMF, unlike VMware's firmware, has no driver for PVSCSI.
-    drives = tuple(replace(drive, controller="virtio") for drive in spec.drives)
-    spec = replace(spec, firmware="efi", drives=drives)
-    yield from _boot(artifact, "copy", spec, artifact.disk_bytes + EXTRA)
+def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
+    """The artifact, booted as `machine`; its service answers."""
+    spec, size = MachineSpec.from_vmx(artifact.vmx, artifact.folder), artifact.disk_bytes
+    if machine == "second":
+        # Debian's OVMF, unlike VMware's firmware, has no driver for PVSCSI.
+        drives = tuple(replace(drive, controller="virtio") for drive in spec.drives)
+        spec, size = replace(spec, firmware="efi", drives=drives), size + EXTRA
+    logs = artifact.reports / machine
+    # Of an earlier run.
+    shutil.rmtree(logs, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{machine}-") as folder,
+        Machine(spec.over(Path(folder), size), Path(folder), logs) as running,
+    ):
+        guest = Guest(running)
+        _guests.append(guest)
+        try:
+            guest.wait_ready()
+            yield guest
+        finally:
+            guest.keep_journal()
+            _guests.remove(guest)
 
 
 @pytest.fixture(scope="session")

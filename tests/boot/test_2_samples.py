@@ -15,9 +15,6 @@ from clients import CLIENTS, DIGITS, readings
 from data import SAMPLES, Case, assert_same, local
 from guest import Guest
 
-# The second copy boots while the first one is read from.
-pytestmark = pytest.mark.usefixtures("copy")
-
 THREDDS = "{http://www.unidata.ucar.edu/namespaces/thredds/InvCatalog/v1.0}"
 FILES = {"sst.nc", "stations.nc", "elevation.h5"}
 

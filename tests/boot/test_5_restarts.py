@@ -11,6 +11,7 @@ from data import CASES, Case, assert_same, local
 from guest import Guest
 from nfs import NfsServer
 
+MACHINES = ("second",)
 SAMPLE = Case("sst.nc", "sst")
 
 
