@@ -52,19 +52,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    paths = metafunc.config.getoption("--artifact")
-    ids = [path.stem for path in paths]
-    metafunc.parametrize("artifact", paths, ids=ids, indirect=True, scope="session")
-    machines = getattr(metafunc.module, "MACHINES", ("first",))
-    metafunc.parametrize("machine", machines, indirect=True, scope="session")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # A group stays in one process: no machine is booted twice.
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        machine = (item.callspec.params["artifact"].stem, item.callspec.params["machine"])
-        item.add_marker(pytest.mark.xdist_group("-".join(machine)))
+    machines = [
+        # A group stays in one process: no machine is booted twice.
+        pytest.param(path, machine, marks=pytest.mark.xdist_group(f"{path.stem}-{machine}"))
+        for path in metafunc.config.getoption("--artifact")
+        for machine in getattr(metafunc.module, "MACHINES", ("first",))
+    ]
+    metafunc.parametrize(
+        ("artifact", "machine"),
+        machines,
+        ids=[f"{param.values[0].stem}-{param.values[1]}" for param in machines],
+        indirect=True,
+        scope="session",
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,7 +102,7 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
         yield Artifact(path, vmx, inside, manifest, size, reports.resolve())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def machine(request: pytest.FixtureRequest) -> str:
     """Which machine the tests are for: "first" or "second"."""
     return str(request.param)
