@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke import Context, task
 
 from hyraxvm.errors import Failure, UserError
+
+if TYPE_CHECKING:
+    from hyraxvm.source import Choice
 
 # Modules are imported where they are used: `./inv --list` must not wait for all of them.
 
@@ -42,6 +45,7 @@ def reported(body: Callable[..., None]) -> Callable[..., None]:
     help={
         "image": "image to build (see ./inv list); default: the one that images.toml names",
         "server": "data server to put into it; default: the one that images.toml names",
+        "server_image": "its image: oci-archive:FILE, oci:DIR, docker-archive:FILE or docker://...",
         "no_test": "do not boot what was built",
         "refresh": "fetch packages anew even if nothing else has changed",
     },
@@ -51,17 +55,21 @@ def build(
     c: Context,
     image: list[str],
     server: str | None = None,
+    server_image: str | None = None,
     no_test: bool = False,
     refresh: bool = False,
 ) -> None:
     """Build, pack and boot-test images."""
-    from hyraxvm import boottest, config, pipeline
+    from hyraxvm import boottest, config, pipeline, source
     from hyraxvm.progress import Progress
 
     table = config.load()
     # All names are checked before the first long stage starts.
-    names = image or [table.defaults.image]
-    for recipe in [config.recipe(table, name, server) for name in names]:
+    names = [config.choose("image", name, table.image) for name in image or [table.defaults.image]]
+    chosen = _chosen(server, server_image)
+    for recipe in [
+        config.recipe(table, name, chosen.server, chosen.image, chosen.digest) for name in names
+    ]:
         progress = Progress()
         made = pipeline.build(
             recipe, progress, test=not no_test, refresh=_today() if refresh else ""
@@ -71,6 +79,8 @@ def build(
         if made.verdict:
             print(f"boot test: passed; report: {boottest.reports(made.path) / 'report.html'}")
         print("stages:", ", ".join(f"{name} {took} s" for name, took in progress.timings.items()))
+    if chosen.notice:  # once more: the first one has scrolled away
+        print(source.banner(chosen.notice), file=sys.stderr)
 
 
 @task(
@@ -88,8 +98,10 @@ def test(c: Context, image: list[str], unit: bool = False) -> None:
     if unit:
         return
     table = config.load()
+    chosen = _chosen(None, None)
     for name in image or sorted(table.image):
-        made = pipeline.build(config.recipe(table, name), Progress())
+        recipe = config.recipe(table, name, chosen.server, chosen.image, chosen.digest)
+        made = pipeline.build(recipe, Progress())
         print(f"{made.path.name}: boot test passed")
 
 
@@ -109,6 +121,15 @@ def boot_test(c: Context, file: list[str]) -> None:
         print(f"{path}: passed; report: {boottest.reports(path) / 'report.html'}")
 
 
+@task(help={"server": "data server whose image is pinned (see images.toml)"})
+@reported
+def pin(c: Context, server: str) -> None:
+    """Write the digest of a server's image into images.lock, which builds use."""
+    from hyraxvm import config, source
+
+    print(f"{server}: {source.pin(config.load(), server)}")
+
+
 @task(name="list", help={"json_": "as JSON"})
 @reported
 def list_(c: Context, json_: bool = False) -> None:
@@ -123,9 +144,13 @@ def list_(c: Context, json_: bool = False) -> None:
 @reported
 def render(c: Context, image: str, server: str | None = None) -> None:
     """Write and show every rendered template and script, without building."""
-    from hyraxvm import config, preview
+    from hyraxvm import config, preview, source
 
-    for path in preview.write(config.recipe(config.load(), image, server)):
+    table = config.load()
+    recipe = config.recipe(table, image, server)
+    pinned = source.cached(table, recipe.server_name)
+    recipe = config.recipe(table, image, pinned.server, pinned.image, pinned.digest)
+    for path in preview.write(recipe):
         print(f"\n==== {path}\n{path.read_text()}", end="")
 
 
@@ -136,7 +161,7 @@ def run(c: Context, image: str, server: str | None = None) -> None:
     from hyraxvm import config, listing
     from hyraxvm.trial import interactive_zip
 
-    artifact = listing.built(config.recipe(config.load(), image, server))
+    artifact = listing.newest(config.load(), image, server)
     if artifact is None:
         raise UserError(f"image {image!r} is not built; type: ./inv build {image}")
     status = interactive_zip(artifact)
@@ -164,6 +189,16 @@ def clean(c: Context, cache: bool = False) -> None:
 
     for line in housekeeping.clean(cache):
         print(line)
+
+
+def _chosen(server: str | None, server_image: str | None) -> Choice:
+    """The server to build, with a notice where it is not the one that is wanted first."""
+    from hyraxvm import config, source
+
+    chosen = source.choose(config.load(), server, server_image, print)
+    if chosen.notice:
+        print(source.banner(chosen.notice), file=sys.stderr)
+    return chosen
 
 
 def _today() -> str:

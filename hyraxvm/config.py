@@ -21,8 +21,12 @@ DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+
 KernelModule = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
+TrimGlob = Annotated[str, StringConstraints(pattern=r"^(/[^/\s]+)+$")]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
+
+
+AUTO = "auto"
 
 
 class Model(BaseModel):
@@ -43,15 +47,18 @@ class Base(Model):
 
 
 class Server(Model):
-    """A DAP server, as an OCI image."""
+    """A DAP server, as an OCI image: packed here (`embedded`) or pulled from a registry."""
 
     title: Title
-    source: Literal["embedded"]
-    folder: Name
-    packages: list[DebianPackage]
+    source: Annotated[str, StringConstraints(pattern=r"^(embedded|docker://[a-z0-9][!-~]*)$")]
+    folder: Name | None = None
+    packages: list[DebianPackage] = []
     data_root: AbsolutePath
-    port: Literal[8080]
+    port: Annotated[int, Field(ge=1, le=65535)]
     health_path: UrlPath
+    memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
+    writable: list[AbsolutePath] = []
+    trim: list[TrimGlob] = []
 
 
 class Access(Model):
@@ -86,6 +93,8 @@ class Defaults(Model):
 
     image: Name
     server: Name
+    # What "auto" stands for: the first of these that can be had here.
+    auto: Annotated[list[Name], Field(min_length=1)]
 
 
 class Config(Model):
@@ -110,6 +119,10 @@ class Recipe(Model):
     machine: Machine
     server_name: Name
     server: Server
+    # Where the server's image comes from (`docker://...`, `oci-archive:...`), and its digest;
+    # empty for a server that is packed here.
+    server_image: str = ""
+    server_digest: str = ""
 
     @property
     def packages(self) -> list[str]:
@@ -133,26 +146,42 @@ def load(path: Path = IMAGES_TOML) -> Config:
     except ValidationError as error:
         raise UserError(f"{path}: {_first(error)}") from error
     _check_references(config, path)
+    for name, server in config.server.items():
+        if server.source == "embedded" and not (server.folder and server.packages):
+            raise UserError(f"{path}: server.{name}: an embedded server needs folder and packages")
     return config
 
 
-def recipe(config: Config, image: str | None = None, server: str | None = None) -> Recipe:
+def recipe(
+    config: Config,
+    image: str | None = None,
+    server: str | None = None,
+    server_image: str = "",
+    server_digest: str = "",
+) -> Recipe:
     """Resolve one image of the table; `None` means the file's default.
 
-    Raises `UserError`: there is no such image or server.
+    Where the default server is `auto`, `None` means its last resort: `source.choose` finds out
+    what can be had.  Raises `UserError`: there is no such image or server.
     """
     image_name = choose("image", image or config.defaults.image, config.image)
-    server_name = choose("server", server or config.defaults.server, config.server)
+    wanted = server or config.defaults.server
+    server_name = config.defaults.auto[-1] if wanted == AUTO else wanted
     chosen = config.image[image_name]
+    served = config.server[choose("server", server_name, config.server)]
+    machine = config.machine[chosen.machine]
+    memory = max(machine.memory_mib, served.memory_mib)
     return Recipe(
         name=image_name,
         image=chosen,
         base_name=chosen.base,
         base=config.base[chosen.base],
         access=config.access[chosen.access],
-        machine=config.machine[chosen.machine],
+        machine=machine.model_copy(update={"memory_mib": memory}),
         server_name=server_name,
-        server=config.server[server_name],
+        server=served,
+        server_image=server_image,
+        server_digest=server_digest,
     )
 
 
@@ -169,8 +198,9 @@ def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
 def _check_references(config: Config, path: Path) -> None:
     wanted: list[tuple[str, str, Mapping[str, object]]] = [
         ("defaults.image", config.defaults.image, config.image),
-        ("defaults.server", config.defaults.server, config.server),
+        ("defaults.server", config.defaults.server, {**config.server, AUTO: None}),
     ]
+    wanted += [("defaults.auto.server", name, config.server) for name in config.defaults.auto]
     for name, image in config.image.items():
         wanted += [
             (f"image.{name}.base", image.base, config.base),

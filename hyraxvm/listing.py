@@ -21,6 +21,13 @@ def built(chosen: Recipe) -> Path | None:
     return found[-1] if found else None
 
 
+def newest(config: Config, image: str, server: str | None) -> Path | None:
+    """The newest artifact of an image, with a server or with any."""
+    names = [server] if server else sorted(config.server)
+    found = [built(recipe(config, image, name)) for name in names]
+    return max(filter(None, found), key=lambda path: path.stat().st_mtime, default=None)
+
+
 def rows(config: Config) -> list[dict[str, str]]:
     """One row for each image and server."""
     result = []

@@ -94,7 +94,7 @@ def build(
             "name": name,
             "key": stage_key,
             "release": release,
-            "server": image.model_dump(),
+            "server": image.model_dump(exclude={"files"}),
             "machine": recipe.machine.model_dump(),
             "packages": packages,
             "files": [_entry(packed)],

@@ -14,6 +14,7 @@ PACKER = ROOT / "packer"
 PROVISION = ROOT / "provision"
 TEMPLATES = ROOT / "templates"
 IMAGES_TOML = ROOT / "images.toml"
+IMAGES_LOCK = ROOT / "images.lock"
 
 
 def cache_root() -> Path:

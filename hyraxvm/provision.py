@@ -50,6 +50,8 @@ def key(recipe: Recipe, disk: str, image: ServerImage) -> str:
         PROVISION / "guest",
         PROVISION / "units",
         PROVISION / "scripts",
+        *filter(Path.is_dir, [server_folder(recipe, p) for p in ("units", "guest", "scripts")]),
+        PROVISION / "servers" / "sandbox.j2",
         SAMPLES,
         Path(__file__),
     )
@@ -129,7 +131,12 @@ def stage_files(
     samples.mkdir()
     make_samples(samples)
     guest_tar = work / "guest.tar"
-    pack_guest(render_units(recipe, image), release_file(facts), samples, guest_tar)
+    units = render_units(recipe, image)
+    files = server_files(recipe, image)
+    # What `hyrax-server` starts and stops.
+    parts = [name for name in services(units) if name.endswith(".service")]
+    files["usr/lib/hyrax/units"] = "\n".join(parts) + "\n", False
+    pack_guest(units, files, release_file(facts), samples, guest_tar)
     scripts = []
     for name, text in render_scripts(recipe, image).items():
         script = work / name
@@ -177,19 +184,49 @@ def render_template(recipe: Recipe, **paths: object) -> str:
 
 
 def render_scripts(recipe: Recipe, image: ServerImage) -> dict[str, str]:
-    """Name -> text of the provisioning scripts, in the order in which they run."""
+    """Name -> text of the provisioning scripts, the server's own among them, as they run."""
+    units = services(render_units(recipe, image))
+    own = server_folder(recipe, "scripts").glob("*.sh.j2")
+    scripts = [*(PROVISION / "scripts").glob("*.sh.j2"), *own]
     return {
-        template.stem: render(template, recipe=recipe, image=image, names=names)
-        for template in sorted((PROVISION / "scripts").glob("*.sh.j2"))
+        template.stem: render(template, recipe=recipe, image=image, names=names, units=units)
+        for template in sorted(scripts, key=lambda path: path.name)
     }
 
 
 def render_units(recipe: Recipe, image: ServerImage) -> dict[str, str]:
-    """Name -> text of the server's units."""
-    return {
+    """Name -> text of the server's units; a template that renders to nothing is no unit."""
+    paths = [*(PROVISION / "units").iterdir(), *server_folder(recipe, "units").iterdir()]
+    texts = {
         path.name.removesuffix(".j2"): render(path, recipe=recipe, image=image)
-        for path in sorted((PROVISION / "units").iterdir())
+        for path in sorted(paths)
     }
+    return {name: text for name, text in texts.items() if text.strip()}
+
+
+def services(units: dict[str, str]) -> list[str]:
+    """Those of the units that are enabled, sorted."""
+    return sorted(name for name, text in units.items() if "\n[Install]\n" in text)
+
+
+def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, bool]]:
+    """Path in the guest -> (text, executable) of the server's own files there."""
+    guest = server_folder(recipe, "guest")
+    found = {path: (text, False) for path, text in image.files.items()}
+    for path in sorted(guest.rglob("*")):
+        if path.is_file():
+            name = str(path.relative_to(guest)).removesuffix(".j2")
+            text = render(path, recipe=recipe, image=image)
+            found[name] = text, bool(path.stat().st_mode & 0o100)
+    return found
+
+
+def server_folder(recipe: Recipe, name: str) -> Path:
+    """A part of the server's folder; one without units of its own runs its entrypoint."""
+    own = PROVISION / "servers" / (recipe.server.folder or "generic")
+    if not (own / "units").is_dir():
+        own = PROVISION / "servers" / "generic"
+    return own / name
 
 
 def release_file(facts: dict[str, str]) -> str:
@@ -197,7 +234,13 @@ def release_file(facts: dict[str, str]) -> str:
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in facts.items())
 
 
-def pack_guest(units: dict[str, str], release_text: str, samples: Path, target: Path) -> None:
+def pack_guest(
+    units: dict[str, str],
+    files: dict[str, tuple[str, bool]],
+    release_text: str,
+    samples: Path,
+    target: Path,
+) -> None:
     """Pack the guest's files into a tar: root's, with plain modes and one time for all."""
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
         guest = PROVISION / "guest"
@@ -207,13 +250,15 @@ def pack_guest(units: dict[str, str], release_text: str, samples: Path, target: 
             _add(tar, f"srv/hyrax/sample/{path.name}", path)
         for name, text in units.items():
             _add(tar, f"usr/lib/systemd/system/{name}", text)
+        for name, (text, executable) in files.items():
+            _add(tar, name, text, executable=executable)
         _add(tar, names.RELEASE_FILE.lstrip("/"), release_text)
 
 
-def _add(tar: tarfile.TarFile, name: str, source: Path | str) -> None:
+def _add(tar: tarfile.TarFile, name: str, source: Path | str, *, executable: bool = False) -> None:
     info = tarfile.TarInfo(name)
     info.uname = info.gname = "root"
-    info.mode = 0o644
+    info.mode = 0o755 if executable else 0o644
     if isinstance(source, str):
         content = source.encode()
     elif source.is_symlink():

@@ -1,30 +1,51 @@
 """Stage `server`: a DAP server as an OCI image -> `server.squashfs` + `server.json`.
 
-The embedded default is first packed into an OCI image of its own; from there on it takes the way
-that every OCI image takes: flattened with umoci, packed as a squashfs.
+The image is pulled, or packed here (the embedded default); its layers are merged, trimmed by the
+server's list, and packed as a squashfs.  What the guest must know is read from the image: its
+configuration, and for a server that brings a `prepare.py` in its folder, its files.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import importlib.util
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, rootfs
-from hyraxvm.command import as_root, output, run
+from hyraxvm import cache, embedded, oci, rootfs
 from hyraxvm.config import Recipe
-from hyraxvm.errors import Failure
+from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import PROVISION
+from hyraxvm.tree import Tree
 
-DEADLINE = 1200.0  # seconds
-EMBEDDED_UID = 880  # neither a Debian package's (100-999 downwards) nor a person's
-TAG = "server"
+# Below are the accounts of the guest's own packages' static ids, root among them; above, nobody.
+ACCOUNTS = range(100, 60000)
+UNPRIVILEGED = "server"
+VERSION_LABELS = ("org.opencontainers.image.version", "version")
+
+
+class Account(BaseModel):
+    """A user of the image under whose id something runs; the guest has the same one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    uid: int
+    group: str
+    gid: int
+
+
+class Trimmed(BaseModel):
+    """What one line of a server's `trim` list has removed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pattern: str
+    paths: int
+    bytes: int
 
 
 class ServerImage(BaseModel):
@@ -34,14 +55,24 @@ class ServerImage(BaseModel):
 
     name: str
     version: str
+    reference: str
+    image_digest: str
     entrypoint: list[str]
     environment: dict[str, str]
     working_directory: str
+    # Who reads the data; `accounts` has this one first.
     user: str
     uid: int
     gid: int
-    image_digest: str
+    accounts: list[Account]
+    writable: list[str]  # directories of the image
+    labels: dict[str, str]
     packages: dict[str, str]
+    trimmed: list[Trimmed]
+    # What the server's `prepare.py` has found, for the templates in its folder.
+    facts: dict[str, str] = Field(default_factory=dict)
+    # Files for the guest that were made from the image's own: path -> text.
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 class Server(BaseModel):
@@ -53,222 +84,255 @@ class Server(BaseModel):
     image: ServerImage
 
 
+class Prepared(BaseModel):
+    """What a server's `prepare.py` says in place of the image's configuration."""
+
+    accounts: list[Account]
+    writable: list[str]
+    facts: dict[str, str]
+    files: dict[str, str]
+    version: str | None = None
+
+
 def key(recipe: Recipe, refresh: str = "") -> str:
     """The digest of the stage's inputs."""
+    modules = [Path(__file__).with_name(name) for name in ("oci.py", "embedded.py", "tree.py")]
     return cache.digest(
-        recipe.server.model_dump(),
+        recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
+        recipe.server_name,
+        recipe.server_image,
+        recipe.server_digest,
         recipe.base.suite,
         recipe.base.arch,
-        refresh,
-        folder(recipe),
+        refresh if recipe.server.source == "embedded" else "",
+        *([folder(recipe)] if recipe.server.folder else []),
+        *modules,
         Path(__file__),
     )
 
 
 def folder(recipe: Recipe) -> Path:
     """The server's own folder under `provision/`."""
-    path = PROVISION / "servers" / recipe.server.folder
+    path = PROVISION / "servers" / (recipe.server.folder or "none")
     if not path.is_dir():
         raise Failure(f"{path}: is missing; server {recipe.server_name!r} needs it")
     return path
 
 
 def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Server:
-    """Return the server's squashfs and description; raises `Failure` when a tool fails."""
+    """Return the server's squashfs and description.
+
+    Raises `Failure`: a tool fails, the image is hostile, or it lacks what the server needs.
+    """
 
     def make(work: Path) -> None:
-        layout = work / "oci"
-        pack_embedded(recipe, layout, work, log, on_line)
-        tree = flatten(layout, work / "bundle", log)
-        image = describe(recipe, layout, tree)
-        squash(tree, work / "server.squashfs", log)
+        if recipe.server.source == "embedded":
+            layout = embedded.pack(recipe, folder(recipe), work, log, on_line)
+        else:
+            layout = oci.pull(
+                recipe.server_image, recipe.server_digest, recipe.base.arch, log, on_line
+            )
+        found = oci.read_image(layout, recipe.base.arch)
+        tree = oci.flatten(layout, found, work / "layers", on_line)
+        trimmed = trim(tree, recipe.server.trim, on_line)
+        image = describe(recipe, found, tree, trimmed)
+        on_line(f"packing {tree.size() / 1e6:.0f} MB")
+        oci.squash(tree, work / "server.squashfs", log)
         (work / "server.json").write_text(image.model_dump_json(indent=1) + "\n")
-        for rest in ("bundle", "site", "layer.tar", "oci"):
-            path = work / rest
-            path.unlink() if path.is_file() else cache.remove_tree(path)
+        for rest in list(work.iterdir()):
+            if rest.name not in ("server.squashfs", "server.json"):
+                cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
     done = cache.produce("server", key(recipe, refresh), make)
-    image = ServerImage.model_validate_json((done / "server.json").read_text())
-    return Server(squashfs=done / "server.squashfs", image=image)
-
-
-def pack_embedded(
-    recipe: Recipe, layout: Path, work: Path, log: Path, on_line: Callable[[str], None]
-) -> None:
-    """Pack the server's folder, its Debian and its PyPI packages into an OCI image at `layout`."""
-    source = folder(recipe)
-    name = recipe.server_name
-    site = work / "site"
-    run(pip_command(source / "requirements.txt", site), log=log, deadline=DEADLINE, on_line=on_line)
-    layer = work / "layer.tar"
-    env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
-    command = layer_command(recipe, site, source / name, layer)
-    run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
-
-    image = f"{layout}:{TAG}"
-    wanted = preview(recipe)
-    config = [
-        f"--config.user={wanted.user}",
-        f"--config.workingdir={wanted.working_directory}",
-        *(f"--config.entrypoint={word}" for word in wanted.entrypoint),
-        *(f"--config.env={key}={value}" for key, value in wanted.environment.items()),
-        f"--config.exposedports={recipe.server.port}/tcp",
-        f"--config.label=org.opencontainers.image.title={name}",
-        f"--config.label=org.opencontainers.image.version={wanted.version}",
-    ]
-    for command in (
-        ["umoci", "init", "--layout", str(layout)],
-        ["umoci", "new", "--image", image],
-        ["umoci", "raw", "add-layer", "--image", image, str(layer)],
-        ["umoci", "config", "--image", image, *config],
-    ):
-        run(command, log=log, deadline=DEADLINE)
+    return Server(squashfs=done / "server.squashfs", image=_kept(done))
 
 
 def preview(recipe: Recipe) -> ServerImage:
-    """What the embedded server's image is going to say of itself; nothing is built."""
-    name = recipe.server_name
-    init = folder(recipe) / name / "__init__.py"
-    version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
-    if version is None:
-        raise Failure(f'{init}: has no line `__version__ = "..."`')
-    return ServerImage(
-        name=name,
-        version=version.group(1),
-        entrypoint=["/usr/bin/python3", "-m", name],
-        environment={
-            f"{name.upper()}_ROOT": recipe.server.data_root,
-            f"{name.upper()}_BIND": f"0.0.0.0:{recipe.server.port}",
-            "HDF5_USE_FILE_LOCKING": "FALSE",
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        },
-        working_directory="/tmp",  # noqa: S108 - inside the image
-        user=name,
-        uid=EMBEDDED_UID,
-        gid=EMBEDDED_UID,
-        image_digest="",
-        packages={},
-    )
+    """What the server's image says of itself; nothing is built.
 
-
-def pip_command(requirements: Path, target: Path) -> list[str]:
-    """Install locked wheels into a folder, for the base's Python, whatever Python runs this."""
-    return [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--quiet"),
-        "--disable-pip-version-check",
-        *("--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"),
-        *("--python-version=3.11", "--implementation=cp"),
-        *("--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_27_x86_64"),
-        "--platform=manylinux2014_x86_64",
-        *("--target", str(target), "--requirement", str(requirements)),
-    ]
-
-
-def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> list[str]:
-    """The mmdebstrap command that makes the image's one layer.
-
-    `--variant=extract` unpacks packages without running their scripts: no dpkg, no shell and no
-    package manager end up in the image.
+    Raises `UserError`: only the image itself can tell, and it has not been built here yet.
     """
-    modules = "/usr/local/lib/python3.11/dist-packages"
-    user = recipe.server_name
-    account = f"{user}:x:{EMBEDDED_UID}:{EMBEDDED_UID}::/tmp:/usr/sbin/nologin"
-    data = recipe.server.data_root
-    hooks = [
-        f'mkdir -p "$1{modules}" "$1{data}" "$1/run" "$1/proc" "$1/sys"; chmod 1777 "$1/tmp"',
-        f"sync-in {site} {modules}",
-        f'cp -r {package} "$1{modules}/"',
-        f"echo '{account}' > \"$1/etc/passwd\"",
-        f"echo '{user}:x:{EMBEDDED_UID}:' > \"$1/etc/group\"",
-        # What a server never reads: test suites, headers, typing stubs, pydap's own server.
-        f'cd "$1{modules}"; rm -rf bin include share numpy/f2py numpy/distutils '
-        "numpy/_core/include numpy/_core/lib numpy/random/lib pydap/wsgi pydap/server pydap/apis; "
-        r"find . -depth -type d \( -name tests -o -name test -o -name __pycache__ -o "
-        r"-name .mypy_cache \) -exec rm -rf {} +; find . -type f \( -name '*.pyi' "
-        r"-o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' -o -name '*.[ch]' \) -delete",
-        # Compiled once here: the image is read-only, so the guest could not keep what it compiles.
-        'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash '
-        f"/usr/lib/python3.11 {modules} || test $? = 1",
-        # A library that is missing is found here and not in the guest.
-        f'chroot "$1" python3 -c "import {user}.app"',
-        'chown -R 0:0 "$1/usr/local" "$1/etc"; rm -rf "$1/usr/share/doc" "$1/usr/share/man"',
-    ]
-    return [
-        "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
-        "--variant=extract",
-        f"--architectures={recipe.base.arch}",
-        f"--include={','.join(recipe.server.packages)}",
-        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-        *rootfs.keep_packages(rootfs.package_cache(), "extract"),
-        # The only hooks that this variant runs once the packages are there.
-        *(f"--extract-hook={hook}" for hook in hooks),
-        recipe.base.suite,
-        str(layer),
-    ]
-
-
-def flatten(layout: Path, bundle: Path, log: Path) -> Path:
-    """Unpack all layers of the image over each other; returns the tree."""
-    command = ["umoci", "unpack", "--image", f"{layout}:{TAG}", str(bundle)]
-    run(as_root(command), log=log, deadline=DEADLINE)
-    return bundle / "rootfs"
-
-
-def squash(tree: Path, squashfs: Path, log: Path) -> None:
-    """Pack a tree as a zstd squashfs; owners, modes and extended attributes are kept."""
-    run(
-        as_root(
-            [
-                *("mksquashfs", str(tree), str(squashfs), "-comp", "zstd"),
-                *("-Xcompression-level", "15", "-noappend", "-no-progress"),
-            ]
-        ),
-        log=log,
-        deadline=DEADLINE,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "0"},
+    if recipe.server.source == "embedded":
+        config = embedded.configuration(recipe, folder(recipe))
+        account = Account(name=config.user, uid=embedded.UID, group=config.user, gid=embedded.UID)
+        return _image(recipe, config, Prepared(accounts=[account], writable=[], facts={}, files={}))
+    if recipe.server_digest and cache.contains("server", key(recipe)):
+        return _kept(cache.produce("server", key(recipe), _never))
+    raise UserError(
+        f"server {recipe.server_name!r} is described by its image, which is not built here yet; "
+        f"type: ./inv build {recipe.name} --server {recipe.server_name}"
     )
 
 
-def describe(recipe: Recipe, layout: Path, tree: Path) -> ServerImage:
-    """Read the image's configuration (OCI Image Specification 1.1, "OCI Image Configuration")."""
-    index = json.loads((layout / "index.json").read_text())
-    digest = index["manifests"][0]["digest"]
-    config = _blob(layout, _blob(layout, digest)["config"]["digest"])["config"]
-    labels = config.get("Labels") or {}
-    user = config.get("User") or "root"
-    uid, gid = _ids(tree, user)
+def trim(tree: Tree, patterns: list[str], on_line: Callable[[str], None]) -> list[Trimmed]:
+    """Remove what the list names; each line's saving is told and returned."""
+    result = []
+    for pattern in patterns:
+        paths, size = tree.remove(pattern)
+        result.append(Trimmed(pattern=pattern, paths=paths, bytes=size))
+        if paths:
+            on_line(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
+    return result
+
+
+def describe(recipe: Recipe, image: oci.Image, tree: Tree, trimmed: list[Trimmed]) -> ServerImage:
+    """Read what the guest must know; makes the directories that the services write in."""
+    hook = _hook(recipe)
+    prepared: Prepared
+    if hook is None:
+        account = _account(tree, image.user)
+        paths = [*recipe.server.writable, *image.volumes]
+        writable = [tree.make_dir(path, account.uid, account.gid) for path in paths]
+        prepared = Prepared(accounts=[account], writable=writable, facts={}, files={})
+        program = image.entrypoint[0] if image.entrypoint else ""
+        if not _on_path(tree, program, image.environment.get("PATH", "")):
+            raise Failure(missing(tree, program or "an entrypoint", "program"))
+    else:
+        prepared = hook.prepare(tree, image, recipe)
+    tree.make_dir(recipe.server.data_root, 0, 0)
+    # Bound over at run time: the root is read-only then, so what is bound over must be there.
+    for path in ("/proc", "/sys", "/dev", "/run"):
+        tree.make_dir(path, 0, 0)
+    tree.make_dir("/tmp", 0, 0, 0o1777)  # noqa: S108 - inside the image
+    tree.make_dir("/var/tmp", 0, 0, 0o1777)  # noqa: S108 - inside the image
+    if tree.read("/etc/hosts") is None:
+        tree.write("/etc/hosts", b"")
+    return _image(recipe, image, prepared, _packages(tree), trimmed)
+
+
+def missing(tree: Tree, path: str, kind: str) -> str:
+    """Say that the image lacks something: what was expected, what is there instead."""
+    parent, name = path.rpartition("/")[::2]
+    elsewhere = tree.called(name)
+    if elsewhere:
+        there = f"it has {', '.join(elsewhere[:5])}"
+    elif names := tree.listing(parent or "/"):
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        there = f"{parent or '/'} holds: {shown}"
+    else:
+        there = f"there is no {parent}"
+    return f"the image has no {kind} {path}; {there}"
+
+
+def find_account(tree: Tree, user: str, group: str = "") -> Account:
+    """A user of the image, by name or id, with its group.
+
+    Raises `Failure`: the image's /etc/passwd or /etc/group does not have it.
+    """
+    entries = _table(tree, "/etc/passwd")
+    line = next((e for e in entries if len(e) > 3 and user in (e[0], e[2])), None)
+    if line is None and user.isdigit():
+        line = [f"{UNPRIVILEGED}-{user}", "x", user, user]
+    if line is None:
+        names = ", ".join(entry[0] for entry in entries) or "nobody"
+        raise Failure(f"the image's /etc/passwd does not list the user {user!r}; it has: {names}")
+    groups = _table(tree, "/etc/group")
+    wanted = group or line[3]
+    found = next((e for e in groups if len(e) > 2 and wanted in (e[0], e[2])), None)
+    if found is None and not wanted.isdigit():
+        names = ", ".join(entry[0] for entry in groups) or "none"
+        raise Failure(f"the image's /etc/group does not list {wanted!r}; it has: {names}")
+    name, gid = (found[0], found[2]) if found else (line[0], wanted)
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", line[0]):
+        raise Failure(f"the image's user {line[0]!r} has a name that the guest cannot have")
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", name):
+        name = line[0]
+    return Account(name=line[0], uid=int(line[2]), group=name, gid=int(gid))
+
+
+def _account(tree: Tree, user: str) -> Account:
+    """Who runs an image without units of its own: its user, unless that is root or the like.
+
+    A uid below 100 is, in the same PID namespace, also one of the guest's: root without
+    capabilities could still end the guest's own services.
+    """
+    name, _, group = user.partition(":")
+    if name not in ("root", "0"):
+        account = find_account(tree, name, group)
+        if account.uid in ACCOUNTS:
+            return account
+    return Account(name=UNPRIVILEGED, uid=embedded.UID, group=UNPRIVILEGED, gid=embedded.UID)
+
+
+def _image(
+    recipe: Recipe,
+    image: oci.Image,
+    prepared: Prepared,
+    packages: dict[str, str] | None = None,
+    trimmed: list[Trimmed] | None = None,
+) -> ServerImage:
+    first = prepared.accounts[0]
     return ServerImage(
         name=recipe.server_name,
-        version=labels["org.opencontainers.image.version"],
-        entrypoint=[*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])],
-        environment=dict(item.split("=", 1) for item in config.get("Env") or []),
-        working_directory=config.get("WorkingDir") or "/",
-        user=user,
-        uid=uid,
-        gid=gid,
-        image_digest=digest,
-        packages=_python_packages(tree),
+        version=prepared.version or version(image, recipe.server_image),
+        reference=recipe.server_image,
+        image_digest=recipe.server_digest or image.digest,
+        entrypoint=image.entrypoint,
+        environment=image.environment,
+        working_directory=image.working_directory,
+        user=first.name,
+        uid=first.uid,
+        gid=first.gid,
+        accounts=prepared.accounts,
+        writable=prepared.writable,
+        labels=image.labels,
+        packages=packages or {},
+        trimmed=trimmed or [],
+        facts=prepared.facts,
+        files=prepared.files,
     )
 
 
-def _blob(layout: Path, digest: str) -> dict[str, Any]:
-    algorithm, name = digest.split(":")
-    blob: dict[str, Any] = json.loads((layout / "blobs" / algorithm / name).read_text())
-    return blob
+def version(image: oci.Image, reference: str, labels: tuple[str, ...] = VERSION_LABELS) -> str:
+    """The server's version: by label, else the reference's tag, else the digest's beginning.
+
+    It goes into file names: letters, digits, `.` and `+`, a digit first.
+    """
+    tag = reference.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    tag = tag if reference.startswith("docker:") else ""
+    found = [image.labels.get(label, "") for label in labels]
+    chosen = next((text for text in [*found, tag] if text), image.digest.partition(":")[2][:12])
+    clean = re.sub(r"[^A-Za-z0-9.+]+", ".", chosen).strip(".")[:30] or "0"
+    return clean if clean[0].isdigit() else f"0+{clean}"
 
 
-def _ids(tree: Path, user: str) -> tuple[int, int]:
-    passwd = output(as_root(["cat", str(tree / "etc/passwd")]))
-    for line in passwd.splitlines():
-        fields = line.split(":")
-        if user in (fields[0], fields[2]):
-            return int(fields[2]), int(fields[3])
-    raise Failure(f"the server's image runs as {user!r}, which its /etc/passwd does not list")
+def _hook(recipe: Recipe) -> ModuleType | None:
+    if not recipe.server.folder:
+        return None
+    path = folder(recipe) / "prepare.py"
+    if not path.is_file():
+        return None
+    spec = importlib.util.spec_from_file_location(f"prepare_{recipe.server.folder}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _python_packages(tree: Path) -> dict[str, str]:
-    """Name and version of every distribution in the image (PEP 376 metadata directories)."""
-    found = output(as_root(["find", str(tree), "-name", "*.dist-info", "-printf", "%f\n"]))
-    pairs = (line.removesuffix(".dist-info").rsplit("-", 1) for line in found.splitlines())
-    return dict(sorted((pair[0], pair[1]) for pair in pairs))
+def _on_path(tree: Tree, program: str, path: str) -> bool:
+    if "/" in program:
+        return tree.is_program(program)
+    return any(tree.is_program(f"{folder}/{program}") for folder in path.split(":") if program)
+
+
+def _table(tree: Tree, path: str) -> list[list[str]]:
+    text = (tree.read(path) or b"").decode("utf-8", "replace")
+    return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _packages(tree: Tree) -> dict[str, str]:
+    """Name and version of what the image's package databases list: dpkg's, and Python's."""
+    status = tree.read("/var/lib/dpkg/status") or b""
+    found = rootfs.parse_status(status.decode("utf-8", "replace"))
+    for path in tree.glob("**/*.dist-info"):
+        name, _, number = path.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
+        found[name] = number
+    return dict(sorted(found.items()))
+
+
+def _kept(done: Path) -> ServerImage:
+    return ServerImage.model_validate_json((done / "server.json").read_text())
+
+
+def _never(work: Path) -> None:
+    raise AssertionError(f"{work}: is made by build() only")

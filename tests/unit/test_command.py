@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import command, config, disk, rootfs, server
+from hyraxvm import command, config, disk, embedded, rootfs, server
 from hyraxvm.errors import Failure
 from hyraxvm.paths import ROOT
 
@@ -146,6 +146,6 @@ def test_a_partition_table_that_sfdisk_accepts(tmp_path: Path) -> None:
 
 def test_the_embedded_servers_wheels_are_locked() -> None:
     recipe = config.recipe(config.load(), "nfs", "dapdir")
-    argv = server.pip_command(server.folder(recipe) / "requirements.txt", Path("/t"))
+    argv = embedded.pip_command(server.folder(recipe) / "requirements.txt", Path("/t"))
     assert "--require-hashes" in argv
     assert "--only-binary=:all:" in argv

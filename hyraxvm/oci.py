@@ -1,0 +1,262 @@
+"""OCI images: pulled with skopeo, read, verified and merged into one tree.
+
+A layout is a directory by the OCI Image Specification 1.1, "Image Layout"; what `pull` makes holds
+one image, for Linux on the base's architecture.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hyraxvm import cache
+from hyraxvm.command import dying_with_parent, output, run
+from hyraxvm.errors import Failure, UserError
+from hyraxvm.tree import Tree, merge
+
+DEADLINE = 3600.0  # seconds for a pull: Hyrax's image is some 800 MB
+PROBE = 10.0  # seconds that a registry gets to answer
+TAG = "server"
+TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
+CHUNK = 1 << 20
+
+
+class Image(BaseModel):
+    """The part of an image's configuration that says how it wants to be run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str  # of the manifest in the layout
+    entrypoint: list[str]
+    environment: dict[str, str]
+    working_directory: str
+    user: str
+    ports: list[int]
+    volumes: list[str]
+    labels: dict[str, str]
+    layers: list[str]  # digests, the lowest first
+    diff_ids: list[str]  # of the same layers, uncompressed
+
+
+def check_reference(reference: str) -> str:
+    """Return `TRANSPORT:...` with an absolute path.
+
+    Raises `UserError`: another transport than the four that make sense, or no such file.
+    """
+    transport, _, rest = reference.partition(":")
+    if transport not in TRANSPORTS or not rest.removeprefix("//"):
+        forms = "oci-archive:FILE, oci:DIRECTORY, docker-archive:FILE or docker://NAME:TAG"
+        raise UserError(f"{reference!r} is not an image; write {forms}")
+    if transport == "docker":
+        if not re.fullmatch(r"//[a-z0-9][A-Za-z0-9._:/@-]*", rest):
+            raise UserError(f"{reference!r} names no image; write docker://NAME:TAG")
+        return reference
+    path, tag = local_path(rest)
+    if transport == "oci" and not (path / "index.json").is_file():
+        raise UserError(f"{path}: is not the directory of an OCI image (it has no index.json)")
+    if transport != "oci" and not path.is_file():
+        raise UserError(f"{path}: no such file; --server-image wants {transport}:FILE")
+    return f"{transport}:{path.resolve()}{tag}"
+
+
+def local_path(rest: str) -> tuple[Path, str]:
+    """Split `PATH[:TAG]`; the tag keeps its colon."""
+    path, colon, tag = rest.rpartition(":")
+    if colon and not Path(rest).exists():
+        return Path(path), f":{tag}"
+    return Path(rest), ""
+
+
+def remote_digest(reference: str, deadline: float = PROBE) -> str:
+    """Ask the registry for the digest of `docker://...`; raises `Failure` when it does not say."""
+    argv = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", reference]
+    try:
+        digest = output(argv, deadline=deadline).strip()
+    except Failure as failure:
+        raise Failure(f"{reference}: {_cause(str(failure))}") from failure
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise Failure(f"{reference}: the registry gives {digest!r} for its digest")
+    return digest
+
+
+def _cause(text: str) -> str:
+    """What skopeo says without its log's dress."""
+    found = re.search(r'level=fatal msg="(.*)"\s*$', text, re.DOTALL)
+    said = found[1].replace('\\"', '"') if found else text
+    return ": ".join(said.split(": ")[-2:])
+
+
+def local_digest(reference: str) -> str:
+    """The digest of what `oci:`, `oci-archive:` or `docker-archive:` names."""
+    transport, _, rest = reference.partition(":")
+    path, _ = local_path(rest)
+    # An index pins all the rest of its layout.
+    return f"sha256:{cache.file_digest(path / 'index.json' if transport == 'oci' else path)}"
+
+
+def with_digest(reference: str, digest: str) -> str:
+    """`docker://NAME:TAG` as `docker://NAME@DIGEST`, which a registry cannot change."""
+    name = reference.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}@{digest}"
+
+
+def pull_key(reference: str, digest: str, arch: str) -> str:
+    """The cache key of a pulled image."""
+    return cache.digest(reference, digest, arch)
+
+
+def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[str], None]) -> Path:
+    """Return the cached layout of an image; skopeo verifies every digest on the way.
+
+    Raises `Failure`: it cannot be had, or is not what the digest says.
+    """
+    source = with_digest(reference, digest) if reference.startswith("docker:") else reference
+
+    def make(work: Path) -> None:
+        on_line(f"pulling {source}")
+        target = f"oci:{work / 'layout'}:{TAG}"
+        argv = ["skopeo", "copy", "--override-os=linux", f"--override-arch={arch}", source, target]
+        run(argv, log=log, deadline=DEADLINE, on_line=on_line)
+
+    return cache.produce("oci", pull_key(reference, digest, arch), make) / "layout"
+
+
+def read_image(layout: Path, arch: str = "amd64") -> Image:
+    """Read the manifest and the configuration of a layout's image.
+
+    Raises `Failure`: a digest does not fit, a file is missing, or it is for other machines.
+    """
+    index = json.loads((layout / "index.json").read_text())
+    digest = index["manifests"][0]["digest"]
+    manifest = _blob(layout, digest)
+    whole = _blob(layout, manifest["config"]["digest"])
+    if (whole.get("os", "linux"), whole.get("architecture", arch)) != ("linux", arch):
+        raise Failure(
+            f"the image is for {whole.get('os')}/{whole.get('architecture')}, not linux/{arch}"
+        )
+    config = whole.get("config") or {}
+    diff_ids = whole["rootfs"]["diff_ids"]
+    layers = [layer["digest"] for layer in manifest["layers"]]
+    if len(layers) != len(diff_ids):
+        raise Failure(f"the image lists {len(layers)} layers and {len(diff_ids)} diff ids")
+    return Image(
+        digest=digest,
+        entrypoint=[*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])],
+        environment=dict(item.partition("=")[::2] for item in config.get("Env") or []),
+        working_directory=config.get("WorkingDir") or "/",
+        user=config.get("User") or "root",
+        ports=sorted(int(port.split("/")[0]) for port in config.get("ExposedPorts") or {}),
+        volumes=sorted(config.get("Volumes") or {}),
+        labels=config.get("Labels") or {},
+        layers=layers,
+        diff_ids=diff_ids,
+    )
+
+
+def flatten(layout: Path, image: Image, scratch: Path, on_line: Callable[[str], None]) -> Tree:
+    """Merge the image's layers; the uncompressed ones stay in `scratch`, the tree reads them.
+
+    Raises `Failure`: a layer is not what its digest says, or is hostile.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    tars = []
+    pairs = zip(image.layers, image.diff_ids, strict=True)
+    for number, (digest, diff_id) in enumerate(pairs, 1):
+        on_line(f"layer {number} of {len(image.layers)}")
+        tar = scratch / f"layer {number}"
+        if (found := _unpack(_path(layout, digest), tar)) != diff_id:
+            raise Failure(f"layer {number}: its content is {found}, the image says {diff_id}")
+        tars.append(tar)
+    return merge(tars)
+
+
+def _unpack(blob: Path, tar: Path) -> str:
+    """Write a layer uncompressed; returns the digest of what was written."""
+    total = hashlib.sha256()
+    with blob.open("rb") as stream:
+        magic = stream.read(4)
+    with tar.open("wb") as sink:
+        if magic == b"\x28\xb5\x2f\xfd":
+            argv = dying_with_parent(["zstd", "-dcq", str(blob)])
+            with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                _copy(process.stdout, sink, total)
+            if process.returncode:
+                raise Failure(f"zstd: exit status {process.returncode}")
+        elif magic[:2] == b"\x1f\x8b":
+            try:
+                with gzip.open(blob) as stream:
+                    _copy(stream, sink, total)
+            except (OSError, EOFError) as error:
+                raise Failure(f"{blob.name}: is a damaged gzip ({error})") from error
+        else:
+            with blob.open("rb") as stream:
+                _copy(stream, sink, total)
+    return f"sha256:{total.hexdigest()}"
+
+
+def _copy(source: Any, sink: Any, total: Any) -> None:
+    while piece := source.read(CHUNK):
+        total.update(piece)
+        sink.write(piece)
+
+
+def _path(layout: Path, digest: str) -> Path:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise Failure(f"the image names {digest!r}, which is no SHA-256 digest")
+    return layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def _blob(layout: Path, digest: str) -> dict[str, Any]:
+    path = _path(layout, digest)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{path}: the image's {digest} is missing") from error
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+        raise Failure(f"{path}: its content is not what its name says")
+    blob: dict[str, Any] = json.loads(content)
+    return blob
+
+
+def squash(tree: Tree, squashfs: Path, log: Path) -> None:
+    """Pack a tree as a zstd squashfs; the same tree gives the same bytes.
+
+    Raises `Failure`: sqfstar fails.
+    """
+    argv = [
+        *("sqfstar", "-comp", "zstd", "-Xcompression-level", "15", "-no-progress", "-quiet"),
+        *("-mkfs-time", "0", "-root-time", "0", "-root-mode", "755"),
+        *("-root-uid", "0", "-root-gid", "0", "-exit-on-error", str(squashfs)),
+    ]
+    with (
+        log.open("ab") as sink,
+        subprocess.Popen(
+            dying_with_parent(argv), stdin=subprocess.PIPE, stdout=sink, stderr=sink
+        ) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            tree.write_tar(process.stdin)
+        except BrokenPipeError:
+            pass  # its status and its own words tell why
+        finally:
+            process.stdin.close()
+    if process.returncode:
+        tail = log.read_text(errors="replace").splitlines()[-5:]
+        raise Failure(f"sqfstar: exit status {process.returncode}; log: {log}\n" + "\n".join(tail))
+
+
+def forget(scratch: Path) -> None:
+    """Remove the uncompressed layers."""
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,298 @@
+"""What the image pipeline must know of a Hyrax image: read from its files, nothing assumed.
+
+The layout is that of the container image `opendap/hyrax`; where a path of it is not there, the
+failure says what was expected and what is there instead.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from io import BytesIO
+
+from hyraxvm import oci
+from hyraxvm.config import Recipe
+from hyraxvm.errors import Failure
+from hyraxvm.server import (
+    VERSION_LABELS,
+    Account,
+    Prepared,
+    find_account,
+    missing,
+    version,
+)
+from hyraxvm.tree import Tree
+
+BES_PORT = "10022"  # what the OLFS asks unless its configuration says otherwise
+CONNECTIONS = "16"  # of the OLFS to the BES; each is a process
+TIMEOUT = "20000"  # milliseconds for a client to send its request
+
+
+def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
+    """Find the BES, Tomcat, Java and their users; make what they write in.
+
+    Raises `Failure`: something is not in the image.
+    """
+    environment = image.environment
+    besdaemon = program(tree, "/usr/bin/besdaemon")
+    program(tree, besdaemon.removesuffix("besdaemon") + "beslistener")
+    bes_conf = bes_configuration(tree)
+    keys = bes_keys(tree, bes_conf)
+    bes = bes_account(tree, keys, environment)
+    bes_prefix = "/"
+    if besdaemon != "/usr/bin/besdaemon":
+        bes_prefix = besdaemon.removesuffix("/bin/besdaemon") or "/"
+    log_dir = keys.get("BES.LogName", "/var/log/bes/bes.log").rpartition("/")[0]
+
+    tomcat_home = directory(tree, environment.get("CATALINA_HOME", "/usr/share/tomcat"))
+    tomcat_real = tree.resolve(tomcat_home) or tomcat_home
+    program(tree, f"{tomcat_home}/bin/catalina.sh")
+    program(tree, "/bin/sh")  # catalina.sh is a script
+    tomcat = tomcat_account(tree, tomcat_real)
+    java = java_home(tree, environment)
+    webapp = f"{tomcat_real}/webapps/opendap"
+    olfs = olfs_configuration(tree, environment, webapp)
+
+    port = recipe.server.port
+    files, bound = {}, []
+    edits: list[tuple[str, Callable[[ET.Element], None]]] = [
+        (f"{tomcat_real}/conf/server.xml", lambda root: edit_server(root, port)),
+        (olfs, edit_olfs),
+        (f"{webapp}/WEB-INF/web.xml", edit_web),
+    ]
+    for path, edit in edits:
+        real = tree.resolve(path)
+        if real is None:
+            raise Failure(missing(tree, path, "file"))
+        files[f"etc/hyrax/{real.rpartition('/')[2]}"] = edited(tree, real, edit)
+        bound.append(real)
+
+    site_conf = f"{bes_conf.rpartition('/')[0]}/site.conf"
+    if tree.read(site_conf) is None:
+        tree.write(site_conf, b"")  # what is bound over must be there
+    tree.make_dir(log_dir, bes.uid, bes.gid)
+    tree.make_dir(f"{tomcat_real}/logs", tomcat.uid, tomcat.gid)
+    conf = olfs.rpartition("/")[0]
+    writable = [
+        tree.make_dir(path, tomcat.uid, tomcat.gid)
+        for path in (
+            f"{tomcat_real}/work",
+            f"{tomcat_real}/temp",
+            f"{tomcat_real}/conf/Catalina",
+            f"{conf}/logs",
+            f"{conf}/cache",
+        )
+    ]
+    for path in writable:
+        tree.own(path, tomcat.uid, tomcat.gid)
+    readable(tree, f"{tomcat_real}/conf", tomcat)
+    readable(tree, webapp, tomcat)
+    return Prepared(
+        accounts=[bes, tomcat],
+        writable=writable,
+        files=files,
+        version=version(image, recipe.server_image, ("org.opendap.hyrax.version", *VERSION_LABELS)),
+        facts={
+            "besdaemon": besdaemon,
+            "bes_conf": bes_conf,
+            "bes_prefix": bes_prefix,
+            "bes_log_dir": tree.resolve(log_dir) or log_dir,
+            "bes_port": keys.get("BES.ServerPort", BES_PORT),
+            "site_conf": tree.resolve(site_conf) or site_conf,
+            "admin_prefix": admin_prefix(keys),
+            "fonc_dir": fonc_dir(tree, bes_conf),
+            "tomcat_home": tomcat_home,
+            "tomcat_real": tomcat_real,
+            "tomcat_user": tomcat.name,
+            "tomcat_group": tomcat.group,
+            "tomcat_bound": " ".join(bound),
+            "java_home": java,
+        },
+    )
+
+
+def program(tree: Tree, path: str) -> str:
+    """A program where it is expected, else the only one of that name."""
+    if tree.is_program(path):
+        return path
+    found = [each for each in tree.called(path.rpartition("/")[2]) if tree.is_program(each)]
+    if len(found) == 1:
+        return found[0]
+    raise Failure(missing(tree, path, "program"))
+
+
+def directory(tree: Tree, path: str) -> str:
+    """A directory that must be there."""
+    if not tree.is_dir(path):
+        raise Failure(missing(tree, path, "directory"))
+    return path
+
+
+def bes_configuration(tree: Tree) -> str:
+    """The path of bes.conf."""
+    for path in ["/etc/bes/bes.conf", *tree.called("bes.conf")]:
+        if path.endswith("/bes/bes.conf") and tree.read(path) is not None:
+            return path
+    raise Failure(missing(tree, "/etc/bes/bes.conf", "file"))
+
+
+def bes_keys(tree: Tree, path: str) -> dict[str, str]:
+    """The last value of each `KEY=value` line; lines that add (`+=`) come after a first one."""
+    text = (tree.read(path) or b"").decode("utf-8", "replace")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = re.match(r"\s*([A-Za-z][\w.]*)\s*(\+?)=\s*(.*?)\s*$", line)
+        if match and not (match[2] and match[1] in found):
+            found[match[1]] = match[3]
+    return found
+
+
+def bes_account(tree: Tree, keys: dict[str, str], environment: dict[str, str]) -> Account:
+    """Who the BES becomes: bes.conf says it, by name or as `#id`."""
+    user = keys.get("BES.User") or environment.get("BES_USER", "")
+    if not user:
+        raise Failure("the image's bes.conf has no BES.User, its environment no BES_USER")
+    account = find_account(tree, user.lstrip("#"), keys.get("BES.Group", "").lstrip("#"))
+    return unprivileged(account, "BES.User in bes.conf")
+
+
+def tomcat_account(tree: Tree, home: str) -> Account:
+    """Who Tomcat runs as: the image's user `tomcat`, else the owner of its directory."""
+    node = tree.node(home)
+    owner = str(node.info.uid) if node else "0"
+    names = [line.split(":")[0] for line in (tree.read("/etc/passwd") or b"").decode().splitlines()]
+    return unprivileged(
+        find_account(tree, "tomcat" if "tomcat" in names else owner), f"the owner of {home}"
+    )
+
+
+def unprivileged(account: Account, where: str) -> Account:
+    """Refuse the ids that the guest's own packages use."""
+    if account.uid < 100:
+        raise Failure(
+            f"{where} is {account.name!r} (uid {account.uid}); a service needs a user above 99"
+        )
+    return account
+
+
+def java_home(tree: Tree, environment: dict[str, str]) -> str:
+    """Where Java is: the image's JAVA_HOME, else what its entrypoint takes, else the only one."""
+    wanted = environment.get("JAVA_HOME", "/etc/alternatives/jre")
+    choices = [wanted, "/usr/lib/jvm/jre"]
+    choices += [path.removesuffix("/bin/java") for path in tree.glob("/usr/lib/jvm/*/bin/java")]
+    for home in choices:
+        if tree.is_program(f"{home}/bin/java"):
+            return home
+    raise Failure(missing(tree, f"{wanted}/bin/java", "program"))
+
+
+def olfs_configuration(tree: Tree, environment: dict[str, str], webapp: str) -> str:
+    """Where the OLFS reads its configuration, in its own order."""
+    places = [environment.get("OLFS_CONFIG_DIR", ""), "/etc/olfs", f"{webapp}/WEB-INF/conf"]
+    for place in filter(None, places):
+        if tree.read(f"{place}/olfs.xml") is not None:
+            return f"{tree.resolve(place)}/olfs.xml"
+    raise Failure(missing(tree, f"{webapp}/WEB-INF/conf/olfs.xml", "file"))
+
+
+def admin_prefix(keys: dict[str, str]) -> str:
+    """How the address of the administrator is written: newer BESes have `email:` before it."""
+    value = keys.get("BES.ServerAdministrator", "email:")
+    return "email:" if ":" in value else ""
+
+
+def fonc_dir(tree: Tree, bes_conf: str) -> str:
+    """Where fileout_netcdf writes; it is cleaned."""
+    modules = f"{bes_conf.rpartition('/')[0]}/modules"
+    keys = bes_keys(tree, f"{modules}/fonc.conf")
+    found = keys.get("FONc.Tempdir") or "/tmp"  # noqa: S108 - inside the image
+    return found if re.fullmatch(r"(/[\w.-]+)+", found) else "/tmp"  # noqa: S108
+
+
+def readable(tree: Tree, path: str, account: Account) -> None:
+    """Let a user read what a server run by root would: files of root's with no bit for others."""
+    found = (tree.resolve(path) or path).lstrip("/")
+    for name, node in tree.nodes.items():
+        if name != found and not name.startswith(f"{found}/"):
+            continue
+        if node.info.uid == 0 and not node.info.mode & 0o004:
+            node.info.gid = account.gid
+            node.info.mode |= 0o050 if node.info.isdir() else 0o040
+
+
+# ----------------------------------------------------------------------------- the XML files
+
+
+def edited(tree: Tree, path: str, edit: Callable[[ET.Element], None]) -> str:
+    """The image's file with the change, comments kept.
+
+    Raises `Failure`: it is not well-formed, or not what it should be.
+    """
+    content = tree.read(path) or b""
+    try:
+        for _, (prefix, uri) in ET.iterparse(BytesIO(content), ["start-ns"]):  # noqa: S314
+            ET.register_namespace(prefix, uri)
+        parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))  # noqa: S314
+        root = ET.fromstring(content, parser)  # noqa: S314 - expat refuses entity bombs
+    except (ET.ParseError, ValueError) as error:
+        raise Failure(f"the image's {path} is not well-formed: {error}") from error
+    try:
+        edit(root)
+    except LookupError as error:
+        raise Failure(f"the image's {path}: {error.args[0]}") from error
+    note = "\n<!-- Made from the image's own file when this virtual machine was built. -->\n"
+    return f'<?xml version="1.0" encoding="UTF-8"?>{note}{ET.tostring(root, encoding="unicode")}\n'
+
+
+def edit_server(root: ET.Element, port: int) -> None:
+    """Tomcat's server.xml: one HTTP connector, no shutdown port, logs that end."""
+    if root.tag != "Server":
+        raise LookupError(f"its root is <{root.tag}>, not <Server>")
+    root.set("port", "-1")
+    kept = 0
+    for service in root.iter("Service"):
+        for connector in service.findall("Connector"):
+            protocol = connector.get("protocol", "HTTP/1.1")
+            plain = "HTTP" in protocol.upper() and connector.get("SSLEnabled", "false") != "true"
+            if plain and not kept:
+                kept += 1
+                connector.set("port", str(port))
+                connector.set("connectionTimeout", TIMEOUT)
+                connector.attrib.pop("redirectPort", None)
+            else:
+                service.remove(connector)
+    if not kept:
+        raise LookupError("it has no <Connector> for plain HTTP")
+    for host in root.iter("Host"):
+        host.set("autoDeploy", "false")
+    for valve in root.iter("Valve"):
+        if (valve.get("className") or "").endswith("AccessLogValve"):
+            valve.set("maxDays", "14")
+
+
+def edit_olfs(root: ET.Element) -> None:
+    """The OLFS's olfs.xml: no cache of listings and of 404s, and few processes of the BES.
+
+    The cache holds a global lock while the BES reads: one hung file server would block all.
+    """
+    pools = list(root.iter("ClientPool"))
+    if not pools:
+        raise LookupError(f"its <{root.tag}> has no <ClientPool>")
+    for parent in list(root.iter()):
+        for child in [each for each in parent if each.tag == "NodeCache"]:
+            parent.remove(child)
+    for pool in pools:
+        if int(pool.get("maximum", "200")) > int(CONNECTIONS):
+            pool.set("maximum", CONNECTIONS)
+
+
+def edit_web(root: ET.Element) -> None:
+    """The OLFS's web.xml: the URL rewriting tells of faults only, not 38 lines a request."""
+    if not root.tag.endswith("web-app"):
+        raise LookupError(f"its root is <{root.tag}>, not <web-app>")
+    space = root.tag.removesuffix("web-app")
+    for parameter in root.iter(f"{space}init-param"):
+        name, value = parameter.find(f"{space}param-name"), parameter.find(f"{space}param-value")
+        if name is not None and value is not None and (name.text or "").strip() == "logLevel":
+            value.text = re.sub("DEBUG|INFO", "WARN", value.text or "")
