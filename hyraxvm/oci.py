@@ -235,7 +235,8 @@ def squash(tree: Tree, squashfs: Path, log: Path) -> None:
     Raises `Failure`: sqfstar fails.
     """
     argv = [
-        *("sqfstar", "-comp", "zstd", "-Xcompression-level", "15", "-no-progress", "-quiet"),
+        # zstd's level is 15; sqfstar 4.5 would take the option's value for the file's name.
+        *("sqfstar", "-comp", "zstd", "-no-progress", "-quiet"),
         *("-mkfs-time", "0", "-root-time", "0", "-root-mode", "755"),
         *("-root-uid", "0", "-root-gid", "0", "-exit-on-error", str(squashfs)),
     ]

@@ -34,6 +34,10 @@ status() {
 look_at() {
     space=- problem=
     parse_url "$(data_url "$1")"
+    if [ -e "$ROOT/run/hyrax/away/$1" ]; then
+        state=away problem="$host does not answer; it was detached, and comes back by itself when $host does"
+        return
+    fi
     if ! is_mounted "$1"; then
         answer=$("$LIB/tcp-probe" "$host" "$port" 5)
         if [ "$answer" != open ]; then
