@@ -184,9 +184,8 @@ def describe(recipe: Recipe, image: oci.Image, tree: Tree, trimmed: list[Trimmed
         paths = [*recipe.server.writable, *image.volumes]
         writable = [tree.make_dir(path, account.uid, account.gid) for path in paths]
         prepared = Prepared(accounts=[account], writable=writable, facts={}, files={})
-        program = image.entrypoint[0] if image.entrypoint else ""
-        if not _on_path(tree, program, image.environment.get("PATH", "")):
-            raise Failure(missing(tree, program or "an entrypoint", "program"))
+        program = _program(tree, image)
+        image = image.model_copy(update={"entrypoint": [program, *image.entrypoint[1:]]})
     else:
         prepared = hook.prepare(tree, image, recipe)
     tree.make_dir(recipe.server.data_root, 0, 0)
@@ -309,10 +308,17 @@ def _hook(recipe: Recipe) -> ModuleType | None:
     return module
 
 
-def _on_path(tree: Tree, program: str, path: str) -> bool:
-    if "/" in program:
-        return tree.is_program(program)
-    return any(tree.is_program(f"{folder}/{program}") for folder in path.split(":") if program)
+def _program(tree: Tree, image: oci.Image) -> str:
+    """The full path of what the image runs; raises `Failure`: it is not there."""
+    if not image.entrypoint:
+        raise Failure("the image has neither an entrypoint nor a command")
+    name = image.entrypoint[0]
+    folders = [""] if "/" in name else image.environment.get("PATH", "/usr/bin:/bin").split(":")
+    for folder in folders:
+        path = f"{folder}/{name}" if folder else name
+        if tree.is_program(path):
+            return path
+    raise Failure(missing(tree, name if "/" in name else f"{folders[0]}/{name}", "program"))
 
 
 def _table(tree: Tree, path: str) -> list[list[str]]:

@@ -71,6 +71,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     site_conf = f"{bes_conf.rpartition('/')[0]}/site.conf"
     if tree.read(site_conf) is None:
         tree.write(site_conf, b"")  # what is bound over must be there
+    tree.make_dir("/var/lib/hyrax-tomcat", 0, 0)
     tree.make_dir(log_dir, bes.uid, bes.gid)
     tree.make_dir(f"{tomcat_real}/logs", tomcat.uid, tomcat.gid)
     conf = olfs.rpartition("/")[0]

@@ -1,0 +1,62 @@
+"""The stages up to the master disk, for a server that no table lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyraxvm import config, disk, oci, provision, rootfs, server
+
+
+@dataclass(frozen=True)
+class Built:
+    """A provisioned disk, and what went into it."""
+
+    recipe: config.Recipe
+    image: server.ServerImage
+    squashfs: Path
+    master: Path
+
+
+def recipe(name: str, reference: str, **fields: object) -> config.Recipe:
+    """A recipe with a server of these fields, from a local image."""
+    table = config.load()
+    known = config.recipe(table, "nfs", "dapdir", reference, oci.local_digest(reference))
+    served = config.Server.model_validate({"source": f"docker://made/{name}:0", **fields})
+    memory = max(known.machine.memory_mib, served.memory_mib)
+    machine = known.machine.model_copy(update={"memory_mib": memory})
+    return known.model_copy(update={"server_name": name, "server": served, "machine": machine})
+
+
+STANDIN: dict[str, object] = {
+    "title": "stand-in (not Hyrax)",
+    "folder": "hyrax",
+    "data_root": "/usr/share/hyrax",
+    "port": 8080,
+    "health_path": "/opendap/sample/sst.nc.dds",
+    "memory_mib": 2048,
+    "trim": ["/usr/share/doc", "/usr/share/man", "/usr/share/locale/*", "/var/cache/*",
+             "/usr/lib/jvm/*/legal", "/usr/share/lintian", "/usr/share/java/tomcat10*"],
+}  # fmt: skip
+FILES: dict[str, object] = {
+    "title": "plain file server (not Hyrax)",
+    "data_root": "/content/opendap",
+    "port": 9000,
+    "health_path": "/opendap/sample/sst.nc",
+}
+
+
+def build(chosen: config.Recipe, logs: Path, say: Callable[[str], None]) -> Built:
+    """Run the stages; what is cached is not made again."""
+    root_key, server_key = rootfs.key(chosen), server.key(chosen)
+    tar = rootfs.build(chosen, logs / "rootfs.log", say)
+    served = server.build(chosen, logs / "server.log", say)
+    disk_key = disk.key(chosen, root_key, server_key)
+    made = disk.build(chosen, disk_key, tar, served, logs / "disk.log", say)
+    master = Path(os.devnull)
+    if not os.environ.get("NOPROV"):
+        key = provision.key(chosen, disk_key, served.image)
+        master = provision.build(chosen, key, made, served.image, logs / "provision.log", say)
+    return Built(chosen, served.image, served.squashfs, master)

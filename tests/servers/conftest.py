@@ -1,0 +1,106 @@
+"""Whole servers in virtual machines: stand-ins that take the way of every OCI image.
+
+`pytest tests/servers` needs minutes; `./inv test --servers` runs it with its reports.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "boot")]
+
+from build import FILES, STANDIN, Built, build, recipe  # noqa: E402
+from guest import Guest  # noqa: E402
+from images import make_files, make_standin  # noqa: E402
+from nfs import NfsServer  # noqa: E402
+
+from hyraxvm.machine import Machine  # noqa: E402
+from hyraxvm.paths import REPORTS  # noqa: E402
+from hyraxvm.qemu import Drive, MachineSpec  # noqa: E402
+from hyraxvm.samples import make_samples  # noqa: E402
+
+_guests: list[Guest] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for guest in _guests:
+            report.sections.append((f"console of {guest.machine.logs.name}", guest.console.tail()))
+    return report
+
+
+def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
+    machine = made.recipe.machine
+    drive = Drive(machine.disk_controller, made.master, "qcow2")
+    spec = MachineSpec((drive,), (machine.nic,), machine.memory_mib, machine.cpus)
+    logs = REPORTS / "servers" / made.recipe.server_name
+    with Machine(spec.over(scratch), scratch, logs) as booted:
+        guest = Guest(booted)
+        _guests.append(guest)
+        try:
+            guest.wait_ready()
+            yield guest
+        finally:
+            guest.keep_journal()
+            _guests.remove(guest)
+
+
+def _say(line: str) -> None:
+    print(line)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    make_samples(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    work = tmp_path_factory.mktemp("standin")
+    return build(recipe("standin", make_standin(work / "image"), **STANDIN), work, _say)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    work = tmp_path_factory.mktemp("files")
+    return build(recipe("files", make_files(work / "image"), **FILES), work, _say)
+
+
+@pytest.fixture(scope="module")
+def hyrax(standin: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """The stand-in, booted."""
+    yield from _boot(standin, tmp_path_factory.mktemp("vm"))
+
+
+@pytest.fixture(scope="module")
+def plain(files: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """The plain file server, booted."""
+    yield from _boot(files, tmp_path_factory.mktemp("vm"))
+
+
+@pytest.fixture
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NfsServer, NfsServer]]:
+    """Two file servers, each with one file; whatever a test does to them, they end."""
+    servers = []
+    try:
+        for name in ("one", "two"):
+            export = tmp_path_factory.mktemp(name)
+            for path in (export, *list(export.parents)[:2]):
+                path.chmod(0o755)
+            (export / f"{name}.nc").write_bytes(name.encode() * 1000)
+            servers.append(NfsServer(export, tmp_path_factory.mktemp(f"{name}-ganesha")))
+            servers[-1].start()
+        yield servers[0], servers[1]
+    finally:
+        for server in servers:
+            server.stop()

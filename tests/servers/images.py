@@ -1,0 +1,114 @@
+"""OCI images for the tests of whole servers: stand-ins, made from Debian packages with umoci.
+
+`make_standin` has the layout of the container image `opendap/hyrax`: a real Tomcat on a real Java,
+and small programs in the places of the BES and the OLFS.  `make_files` is a plain file server on
+another port and with another data root.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hyraxvm import rootfs
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "server"))
+from image_maker import TAG
+
+HERE = Path(__file__).parent
+TOMCAT = "/home/tomcat/apache-tomcat-10.1"
+
+STANDIN_HOOKS = [
+    # Only root and the two users that the official image has, with the ids that it gives them.
+    "printf '%s\\n' 'root:x:0:0::/root:/bin/sh' 'bes_user:x:101:101::/:/sbin/nologin' "
+    "'tomcat:x:1000:1000::/home/tomcat:/bin/false' >\"$1/etc/passwd\"",
+    "printf '%s\\n' 'root:x:0:' 'bes_group:x:101:' 'tomcat:x:1000:' >\"$1/etc/group\"",
+    f'mkdir -p "$1{TOMCAT}/webapps" "$1/usr/share/hyrax" "$1/etc/bes" "$1/var/log/bes"',
+    f'cp -rL "$1/usr/share/tomcat10/bin" "$1{TOMCAT}/"; cp -r "$1/usr/share/tomcat10/etc" '
+    f'"$1{TOMCAT}/conf"; mkdir "$1{TOMCAT}/lib"',
+    # Their targets are relative to the directory that they leave.
+    'cd "$1/usr/share/tomcat10/lib"; for jar in *.jar; do '
+    f'cp -L "$jar" "$1{TOMCAT}/lib/" || exit 1; done; '
+    f'cp -L "$1/usr/share/java/eclipse-jdt-core.jar" "$1{TOMCAT}/lib/"',
+    f'ln -s {TOMCAT} "$1/usr/share/tomcat"',
+    f'cp -r {HERE}/standin/webapp "$1{TOMCAT}/webapps/opendap"',
+    f'cp {HERE}/standin/bes/bes.conf "$1/etc/bes/"; '
+    f'cp {HERE}/standin/bes/besdaemon {HERE}/standin/bes/beslistener "$1/usr/bin/"; '
+    f'chmod 755 "$1/usr/bin/besdaemon" "$1/usr/bin/beslistener"; '
+    f'cp {HERE}/standin/bes/bes_keys.py "$1/usr/lib/python3/dist-packages/"',
+    # As the official image has them: Tomcat's files are its user's, some are for nobody else.
+    f'chown -R 1000:1000 "$1/home/tomcat"; chmod 600 "$1{TOMCAT}/conf/tomcat-users.xml"',
+    'ln -s /usr/lib/jvm/java-17-openjdk-amd64 "$1/usr/lib/jvm/jre"; '
+    'rm -rf "$1/usr/share/doc" "$1/usr/share/man" "$1/var/log/bes"',
+]
+FILES_HOOKS = [
+    "printf '%s\\n' 'root:x:0:0::/:/bin/sh' 'web:x:1000:1000::/:/bin/false' >\"$1/etc/passwd\"",
+    "printf 'web:x:1000:\\n' >\"$1/etc/group\"",
+    'mkdir -p "$1/content/opendap" "$1/state"; rm -rf "$1/usr/share/doc"',
+]
+
+
+def make_standin(layout: Path) -> str:
+    """Build the stand-in; returns its reference."""
+    packages = (
+        "tomcat10,openjdk-17-jre-headless,libeclipse-jdt-core-java,python3,dash,coreutils,sed"
+    )
+    return _make(
+        layout,
+        packages,
+        STANDIN_HOOKS,
+        "--config.entrypoint=/entrypoint.sh",
+        "--config.env=CATALINA_HOME=/usr/share/tomcat",
+        "--config.env=JAVA_HOME=/usr/lib/jvm/jre",
+        "--config.env=BES_USER=bes_user",
+        "--config.env=PATH=/usr/share/tomcat/bin:/usr/bin:/bin",
+        "--config.label=org.opencontainers.image.version=0.1",
+        "--config.exposedports=8080/tcp",
+        "--config.exposedports=10022/tcp",
+    )
+
+
+def make_files(layout: Path) -> str:
+    """Build the plain file server; returns its reference."""
+    return _make(
+        layout,
+        "python3-minimal,libpython3-stdlib",
+        FILES_HOOKS,
+        "--config.entrypoint=python3",
+        "--config.cmd=-m",
+        "--config.cmd=http.server",
+        "--config.cmd=9000",
+        "--config.env=PATH=/usr/bin:/bin",
+        "--config.user=web",
+        "--config.workingdir=/content",
+        "--config.volume=/state",
+        "--config.label=org.opencontainers.image.version=3.11",
+        "--config.exposedports=9000/tcp",
+    )
+
+
+def _make(layout: Path, packages: str, hooks: list[str], *config: str) -> str:
+    layer = layout.with_name(f"{layout.name}.tar")
+    subprocess.run(
+        [
+            *("mmdebstrap", "--quiet", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"),
+            *("--variant=extract", f"--include={packages}"),
+            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+            *rootfs.keep_packages(rootfs.package_cache(), "extract"),
+            *(f"--extract-hook={hook}" for hook in hooks),
+            *("bookworm", str(layer)),
+        ],
+        check=True,
+    )
+    image = f"{layout}:{TAG}"
+    for command in (
+        ["umoci", "init", "--layout", str(layout)],
+        ["umoci", "new", "--image", image],
+        ["umoci", "raw", "add-layer", "--image", image, str(layer)],
+        ["umoci", "config", "--image", image, *config],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    layer.unlink()
+    return f"oci:{image}"
