@@ -17,10 +17,15 @@ def hcl(value: object) -> str:
     return quoted.replace("${", "$${").replace("%{", "%%{")
 
 
-def systemd_quote(value: object) -> str:
-    """Quote a word for a unit file (systemd.syntax(7), "Quoting"; systemd.service(5))."""
+def systemd_value(value: object) -> str:
+    """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + text.replace("%", "%%").replace("$", "$$").replace("\n", "\\n") + '"'
+    return '"' + text.replace("%", "%%").replace("\n", "\\n") + '"'
+
+
+def systemd_quote(value: object) -> str:
+    """Quote a word of a command line, where `$` would be expanded (systemd.service(5))."""
+    return systemd_value(value).replace("$", "$$")
 
 
 def environment() -> Environment:
@@ -34,6 +39,7 @@ def environment() -> Environment:
     )
     env.filters["hcl"] = hcl
     env.filters["systemd_quote"] = systemd_quote
+    env.filters["systemd_value"] = systemd_value
     return env
 
 
