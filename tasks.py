@@ -84,16 +84,23 @@ def build(
 
 
 @task(
-    help={"unit": "only the unit tests: no VM, under a minute", "image": "images to boot-test"},
+    help={
+        "unit": "only the unit tests: no VM, under a minute",
+        "servers": "only the stand-in servers, each in a VM of its own",
+        "image": "images to boot-test",
+    },
     iterable=["image"],
 )
 @reported
-def test(c: Context, image: list[str], unit: bool = False) -> None:
+def test(c: Context, image: list[str], unit: bool = False, servers: bool = False) -> None:
     """Run the unit tests, then build what is not built and boot-test it."""
     from hyraxvm import config, pipeline
     from hyraxvm.progress import Progress
-    from hyraxvm.testing import unit_tests
+    from hyraxvm.testing import server_tests, unit_tests
 
+    if servers:
+        server_tests()
+        return
     unit_tests()
     if unit:
         return
@@ -105,20 +112,37 @@ def test(c: Context, image: list[str], unit: bool = False) -> None:
         print(f"{made.path.name}: boot test passed")
 
 
-@task(name="boot-test", iterable=["file"], help={"file": "artifact to boot; repeatable"})
+@task(
+    name="boot-test",
+    iterable=["file"],
+    help={
+        "file": "artifact to boot; repeatable",
+        "regression": "checkout of hyrax_regression_tests to run against it too",
+    },
+)
 @reported
-def boot_test(c: Context, file: list[str]) -> None:
+def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
     """Boot and exercise artifacts, whoever built them."""
     from hyraxvm import boottest
+    from hyraxvm import regression as suite
     from hyraxvm.progress import Progress
 
     if not file:
         raise UserError("no file is named; type: ./inv boot-test FILE...")
+    if regression:
+        suite.check(Path(regression))
     progress = Progress()
     for path in map(Path, file):
         with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
             boottest.test(path, on_line)
         print(f"{path}: passed; report: {boottest.reports(path) / 'report.html'}")
+        if regression:
+            folder = boottest.reports(path)
+            with progress.stage(f"regression suite, {path.name}", loud=True) as on_line:
+                found = suite.against(path, Path(regression), folder, on_line)
+            print(f"regression suite: {found}; log: {folder / 'regression.log'}")
+            if found.failures:
+                raise Failure(f"regression suite: failed: {', '.join(found.failures)}")
 
 
 @task(help={"server": "data server whose image is pinned (see images.toml)"})

@@ -16,21 +16,24 @@ def unit_tests() -> None:
 
     Raises `Failure`: a test failed, or one was skipped.
     """
+    _run("unit", "-q", "-n", "auto")
+
+
+def server_tests() -> None:
+    """Run `tests/servers`: stand-ins for servers, built from packages and booted.
+
+    Raises `Failure`: a test failed, or one was skipped.
+    """
+    _run("servers", "-v")
+
+
+def _run(name: str, *options: str) -> None:
     REPORTS.mkdir(parents=True, exist_ok=True)
-    junit = REPORTS / "unit.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "tests/unit",
-        "-q",
-        "-n",
-        "auto",
-        f"--junitxml={junit}",
-    ]
+    junit = REPORTS / f"{name}.xml"
+    command = [sys.executable, "-m", "pytest", f"tests/{name}", *options, f"--junitxml={junit}"]
     done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode != 0:
-        raise Failure(f"unit tests: exit status {done.returncode}; report: {junit}")
+        raise Failure(f"tests/{name}: exit status {done.returncode}; report: {junit}")
     refuse_skips(junit)
 
 

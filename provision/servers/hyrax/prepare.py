@@ -14,16 +14,10 @@ from io import BytesIO
 from hyraxvm import oci
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure
-from hyraxvm.server import (
-    VERSION_LABELS,
-    Account,
-    Prepared,
-    find_account,
-    missing,
-    version,
-)
+from hyraxvm.server import VERSION_LABELS, Account, Prepared, find_account, missing, version
 from hyraxvm.tree import Tree
 
+LOG_DIR = "/var/log/bes"  # site.conf sets BES.LogName
 BES_PORT = "10022"  # what the OLFS asks unless its configuration says otherwise
 CONNECTIONS = "16"  # of the OLFS to the BES; each is a process
 TIMEOUT = "20000"  # milliseconds for a client to send its request
@@ -43,7 +37,6 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     bes_prefix = "/"
     if besdaemon != "/usr/bin/besdaemon":
         bes_prefix = besdaemon.removesuffix("/bin/besdaemon") or "/"
-    log_dir = keys.get("BES.LogName", "/var/log/bes/bes.log").rpartition("/")[0]
 
     tomcat_home = directory(tree, environment.get("CATALINA_HOME", "/usr/share/tomcat"))
     tomcat_real = tree.resolve(tomcat_home) or tomcat_home
@@ -72,7 +65,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     if tree.read(site_conf) is None:
         tree.write(site_conf, b"")  # what is bound over must be there
     tree.make_dir("/var/lib/hyrax-tomcat", 0, 0)
-    tree.make_dir(log_dir, bes.uid, bes.gid)
+    tree.make_dir(LOG_DIR, bes.uid, bes.gid)
     tree.make_dir(f"{tomcat_real}/logs", tomcat.uid, tomcat.gid)
     conf = olfs.rpartition("/")[0]
     writable = [
@@ -98,7 +91,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
             "besdaemon": besdaemon,
             "bes_conf": bes_conf,
             "bes_prefix": bes_prefix,
-            "bes_log_dir": tree.resolve(log_dir) or log_dir,
+            "bes_log_dir": LOG_DIR,
             "bes_port": keys.get("BES.ServerPort", BES_PORT),
             "site_conf": tree.resolve(site_conf) or site_conf,
             "admin_prefix": admin_prefix(keys),

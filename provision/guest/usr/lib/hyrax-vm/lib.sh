@@ -82,10 +82,10 @@ base_url() {
     fi
 }
 
-# healthy: does the server answer? (2 s at most)
+# healthy: does the server answer? (10 s at most: Java under emulation is slow)
 healthy() {
     path=$(release HEALTH_PATH)
-    curl -sf -m 2 -o /dev/null "http://127.0.0.1:$PORT${path:-/opendap/}" 2>/dev/null
+    curl -sf -m 10 -o /dev/null "http://127.0.0.1:$PORT${path:-/opendap/}" 2>/dev/null
 }
 
 # data_sets: the names, one a line
