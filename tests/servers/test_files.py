@@ -53,7 +53,7 @@ def test_it_is_confined(plain: Guest) -> None:
 
 
 def test_a_killed_server_is_back(plain: Guest, record_property) -> None:
-    plain.check("sudo -n pkill -9 -f http.server")
+    plain.check("sudo -n pkill -9 -f '[h]ttp.server'")
     record_property("seconds after kill -9", round(until(plain, SAMPLE, 200, 60), 1))
 
 
