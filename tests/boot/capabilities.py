@@ -22,6 +22,8 @@ class Capabilities:
     netcdf: tuple[str, ...] = ()
     # Whether a symbolic link is served that stays inside the data root; none is that leaves it.
     links: bool = False
+    # Whether a file whose name begins with a dot is refused; no listing shows one.
+    refuses_hidden: bool = False
 
 
 SERVERS = {
@@ -31,6 +33,7 @@ SERVERS = {
         dap4=False,
         responses=(".dds", ".das", ".dods", ".ascii", ".asc", ".html", ".ver"),
         links=True,
+        refuses_hidden=True,
     ),
     "hyrax": Capabilities(
         missing=404,
@@ -38,8 +41,18 @@ SERVERS = {
         dap4=True,
         responses=(
             *(".dds", ".das", ".ddx", ".dods", ".ascii", ".csv", ".html", ".info", ".ver"),
-            *(".nc", ".nc4", ".json", ".dmr", ".dmr.xml", ".dap", ".dap.csv", ".dap.nc4"),
+            *(
+                ".nc",
+                ".nc4",
+                ".json",
+                ".dmr",
+                ".dmr.xml",
+                ".dap",
+                ".dap.csv",
+                ".dap.nc",
+                ".dap.nc4",
+            ),
         ),
-        netcdf=(".nc", ".nc4", ".dap.nc4"),
+        netcdf=(".nc", ".nc4", ".dap.nc", ".dap.nc4"),
     ),
 }

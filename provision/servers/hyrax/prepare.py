@@ -53,6 +53,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
         (f"{tomcat_real}/conf/server.xml", lambda root: edit_server(root, port)),
         (olfs, edit_olfs),
         (f"{webapp}/WEB-INF/web.xml", edit_web),
+        (f"{tomcat_real}/conf/context.xml", edit_context),
     ]
     for path, edit in edits:
         real = tree.resolve(path)
@@ -290,3 +291,16 @@ def edit_web(root: ET.Element) -> None:
         name, value = parameter.find(f"{space}param-name"), parameter.find(f"{space}param-value")
         if name is not None and value is not None and (name.text or "").strip() == "logLevel":
             value.text = re.sub("DEBUG|INFO", "WARN", value.text or "")
+
+
+def edit_context(root: ET.Element) -> None:
+    """Tomcat's context.xml: classes of libraries are not searched for annotations at each start.
+
+    The OLFS declares its servlets in web.xml; tag libraries are still looked for.
+    """
+    if root.tag != "Context":
+        raise LookupError(f"its root is <{root.tag}>, not <Context>")
+    for scanner in root.findall("JarScanner"):
+        root.remove(scanner)
+    scanner = ET.SubElement(root, "JarScanner")
+    ET.SubElement(scanner, "JarScanFilter", defaultPluggabilityScan="false")

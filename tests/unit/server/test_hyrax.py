@@ -79,6 +79,7 @@ LAYER = [
     folder(f"{TOMCAT}/", uid=1000, gid=1000),
     program(f"{TOMCAT}/bin/catalina.sh"),
     Entry(f"{TOMCAT}/conf/server.xml", SERVER_XML, 0o600, 1000, 1000),
+    Entry(f"{TOMCAT}/conf/context.xml", b"<Context><WatchedResource>x</WatchedResource></Context>"),
     Entry(f"{TOMCAT}/conf/secret.properties", b"x", 0o600),
     folder(f"{TOMCAT}/temp/", uid=0),
     Entry(f"{TOMCAT}/temp/old", uid=0),
@@ -144,7 +145,7 @@ def test_paths_are_the_images_own(image: server.ServerImage) -> None:
         "tomcat_home": "/usr/share/tomcat", "tomcat_real": f"/{TOMCAT}",
         "tomcat_user": "tomcat", "tomcat_group": "tomcat",
         "tomcat_bound": f"/{TOMCAT}/conf/server.xml /{CONF}/olfs.xml "
-        f"/{TOMCAT}/webapps/opendap/WEB-INF/web.xml",
+        f"/{TOMCAT}/webapps/opendap/WEB-INF/web.xml /{TOMCAT}/conf/context.xml",
         "java_home": "/etc/alternatives/jre",
     }  # fmt: skip
 
@@ -199,6 +200,14 @@ def test_web_xml_keeps_its_namespace_and_logs_less(image: server.ServerImage) ->
     assert "xsi:schemaLocation=" in text
     assert "ns0:" not in text
     assert re.findall(r"sysout:\w+", text) == ["sysout:WARN", "sysout:DEBUG"]
+
+
+def test_libraries_are_not_searched_for_annotations(image: server.ServerImage) -> None:
+    root = ET.fromstring(image.files["etc/hyrax/context.xml"])
+    assert [child.tag for child in root] == ["WatchedResource", "JarScanner"]
+    scan = root.find("JarScanner/JarScanFilter")
+    assert scan is not None
+    assert scan.attrib == {"defaultPluggabilityScan": "false"}
 
 
 @pytest.mark.parametrize(
