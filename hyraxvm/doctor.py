@@ -26,7 +26,7 @@ TOOLS = (
     Tool(("mmdebstrap", "--version"), "1.3"),
     Tool(("skopeo", "--version"), "1.9"),
     Tool(("umoci", "--version"), "0.4"),
-    Tool(("mksquashfs", "-version"), "4.5"),
+    Tool(("tar2sqfs", "--version"), "1.2"),
     Tool(("mke2fs", "-V"), "1.46"),
     Tool(("sfdisk", "--version"), "2.36"),
     Tool(("mkfs.fat", "--help"), "4.1"),

@@ -232,13 +232,12 @@ def _blob(layout: Path, digest: str) -> dict[str, Any]:
 def squash(tree: Tree, squashfs: Path, log: Path) -> None:
     """Pack a tree as a zstd squashfs; the same tree gives the same bytes.
 
-    Raises `Failure`: sqfstar fails.
+    Raises `Failure`: tar2sqfs fails.
     """
     argv = [
-        # zstd's level is 15; sqfstar 4.5 would take the option's value for the file's name.
-        *("sqfstar", "-comp", "zstd", "-no-progress", "-quiet"),
-        *("-mkfs-time", "0", "-root-time", "0", "-root-mode", "755"),
-        *("-root-uid", "0", "-root-gid", "0", "-exit-on-error", str(squashfs)),
+        *("tar2sqfs", "--quiet", "--no-skip", "--compressor", "zstd", "--comp-extra", "level=15"),
+        # What no entry names: the root directory.
+        *("--defaults", "uid=0,gid=0,mode=0755,mtime=0", "--force", str(squashfs)),
     ]
     with (
         log.open("ab") as sink,
@@ -255,7 +254,7 @@ def squash(tree: Tree, squashfs: Path, log: Path) -> None:
             process.stdin.close()
     if process.returncode:
         tail = log.read_text(errors="replace").splitlines()[-5:]
-        raise Failure(f"sqfstar: exit status {process.returncode}; log: {log}\n" + "\n".join(tail))
+        raise Failure(f"tar2sqfs: exit status {process.returncode}; log: {log}\n" + "\n".join(tail))
 
 
 def forget(scratch: Path) -> None:

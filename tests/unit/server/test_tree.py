@@ -185,9 +185,13 @@ def test_everything_survives_in_the_squashfs_whoever_builds(tmp_path: Path) -> N
     oci.squash(tree, image, tmp_path / "log")
     argv = ["unsquashfs", "-lln", "-UTC", str(image)]
     listed = subprocess.run(argv, capture_output=True, check=True).stdout
+    done_root = listed.splitlines()[0].split()
     rows = {
         line.split(b"squashfs-root/", 1)[1]: line.split()[:3] for line in listed.splitlines()[1:]
     }
+    # The root directory too, which no entry names: neither the builder's nor of today.
+    assert done_root[:2] == [b"drwxr-xr-x", b"0/0"]
+    assert done_root[3] == b"1970-01-01"
     assert rows[b"usr/bin"][:2] == [b"drwxr-x--x", b"3/4"]
     assert rows[b"usr/bin/su"] == [b"-rwsr-sr-x", b"0/0", b"5"]
     assert rows["n\u00e4me ".encode() + b"\xff"][1] == b"70000/4000000000"
