@@ -62,7 +62,7 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
         [
             *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
             # Two machines at a time; more would only wait for each other.
-            *("-n", "2", "--dist", "loadgroup"),
+            *("-n", "2"),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),

@@ -2,13 +2,14 @@
 
 Each artifact is booted as two machines: `first` has the devices that its descriptor declares,
 `second` is another copy, with UEFI and a larger disk.  A module's tests are for the first one
-unless its `MACHINES` says otherwise.  With `-n 2 --dist loadgroup` (pytest-xdist) the machines run
-side by side, each in a process of its own, and its tests in the order of their files.
+unless its `MACHINES` says otherwise.  With `-n 2` (pytest-xdist) the machines run side by side, each
+in a process of its own, and its tests in the order of their files.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import tempfile
@@ -21,6 +22,7 @@ from capabilities import SERVERS, Capabilities
 from data import make_data
 from guest import Artifact, Guest
 from nfs import NfsServer
+from xdist.scheduler import LoadScopeScheduling
 
 from hyraxvm.errors import Failure
 from hyraxvm.machine import Machine
@@ -53,18 +55,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     machines = [
-        # A group stays in one process: no machine is booted twice.
-        pytest.param(path, machine, marks=pytest.mark.xdist_group(f"{path.stem}-{machine}"))
+        pytest.param(path, machine, id=f"{path.stem}@{machine}")
         for path in metafunc.config.getoption("--artifact")
         for machine in getattr(metafunc.module, "MACHINES", ("first",))
     ]
-    metafunc.parametrize(
-        ("artifact", "machine"),
-        machines,
-        ids=[f"{param.values[0].stem}-{param.values[1]}" for param in machines],
-        indirect=True,
-        scope="session",
-    )
+    metafunc.parametrize(("artifact", "machine"), machines, indirect=True, scope="session")
+
+
+class MachineScheduling(LoadScopeScheduling):
+    """pytest-xdist's way to keep tests in one process: here those of one machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return re.findall(r"\[(\S+?@\w+)", nodeid)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> MachineScheduling:
+    return MachineScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
