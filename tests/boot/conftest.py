@@ -2,8 +2,8 @@
 
 Each artifact is booted as two machines: `first` has the devices that its descriptor declares,
 `second` is another copy, with UEFI and a larger disk.  A module's tests are for the first one
-unless its `MACHINES` says otherwise.  With `-n 2` (pytest-xdist) the machines run side by side, each
-in a process of its own, and its tests in the order of their files.
+unless its `MACHINES` says otherwise.  With `-n 2` (pytest-xdist) the machines run side by side,
+each in a process of its own, and its tests in the order of their files.
 """
 
 from __future__ import annotations
