@@ -22,6 +22,7 @@ KernelModule = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$"
 DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
+Megabytes = Annotated[int, Field(ge=1, le=100_000)]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 
 
@@ -72,6 +73,15 @@ class Machine(Model):
     firmware: Literal["bios", "efi"]
 
 
+class SizeBudget(Model):
+    """The most that a format's file may have, in MB (10^6 bytes)."""
+
+    vmx: Megabytes
+    ova: Megabytes
+    qcow2: Megabytes
+    hyperv: Megabytes
+
+
 class Image(Model):
     """What a user downloads: a base, an access kind and a machine; the server joins at build."""
 
@@ -79,6 +89,7 @@ class Image(Model):
     base: Name
     access: Name
     machine: Name
+    size_mb: SizeBudget
 
 
 class Defaults(Model):
