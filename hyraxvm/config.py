@@ -223,4 +223,6 @@ def _fields_at(where: list[str]) -> list[str]:
         "base": Base,
         "defaults": Defaults,
     }
+    if where[-1:] == ["size_mb"]:
+        return list(SizeBudget.model_fields)
     return list((tables[where[0]] if where else Config).model_fields)

@@ -20,7 +20,7 @@ _QCOW2: Final = struct.Struct(">4sIQIIQI")  # magic .. crypt_method (QEMU's docs
 _QCOW2_FEATURES: Final = 72  # offset of incompatible_features
 _QCOW2_COMPRESSION: Final = 1 << 3  # the only incompatible feature that an image may use
 _VMDK: Final = struct.Struct("<4sIIQQQQ")  # magic .. descriptor size (VMware Virtual Disks 5.0)
-_VMDK_CID: Final = re.compile(rb"^CID=[0-9a-f]{8}$", re.MULTILINE)
+_VMDK_CID: Final = re.compile(rb"^CID=[0-9a-f]{1,8}$", re.MULTILINE)
 
 
 def convert(
@@ -50,14 +50,14 @@ def identify_vmdk(disk: Path, identity: str) -> None:
     with disk.open("r+b") as stream:
         *_, start, length = _VMDK.unpack(stream.read(_VMDK.size))
         stream.seek(start * SECTOR)
-        text = stream.read(length * SECTOR)
+        text = stream.read(length * SECTOR).rstrip(b"\0")
         # ffffffff means "no parent", fffffffe is what VMware gives to new disks.
         cid = int(identity[:8], 16) % 0xFFFFFFFE
         text, count = _VMDK_CID.subn(b"CID=%08x" % cid, text)
         if count != 1:
             raise Failure(f"{disk.name}: {count} content ids in its descriptor, not one")
         stream.seek(start * SECTOR)
-        stream.write(text)
+        stream.write(text.ljust(length * SECTOR, b"\0"))
 
 
 def end_stream(disk: Path) -> None:
@@ -120,7 +120,7 @@ def _vmdk_header(disk: Path) -> None:
 
 def _qcow2_header(disk: Path) -> None:
     head = _head(disk, _QCOW2_FEATURES + 8)
-    magic, version, backing, *_, encryption = _QCOW2.unpack_from(head)
+    magic, version, backing, _, bits, _, encryption = _QCOW2.unpack_from(head)
     if magic != b"QFI\xfb" or version not in (2, 3):
         raise UserError(f"{disk.name}: not a qcow2 disk")
     (features,) = struct.unpack_from(">Q", head, _QCOW2_FEATURES) if version == 3 else (0,)
@@ -128,6 +128,9 @@ def _qcow2_header(disk: Path) -> None:
         raise UserError(
             f"{disk.name}: allowed is a qcow2 disk without backing file, data file and encryption"
         )
+    # qemu-img fills a compressed disk's last cluster up; `qemu-img check` does not miss its end.
+    if disk.stat().st_size % (1 << min(bits, 21)):
+        raise UserError(f"{disk.name}: damaged: its size is not a multiple of its cluster size")
 
 
 def _vhdx_header(disk: Path) -> None:

@@ -30,6 +30,8 @@ def dump(value: Any) -> str:
 def toml(item: Any) -> str:
     if isinstance(item, list):
         return "[" + ", ".join(toml(entry) for entry in item) + "]"
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{key} = {toml(entry)}" for key, entry in item.items()) + "}"
     return f"'{item}'" if isinstance(item, str) else str(item).lower()
 
 
@@ -88,6 +90,8 @@ def test_the_artifact_name() -> None:
         (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: nfs"]),
         (("access", "nfs", "packages"), ["no spaces"], ["access.nfs.packages.0", "no spaces"]),
         (("server", "dapdir", "data_root"), "data", ["server.dapdir.data_root", "'data'"]),
+        (("image", "nfs", "size_mb", "ova"), 0, ["image.nfs.size_mb.ova", "0", "greater"]),
+        (("image", "nfs", "size_mb", "iso"), 9, ["size_mb.iso", "unknown key", "hyperv, ova"]),
         (("server", "dapdir", "folder"), "../x", ["server.dapdir.folder", "'../x'"]),
     ],
 )
