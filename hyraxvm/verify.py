@@ -43,8 +43,8 @@ def verify(path: Path) -> str:
         drive = spec.drives[0]
         size = disks.size(drive.path, drive.format) / 2**30
     machines = " or ".join(
-        f"{spec.firmware.upper()} + {spec.drives[0].controller} + {' + '.join(spec.nics)}"
-        for spec in opened.specs.values()
+        f"{name} ({spec.firmware.upper()}, {spec.drives[0].controller}, {', '.join(spec.nics)})"
+        for name, spec in opened.specs.items()
     )
     return (
         f"{path}: {opened.format.title}; {spec.cpus} CPUs, {spec.memory_mb} MiB, disk of "

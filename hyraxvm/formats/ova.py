@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hyraxvm import archives, cache, disks, ovf
+from hyraxvm import __version__, archives, cache, disks, ovf
 from hyraxvm.config import Recipe
 from hyraxvm.errors import UserError
 from hyraxvm.formats.base import Contents, Format, Source
@@ -19,7 +19,7 @@ _LINE = re.compile(r"SHA256\(([^()\s]{1,200})\)= ([0-9a-f]{64})", re.ASCII)
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
     """The descriptor, for a disk file of 0 bytes."""
-    spec = _spec(recipe, name, image, "VERSION", 0)
+    spec = _spec(recipe, name, image, __version__, 0)
     return {f"{name}.ovf": ovf.render_ovf(spec)}
 
 

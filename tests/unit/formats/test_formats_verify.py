@@ -32,10 +32,10 @@ def refused(path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "machine"),
     [
-        ("vmx", "BIOS + pvscsi + vmxnet3"),
-        ("ova", "BIOS + lsisas1068 + e1000"),
-        ("qcow2", "BIOS + virtio-blk + virtio or BIOS + virtio + virtio"),
-        ("hyperv", "EFI + virtio + virtio or BIOS + ide + virtio"),
+        ("vmx", "vmx (BIOS, pvscsi, vmxnet3)"),
+        ("ova", "ovf (BIOS, lsisas1068, e1000)"),
+        ("qcow2", "virtio-blk (BIOS, virtio-blk, virtio) or virtio-scsi (BIOS, virtio, virtio)"),
+        ("hyperv", "generation-2 (EFI, virtio, virtio) or generation-1 (BIOS, ide, virtio)"),
     ],
 )
 def test_a_good_file_is_told_in_one_line(shelf: Shelf, name: str, machine: str) -> None:
