@@ -73,8 +73,8 @@ class Machine(Model):
     firmware: Literal["bios", "efi"]
 
 
-class SizeBudget(Model):
-    """The most that a format's file may have, in MB (10^6 bytes)."""
+class Budget(Model):
+    """The most that each format's file may have, in MB (10^6 bytes)."""
 
     vmx: Megabytes
     ova: Megabytes
@@ -89,7 +89,6 @@ class Image(Model):
     base: Name
     access: Name
     machine: Name
-    size_mb: SizeBudget
 
 
 class Defaults(Model):
@@ -107,6 +106,7 @@ class Config(Model):
     access: dict[Name, Access]
     machine: dict[Name, Machine]
     server: dict[Name, Server]
+    budget: dict[Name, Budget]
     base: dict[Name, Base]
 
 
@@ -121,6 +121,7 @@ class Recipe(Model):
     machine: Machine
     server_name: Name
     server: Server
+    budget: Budget
 
     @property
     def packages(self) -> list[str]:
@@ -164,6 +165,7 @@ def recipe(config: Config, image: str | None = None, server: str | None = None) 
         machine=config.machine[chosen.machine],
         server_name=server_name,
         server=config.server[server_name],
+        budget=config.budget[server_name],
     )
 
 
@@ -188,6 +190,7 @@ def _check_references(config: Config, path: Path) -> None:
             (f"image.{name}.access", image.access, config.access),
             (f"image.{name}.machine", image.machine, config.machine),
         ]
+    wanted += [(f"server.{name}.budget", name, config.budget) for name in config.server]
     for key, value, table in wanted:
         if value not in table:
             kind = key.rsplit(".", 1)[1]
@@ -220,9 +223,8 @@ def _fields_at(where: list[str]) -> list[str]:
         "access": Access,
         "machine": Machine,
         "server": Server,
+        "budget": Budget,
         "base": Base,
         "defaults": Defaults,
     }
-    if where[-1:] == ["size_mb"]:
-        return list(SizeBudget.model_fields)
     return list((tables[where[0]] if where else Config).model_fields)

@@ -30,7 +30,7 @@ def key(source: Source, chosen: Format) -> str:
     return cache.digest(
         source.master_key,
         chosen.name,
-        recipe.image.model_dump(exclude={"size_mb"}),
+        recipe.image.model_dump(),
         recipe.server.model_dump(),
         recipe.machine.model_dump(),
         *chosen.sources,
@@ -163,10 +163,10 @@ def _current(source: Source, entry: dict[str, Any]) -> bool:
 def _check_budgets(
     source: Source, entries: list[dict[str, Any]], largest: Callable[[], str]
 ) -> None:
-    budgets = source.recipe.image.size_mb.model_dump()
+    budgets = source.recipe.budget.model_dump()
     over = [
         f"{entry['name']}: {entry['size'] / 1e6:.1f} MB, allowed are {budgets[entry['format']]} MB "
-        f"(image.{source.recipe.name}.size_mb.{entry['format']} in images.toml)"
+        f"(budget.{source.recipe.server_name}.{entry['format']} in images.toml)"
         for entry in entries
         if entry["size"] > budgets[entry["format"]] * 10**6
     ]

@@ -28,7 +28,7 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
         name=name,
         recipe=recipe,
         server_version=image.version,
-        hypervisors=hypervisors.replace("NAME", name).strip(),
+        hypervisors=_of(recipe, name, hypervisors).strip(),
     )
     # The text comes from our own templates; markdown-it escapes what is not markup.
     body = Markup(MarkdownIt("commonmark").render(text))  # noqa: S704
@@ -37,3 +37,20 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
         # Windows' Notepad is where it is read.
         "README.txt": text.replace("\n", "\r\n"),
     }
+
+
+def _of(recipe: Recipe, name: str, text: str) -> str:
+    """The page on hypervisors with this image's name and hardware for the usual ones."""
+    machine = recipe.machine
+    for usual, own in (
+        ("NAME", name),
+        ("1024", str(machine.memory_mib)),
+        ("2 CPUs", f"{machine.cpus} CPUs"),
+        ("--vcpus 2", f"--vcpus {machine.cpus}"),
+        ("--cores 2", f"--cores {machine.cpus}"),
+        ("-smp 2", f"-smp {machine.cpus}"),
+    ):
+        if usual not in text:
+            raise ValueError(f"{HYPERVISORS}: {usual!r} is not in it")
+        text = text.replace(usual, own)
+    return text

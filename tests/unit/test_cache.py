@@ -133,6 +133,5 @@ def test_each_stage_depends_on_its_inputs_only(monkeypatch: pytest.MonkeyPatch) 
         True,
         True,
     ]
-    budget = recipe.image.size_mb.model_copy(update={"ova": 1})
-    image_ = recipe.image.model_copy(update={"size_mb": budget})
-    assert changed(recipe.model_copy(update={"image": image_})) == [False] * 5
+    budget = recipe.budget.model_copy(update={"ova": 1})
+    assert changed(recipe.model_copy(update={"budget": budget})) == [False] * 5

@@ -134,6 +134,31 @@ def test_the_readmes_say_what_to_type() -> None:
     assert text.count("\r\n") == text.count("\n")
 
 
+def test_the_readmes_name_the_file_and_the_hardware_for_each_hypervisor() -> None:
+    machine = RECIPE.machine.model_copy(update={"memory_mib": 2048, "cpus": 3})
+    text = readme.texts("hyperv", RECIPE.model_copy(update={"machine": machine}), "nm", IMAGE)
+    page = text["README.txt"]
+    for wanted in (
+        "`nm.zip`",
+        "`nm.ova`",
+        "`nm.qcow2`",
+        "`nm-hyperv.zip`",
+        "--memory 2048 --vcpus 3",
+    ):
+        assert wanted in page
+    for name in (
+        "Workstation",
+        "Fusion",
+        "ESXi",
+        "VirtualBox",
+        "virt-manager",
+        "Proxmox",
+        "Hyper-V",
+    ):
+        assert name in page
+    assert page.index("create-vm.ps1") < page.index("## 2. Log in")
+
+
 def test_nothing_but_hyrax_is_called_hyrax() -> None:
     """The product is called Hyrax VM; the embedded server is named as what it is."""
     page = readme.texts("vmx", RECIPE, "hyrax-vm-x", IMAGE)["README.txt"]

@@ -136,16 +136,15 @@ def test_a_disk_of_another_size_is_not_shipped(own: Shelf, tmp_path: Path) -> No
 
 def test_a_file_over_its_budget_is_not_shipped(own: Shelf) -> None:
     recipe = own.source.recipe
-    budget = recipe.image.size_mb.model_copy(update={"ova": 1})
-    image = recipe.image.model_copy(update={"size_mb": budget})
-    source = replace(own.source, recipe=recipe.model_copy(update={"image": image}))
+    budget = recipe.budget.model_copy(update={"ova": 1})
+    source = replace(own.source, recipe=recipe.model_copy(update={"budget": budget}))
     for name in FORMATS:
         own.path(name).unlink()
     with pytest.raises(Failure) as caught:
         own.build(source=source)
     first, *rest = str(caught.value).splitlines()
     assert first.startswith(own.path("ova").name)
-    assert "allowed are 1 MB (image.nfs.size_mb.ova in images.toml)" in first
+    assert "allowed are 1 MB (budget.dapdir.ova in images.toml)" in first
     assert rest == ["nothing was shipped", "largest packages"]
     assert not [name for name in FORMATS if own.path(name).exists()]
     assert not list(own.folder.glob(".*.work"))
