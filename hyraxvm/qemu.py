@@ -29,6 +29,7 @@ NICS: Final = {
     "e1000e": "e1000e",
     "virtio": "virtio-net-pci",
 }
+SAS_ADDRESS: Final = 0x5000C50000000001
 OVMF: Final = Path("/usr/share/OVMF")
 HTTP: Final = 8080
 SSH: Final = 22
@@ -162,8 +163,11 @@ def qemu_argv(
                 "cache": {"no-flush": True},
             }
             argv += ["-blockdev", json.dumps(block)]
-            boot = ",bootindex=1" if (number, target) == (0, 0) else ""
-            argv += ["-device", f"{disk},drive={node}{boot}"]
+            options = ",bootindex=1" if (number, target) == (0, 0) else ""
+            if model == "lsisas1068":
+                # A SAS disk's address; one without it is not seen by Linux's mptsas.
+                options += f",wwn={SAS_ADDRESS + target:#x}"
+            argv += ["-device", f"{disk},drive={node}{options}"]
     for number, model in enumerate(spec.nics):
         net = f"user,id=net{number}"
         if number == 0:
