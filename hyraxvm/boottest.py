@@ -13,18 +13,21 @@ from typing import Any
 from hyraxvm import cache
 from hyraxvm.command import run
 from hyraxvm.errors import UserError
-from hyraxvm.package import manifest_path
 from hyraxvm.paths import REPORTS, ROOT
+from hyraxvm.unpack import manifest_path
 
 DEADLINE = 2400.0  # seconds
 TESTS = ROOT / "tests" / "boot"
 # A change of these asks for a new verdict on an unchanged artifact.
-TESTED_WITH = ("qemu.py", "machine.py", "console.py", "vmx.py", "samples.py", "boottest.py")
+TESTED_WITH = (
+    *("qemu.py", "machine.py", "console.py", "samples.py", "boottest.py"),
+    *("unpack.py", "archives.py", "disks.py", "vmx.py", "ovf.py", "formats"),
+)
 
 
 def reports(artifact: Path) -> Path:
     """The directory that keeps an artifact's console, journal, JUnit and HTML reports."""
-    return REPORTS / artifact.stem
+    return REPORTS / artifact.name
 
 
 def key(artifact: Path) -> str:

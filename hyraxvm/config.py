@@ -22,6 +22,7 @@ KernelModule = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$"
 DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
+Megabytes = Annotated[int, Field(ge=1, le=100_000)]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 
 
@@ -72,6 +73,15 @@ class Machine(Model):
     firmware: Literal["bios", "efi"]
 
 
+class Budget(Model):
+    """The most that each format's file may have, in MB (10^6 bytes)."""
+
+    vmx: Megabytes
+    ova: Megabytes
+    qcow2: Megabytes
+    hyperv: Megabytes
+
+
 class Image(Model):
     """What a user downloads: a base, an access kind and a machine; the server joins at build."""
 
@@ -96,6 +106,7 @@ class Config(Model):
     access: dict[Name, Access]
     machine: dict[Name, Machine]
     server: dict[Name, Server]
+    budget: dict[Name, Budget]
     base: dict[Name, Base]
 
 
@@ -110,6 +121,7 @@ class Recipe(Model):
     machine: Machine
     server_name: Name
     server: Server
+    budget: Budget
 
     @property
     def packages(self) -> list[str]:
@@ -153,6 +165,7 @@ def recipe(config: Config, image: str | None = None, server: str | None = None) 
         machine=config.machine[chosen.machine],
         server_name=server_name,
         server=config.server[server_name],
+        budget=config.budget[server_name],
     )
 
 
@@ -177,6 +190,7 @@ def _check_references(config: Config, path: Path) -> None:
             (f"image.{name}.access", image.access, config.access),
             (f"image.{name}.machine", image.machine, config.machine),
         ]
+    wanted += [(f"server.{name}.budget", name, config.budget) for name in config.server]
     for key, value, table in wanted:
         if value not in table:
             kind = key.rsplit(".", 1)[1]
@@ -209,6 +223,7 @@ def _fields_at(where: list[str]) -> list[str]:
         "access": Access,
         "machine": Machine,
         "server": Server,
+        "budget": Budget,
         "base": Base,
         "defaults": Defaults,
     }

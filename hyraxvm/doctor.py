@@ -7,9 +7,9 @@ import re
 import shutil
 from typing import NamedTuple
 
+from hyraxvm.columns import align
 from hyraxvm.command import as_root, output
 from hyraxvm.errors import Failure
-from hyraxvm.listing import align
 from hyraxvm.paths import cache_root
 from hyraxvm.qemu import choose_accelerator
 

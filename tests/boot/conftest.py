@@ -1,4 +1,4 @@
-"""`pytest tests/boot --artifact FILE.zip`: boots what is inside the file and exercises it.
+"""`pytest tests/boot --artifact FILE`: boots what is inside the file and exercises it.
 
 Each artifact is booted as two machines: `first` has the devices that its descriptor declares,
 `second` is another copy, with UEFI and a larger disk.  A module's tests are for the first one
@@ -24,12 +24,13 @@ from guest import Artifact, Guest
 from nfs import NfsServer
 from xdist.scheduler import LoadScopeScheduling
 
+from hyraxvm import disks
 from hyraxvm.errors import Failure
 from hyraxvm.machine import Machine
 from hyraxvm.paths import REPORTS
-from hyraxvm.qemu import HOST, MachineSpec
+from hyraxvm.qemu import HOST
 from hyraxvm.samples import make_samples
-from hyraxvm.unpack import unpack, virtual_size
+from hyraxvm.unpack import manifest_path, open_artifact
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
 _guests: list[Guest] = []
@@ -37,16 +38,16 @@ _guests: list[Guest] = []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("boot tests")
-    group.addoption("--artifact", action="append", default=[], metavar="FILE.zip", type=Path)
+    group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
     group.addoption("--reports", metavar="DIR", type=Path, help=f"default: {REPORTS}/NAME")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     artifacts = config.getoption("--artifact")
     if not artifacts:
-        raise pytest.UsageError("no artifact; name at least one: --artifact FILE.zip")
+        raise pytest.UsageError("no artifact; name at least one: --artifact FILE")
     for artifact in artifacts:
-        for needed in (artifact, _manifest(artifact)):
+        for needed in (artifact, manifest_path(artifact)):
             if not needed.is_file():
                 raise pytest.UsageError(f"{needed}: no such file")
     # As Ctrl-C does: machines end, journals are kept, scratch files go.
@@ -84,10 +85,6 @@ def pytest_runtest_makereport(
     return report
 
 
-def _manifest(artifact: Path) -> Path:
-    return artifact.with_name(f"{artifact.stem}.manifest.json")
-
-
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-test-") as folder:
@@ -97,15 +94,16 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     path: Path = request.param
-    reports = request.config.getoption("--reports") or REPORTS / path.stem
+    reports = request.config.getoption("--reports") or REPORTS / path.name
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
         try:
-            vmx, inside = unpack(path, Path(folder))
+            opened = open_artifact(path, Path(folder))
         except Failure as failure:
             pytest.exit(str(failure), returncode=2)
-        size = virtual_size(inside / vmx.disks[0].file, "vmdk")
-        manifest = json.loads(_manifest(path).read_text())
-        yield Artifact(path, vmx, inside, manifest, size, reports.resolve())
+        spec = next(iter(opened.specs.values()))
+        size = disks.size(spec.drives[0].path, spec.drives[0].format)
+        manifest = json.loads(manifest_path(path).read_text())
+        yield Artifact(path, spec, opened.folder, manifest, size, reports.resolve())
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -117,7 +115,7 @@ def machine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
     """The artifact, booted as `machine`; its service answers."""
-    spec, size = MachineSpec.from_vmx(artifact.vmx, artifact.folder), artifact.disk_bytes
+    spec, size = artifact.spec, artifact.disk_bytes
     if machine == "second":
         # Debian's OVMF, unlike VMware's firmware, has no driver for PVSCSI.
         drives = tuple(replace(drive, controller="virtio") for drive in spec.drives)

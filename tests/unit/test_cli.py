@@ -38,6 +38,9 @@ def invoke(*words: str) -> subprocess.CompletedProcess[str]:
         ("build --server dapdir nfs", "build --server dapdir --image nfs"),
         ("test --unit", "test --unit"),
         ("boot-test a.zip b.zip", "boot-test --file a.zip --file b.zip"),
+        ("build --all --format ova", "build --all --format ova"),
+        ("build nfs --format ova smb", "build --image nfs --format ova --image smb"),
+        ("verify a.zip b.ova", "verify --file a.zip --file b.ova"),
         ("render nfs", "render nfs"),
         ("list build nfs", "list build --image nfs"),
     ],
@@ -63,6 +66,12 @@ def test_every_task_and_every_option_has_help() -> None:
         (["run", "nope"], "there is no image 'nope'"),
         (["boot-test", "none.zip"], "none.zip: no such file"),
         (["boot-test"], "no file is named"),
+        (["verify"], "no file is named; type: ./inv verify FILE..."),
+        (["verify", "x.iso"], "x.iso: no such file"),
+        (["build", "--format", "iso"], "there is no format 'iso'; there are: vmx, ova, qcow2"),
+        (["test", "--format", "iso"], "there is no format 'iso'"),
+        (["run", "nfs", "--format", "iso"], "there is no format 'iso'"),
+        (["build", "nfs", "--all"], "either images or --all"),
     ],
 )
 def test_a_users_error_is_one_line_and_status_2(words: list[str], said: str) -> None:

@@ -88,6 +88,8 @@ def test_the_artifact_name() -> None:
         (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: nfs"]),
         (("access", "nfs", "packages"), ["no spaces"], ["access.nfs.packages.0", "no spaces"]),
         (("server", "dapdir", "data_root"), "data", ["server.dapdir.data_root", "'data'"]),
+        (("budget", "dapdir", "ova"), 0, ["budget.dapdir.ova", "0", "greater"]),
+        (("budget", "dapdir", "iso"), 9, ["budget.dapdir.iso", "unknown key", "hyperv, ova"]),
         (("server", "dapdir", "folder"), "../x", ["server.dapdir.folder", "'../x'"]),
     ],
 )
@@ -106,6 +108,12 @@ def test_a_wrong_value_is_named_with_its_key(
 def test_a_missing_key_is_named(tmp_path: Path, table: dict[str, Any]) -> None:
     del table["image"]["nfs"]["machine"]
     assert "image.nfs.machine: is missing" in refused(tmp_path, dump(table))
+
+
+def test_a_server_without_a_budget_is_named(tmp_path: Path, table: dict[str, Any]) -> None:
+    table["budget"]["other"] = table["budget"].pop("dapdir")
+    message = refused(tmp_path, dump(table))
+    assert "server.dapdir.budget: 'dapdir' names no [budget.*] table; there are: other" in message
 
 
 def test_malformed_toml_is_named_with_its_line(tmp_path: Path) -> None:
