@@ -9,10 +9,12 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Literal
 
 from hyraxvm.command import dying_with_parent
 from hyraxvm.machine import free_port
 
+NOBODY = 65534
 # What a person and a parser may stumble over.
 PASSWORD = "Grün, 'und' \"=\\ %s #1 "
 # Every path that smbd would look for under /etc, /run or /var lies in {work}.
@@ -26,9 +28,8 @@ CONFIGURATION = """
     disable spoolss = yes
     load printers = no
     printcap name = /dev/null
-    server min protocol = {oldest}
     server max protocol = {newest}
-    server signing = mandatory
+    server signing = {signing}
     map to guest = Bad User
     guest account = {user}
     restrict anonymous = 0
@@ -53,7 +54,7 @@ CONFIGURATION = """
     guest only = yes
 [closed]
     path = {work}/closed
-    valid users = nobody
+    valid users = daemon
 [hidden]
     path = {work}/hidden
 """
@@ -67,12 +68,18 @@ class SmbServer:
     """
 
     def __init__(
-        self, export: Path, work: Path, oldest: str = "SMB2_02", newest: str = "SMB3_11"
+        self,
+        export: Path,
+        work: Path,
+        *,
+        newest: str = "SMB3_11",
+        signing: Literal["auto", "mandatory"] = "auto",
     ) -> None:
         self.export = export
         self.port = free_port(0)
-        # smbd changes to accounts of this machine; the one that runs the tests is always there.
-        self.user = pwd.getpwuid(os.geteuid()).pw_name
+        # smbd takes on accounts of this machine: one without rights, or whoever runs the tests.
+        self.user = pwd.getpwuid(os.geteuid() or NOBODY).pw_name
+        os.chown(export, os.geteuid() or NOBODY, -1)
         self._work = work
         self._configuration = work / "smb.conf"
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,7 +92,7 @@ class SmbServer:
                 work=work,
                 export=export,
                 user=self.user,
-                oldest=oldest,
+                signing=signing,
                 newest=newest,
             )
         )
