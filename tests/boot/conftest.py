@@ -15,17 +15,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capabilities import SERVERS, Capabilities
 from data import make_data
+from fileserver import KINDS, FileServer
 from guest import Artifact, Guest
-from nfs import NfsServer
 
 from hyraxvm.errors import Failure
 from hyraxvm.machine import Machine
 from hyraxvm.paths import REPORTS
-from hyraxvm.qemu import HOST, MachineSpec
+from hyraxvm.qemu import MachineSpec
 from hyraxvm.samples import make_samples
 from hyraxvm.unpack import unpack, virtual_size
 
@@ -47,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         for needed in (artifact, _manifest(artifact)):
             if not needed.is_file():
                 raise pytest.UsageError(f"{needed}: no such file")
+    config.addinivalue_line(
+        "markers", "access(kind, ...): only for artifacts that reach data in one of these ways"
+    )
     # As Ctrl-C does: machines end, journals are kept, scratch files go.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -67,6 +71,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    others = []
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        access = _read_manifest(item.callspec.params["artifact"])["release"]["ACCESS"]
+        if any(access not in mark.args for mark in item.iter_markers("access")):
+            others.append(item)
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -80,6 +95,11 @@ def pytest_runtest_makereport(
 
 def _manifest(artifact: Path) -> Path:
     return artifact.with_name(f"{artifact.stem}.manifest.json")
+
+
+def _read_manifest(artifact: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_manifest(artifact).read_text())
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +118,7 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
         except Failure as failure:
             pytest.exit(str(failure), returncode=2)
         size = virtual_size(inside / vmx.disks[0].file, "vmdk")
-        manifest = json.loads(_manifest(path).read_text())
+        manifest = _read_manifest(path)
         yield Artifact(path, vmx, inside, manifest, size, reports.resolve())
 
 
@@ -148,14 +168,14 @@ def samples(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nfs(scratch: Path) -> Iterator[NfsServer]:
-    """A running file server with the data of `data.CASES`."""
+def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
+    """Where the data of `data.CASES` are: a running file server, or the guest's own disk."""
     export = scratch / "export"
     export.mkdir()
     make_data(export)
     # mkdtemp's 0700 would hide the export from the guest's server.
     scratch.chmod(0o711)
-    server = NfsServer(export, scratch / "ganesha")
+    server = KINDS[artifact.manifest["release"]["ACCESS"]](export, scratch / "files")
     try:
         server.start()
         yield server
@@ -164,9 +184,9 @@ def nfs(scratch: Path) -> Iterator[NfsServer]:
 
 
 @pytest.fixture(scope="session")
-def added(guest: Guest, nfs: NfsServer) -> str:
-    """What `hyrax-data add` says when the data set `ocean` is added on the console."""
-    return guest.check(f"hyrax-data add nfs://{HOST}:{nfs.port}/data --as ocean", 120)
+def added(guest: Guest, files: FileServer) -> str:
+    """What `hyrax-data` says when the data set `ocean` is added on the console."""
+    return files.add(guest, "ocean")
 
 
 @pytest.fixture(scope="session")

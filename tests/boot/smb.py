@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import signal
@@ -9,10 +10,13 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from guest import Guest
 
 from hyraxvm.command import dying_with_parent
 from hyraxvm.machine import free_port
+from hyraxvm.qemu import HOST
 
 NOBODY = 65534
 # What a person and a parser may stumble over.
@@ -46,7 +50,7 @@ CONFIGURATION = """
 [data]
     path = {export}
     read only = no
-    smb encrypt = required
+    smb encrypt = {encrypt}
     valid users = {user}
 [open]
     path = {export}
@@ -67,6 +71,8 @@ class SmbServer:
     for guests; `closed` is for somebody else; in `hidden` nobody may read a file.
     """
 
+    healthy = ("mounted", "waiting")
+
     def __init__(
         self,
         export: Path,
@@ -74,6 +80,7 @@ class SmbServer:
         *,
         newest: str = "SMB3_11",
         signing: Literal["auto", "mandatory"] = "auto",
+        encrypt: Literal["off", "required"] = "required",
     ) -> None:
         self.export = export
         self.port = free_port(0)
@@ -93,6 +100,7 @@ class SmbServer:
                 export=export,
                 user=self.user,
                 signing=signing,
+                encrypt=encrypt,
                 newest=newest,
             )
         )
@@ -103,6 +111,47 @@ class SmbServer:
             check=True,
             capture_output=True,
         )
+
+    def source(self, name: str = "", folder: str = "", share: str = "data") -> str:
+        """Return the URL."""
+        return f"smb://{HOST}:{self.port}/{share}{folder and '/' + folder}"
+
+    @property
+    def writable(self) -> str:
+        """Return `mount`'s arguments; the credentials are those of the data set `ocean`."""
+        credentials = "/etc/hyrax/data.d/ocean.credentials"
+        return f"-t cifs -o port={self.port},credentials={credentials} //{HOST}/data"
+
+    def add(self, guest: Guest, name: str, folder: str = "") -> str:
+        """Add the share, or a folder in it, as the data set `name`; type the password.
+
+        The terminal echoes what is typed, as a person's does.
+        """
+        guest.check("stty echo </dev/ttyS0")
+        command = f"hyrax-data add {self.source(name, folder)} --user {self.user} --as {name}"
+        guest.console.send(f"{command}; echo added''-$?")
+        guest.console.expect(rf"Password of {self.user} on {HOST}: ", 60)
+        guest.console.send(PASSWORD)
+        said = guest.console.expect(r"added-\d+\r?\n", 120)
+        guest.check("stty -echo </dev/ttyS0")
+        assert said.rstrip().endswith("added-0"), said
+        return said.rpartition("added-0")[0].replace("\r", "").strip()
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return how each share is used, by smbstatus: user, encryption and signing."""
+        argv = ["smbstatus", f"--configfile={self._configuration}", "--json"]
+        found = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+        sessions = found["sessions"]
+        return [
+            {
+                "share": tree["service"],
+                "user": sessions[tree["session_id"]]["username"],
+                "dialect": sessions[tree["session_id"]]["session_dialect"],
+                "encryption": tree["encryption"]["cipher"],
+                "signing": tree["signing"]["cipher"],
+            }
+            for tree in found["tcons"].values()
+        ]
 
     def start(self) -> None:
         """Start, and wait until the port answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 
+import pytest
 from guest import PASSWORD, USER, Artifact, Guest
 
 from hyraxvm.console import LOGIN_PROMPT
@@ -111,8 +112,20 @@ def test_packages_are_those_of_the_manifest(guest: Guest, artifact: Artifact) ->
     text = guest.fetch("dpkg-query -W -f '${Package}\\t${Version}\\n'").decode()
     installed = dict(line.split("\t") for line in text.splitlines())
     assert installed == artifact.manifest["packages"]
-    assert ("nfs-common" in installed) == (artifact.manifest["release"]["ACCESS"] == "nfs")
-    assert "cifs-utils" not in installed or artifact.manifest["release"]["ACCESS"] == "smb"
+
+
+@pytest.mark.parametrize(
+    ("access", "package", "module", "program"),
+    [("nfs", "nfs-common", "nfsv4", "mount.nfs4"), ("smb", "cifs-utils", "cifs", "mount.cifs")],
+)
+def test_it_has_the_client_that_it_is_for_and_no_other(
+    guest: Guest, artifact: Artifact, access: str, package: str, module: str, program: str
+) -> None:
+    wanted = artifact.manifest["release"]["ACCESS"] == access
+    assert (package in artifact.manifest["packages"]) == wanted
+    assert (guest.run(f"test -e /usr/sbin/{program}").status == 0) == wanted
+    # The kernel has the modules of all; what is not called for is not loaded.
+    assert guest.run(f"grep -q '^{module} ' /proc/modules").status == 1
 
 
 def test_nobody_else_can_log_in_and_no_key_of_the_build_is_left(guest: Guest) -> None:

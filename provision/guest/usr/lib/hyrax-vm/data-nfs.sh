@@ -27,6 +27,8 @@ nfs_options() {
 
 nfs_probe() { :; }
 
+nfs_conf() { :; }
+
 # nfs_words STATUS: what mount says in $work/err, in words
 # A VM behind NAT speaks from a port above 1023, which a Linux NFS server refuses by default.
 nfs_words() {

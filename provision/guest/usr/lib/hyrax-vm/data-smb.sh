@@ -100,6 +100,9 @@ smb_probe() {
     return 1
 }
 
+# smb_conf: what is kept besides the URL
+smb_conf() { printf 'LOGIN=%s\nVERS=%s\n' "$login" "$vers"; }
+
 # smb_words STATUS: what mount and the kernel say in $work/err, in words
 smb_words() {
     share=${path#/}
@@ -127,8 +130,8 @@ smb_words() {
     *"error(2)"* | *"error(20)"*)
         # Which of the two is missing the kernel tells only once.
         folder=${path#"/$share"}
-        say "$host has no share '$share'${folder:+, or no folder '${folder#/}' in it}; \
-on $host see the names of its shares (Windows: net share; Samba: testparm -s)"
+        [ -z "$folder" ] || folder=", or no folder '${folder#/}' in it"
+        say "$host has no share '$share'$folder; on $host see the names of its shares (Windows: net share; Samba: testparm -s)"
         ;;
     *"error(13)"*) say "access denied: $(smb_forbidden "$path")" ;;
     *"error(95)"*) say "$host does not speak SMB $vers; leave --vers out" ;;

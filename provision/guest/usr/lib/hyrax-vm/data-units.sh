@@ -62,12 +62,7 @@ END
         systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
         systemctl daemon-reload &&
         systemctl start "$(unit "$1" automount)" &&
-        write_file "$CONF/$1.conf" <<END
-NAME=$1
-URL=$url
-LOGIN=$login
-VERS=$vers
-END
+        { printf 'NAME=%s\nURL=%s\n' "$1" "$url" && "${kind}_conf"; } | write_file "$CONF/$1.conf"
 }
 
 # discard NAME: everything that keep makes, also when only half of it is there
