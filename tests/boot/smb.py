@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -188,7 +189,5 @@ class SmbServer:
     def _signal(self, number: signal.Signals) -> None:
         # One process for each connection, all of one session.
         assert self._process is not None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass

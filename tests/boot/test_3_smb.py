@@ -75,7 +75,9 @@ def test_a_file_that_the_user_may_not_read_is_named(
     assert f"access denied: 10.0.2.2 does not let the user '{files.user}' read '/closed'" in said
 
 
-def test_a_server_that_wants_everything_signed(guest: Guest, files: SmbServer, tmp_path: Path) -> None:
+def test_a_server_that_wants_everything_signed(
+    guest: Guest, files: SmbServer, tmp_path: Path
+) -> None:
     strict = SmbServer(files.export, tmp_path / "smbd", signing="mandatory")
     strict.start()
     try:

@@ -1,4 +1,4 @@
-"""The parser of nfs:// and smb:// URLs: what it takes, what it refuses in one line, and its fuzzing."""
+"""The parser of nfs:// and smb:// URLs: what it takes, what it refuses, and its fuzzing."""
 
 from __future__ import annotations
 
