@@ -152,6 +152,7 @@ class SmbServer:
                 "signing": tree["signing"]["cipher"],
             }
             for tree in found["tcons"].values()
+            if tree["service"] != "IPC$"  # which every client opens
         ]
 
     def start(self) -> None:

@@ -280,14 +280,15 @@ def test_the_probe_of_what_is_no_smb_server(
         def serve() -> None:
             connection, _ = listener.accept()
             held.append(connection)
-            connection.recv(4096)
+            assert connection.recv(4096)[4:8] == b"\xfeSMB"
             if answer is not None:
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=serve, daemon=True).start()
-        probe = ("usr/lib/hyrax-vm/smb-probe", "127.0.0.1", str(port), "1")
+        probe = ("usr/lib/hyrax-vm/smb-probe", "127.0.0.1", str(port), "3")
         assert guest.run(*probe) == (1, f"{word}\n", "")
+        assert held
     for connection in held:
         connection.close()
 
