@@ -285,9 +285,11 @@ def test_the_probe_of_what_is_no_smb_server(
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
         probe = ("usr/lib/hyrax-vm/smb-probe", "127.0.0.1", str(port), "3")
         assert guest.run(*probe) == (1, f"{word}\n", "")
+        thread.join(5)
         assert held
     for connection in held:
         connection.close()
