@@ -118,9 +118,12 @@ def boot_test(c: Context, file: list[str]) -> None:
     """Boot and exercise artifacts, whoever built them."""
     from hyraxvm import boottest
     from hyraxvm.progress import Progress
+    from hyraxvm.verify import verify_all
 
     if not file:
         raise UserError("no file is named; type: ./inv boot-test FILE...")
+    if refused := verify_all([Path(name) for name in file])[1]:
+        raise UserError("\n./inv: ".join(refused))
     progress = Progress()
     for path in map(Path, file):
         with progress.stage(f"boot test of {path.name}", loud=True) as on_line:

@@ -36,6 +36,7 @@ TOOLS = (
     Tool(("ncdump", "--version"), "4.8"),
     Tool(("getdap", "-V"), "3.20"),
     Tool(("ganesha.nfsd", "-v"), "4.0"),
+    Tool(("smbd", "--version"), "4.17"),
     Tool(("shellcheck", "--version"), "0.9"),
     Tool(("ssh", "-V"), "8.4"),
 )

@@ -47,6 +47,7 @@ class Format:
     argument) in an empty directory (third) with a log (fourth), and returns the files that it has
     put into it.  `read` unpacks a file that nobody vouches for into an existing directory; it
     raises `UserError` with the reason why not.  `sources` are the files that decide the result.
+    `machines` are the names of what `read` returns.
     `declares` tells whether the file itself says how much memory and how many CPUs it wants.
     """
 
@@ -57,4 +58,5 @@ class Format:
     write: Callable[[Source, Path, Path, Path], list[Path]]
     read: Callable[[Path, Path], Contents]
     sources: tuple[Path, ...]
+    machines: tuple[str, ...]
     declares: bool

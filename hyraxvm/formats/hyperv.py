@@ -61,7 +61,7 @@ def read(artifact: Path, into: Path) -> Contents:
         drive = Drive(controller, found[0], "vhdx")
         return MachineSpec(drives=(drive,), nics=("virtio",), firmware=firmware)
 
-    specs = {"generation-2": machine("virtio", "efi"), "generation-1": machine("ide", "bios")}
+    specs = {"generation2": machine("virtio", "efi"), "generation1": machine("ide", "bios")}
     return Contents(folder, specs)
 
 
@@ -73,5 +73,6 @@ FORMAT = Format(
     write=write,
     read=read,
     sources=(Path(__file__), SCRIPT, *readme.SOURCES),
+    machines=("generation2", "generation1"),
     declares=False,
 )

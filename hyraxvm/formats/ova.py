@@ -117,5 +117,6 @@ FORMAT = Format(
     write=write,
     read=read,
     sources=(Path(__file__), Path(ovf.__file__), ovf.TEMPLATE),
+    machines=("ovf",),
     declares=True,
 )

@@ -14,7 +14,7 @@ from hyraxvm.server import ServerImage
 # everything before 5.1) refuse such a disk.
 OPTIONS = "compression_type=zlib,lazy_refcounts=off"
 # The two kinds of disk that virt-manager and Proxmox choose for Linux.
-CONTROLLERS = {"virtio-blk": "virtio-blk", "virtio-scsi": "virtio"}
+CONTROLLERS = {"virtio_blk": "virtio-blk", "virtio_scsi": "virtio"}
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
@@ -47,5 +47,6 @@ FORMAT = Format(
     write=write,
     read=read,
     sources=(Path(__file__),),
+    machines=(*CONTROLLERS,),
     declares=False,
 )

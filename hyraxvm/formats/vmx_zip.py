@@ -69,5 +69,6 @@ FORMAT = Format(
     write=write,
     read=read,
     sources=(Path(__file__), Path(vmx.__file__), TEMPLATES / "image.vmx.j2", *readme.SOURCES),
+    machines=("vmx",),
     declares=True,
 )

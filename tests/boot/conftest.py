@@ -1,9 +1,12 @@
 """`pytest tests/boot --artifact FILE`: boots what is inside the file and exercises it.
 
-Each artifact is booted as two machines: `first` has the devices that its descriptor declares,
-`second` is another copy, with UEFI and a larger disk.  A module's tests are for the first one
-unless its `MACHINES` says otherwise.  With `-n 2` (pytest-xdist) the machines run side by side,
-each in a process of its own, and its tests in the order of their files.
+The VMX zip is booted as two machines: `first` has the devices that its descriptor declares,
+`second` is another copy, with UEFI and a larger disk.  The other formats hold the same disk: each
+of their machines is tested briefly.  A module's tests are for `first` unless its mark `machines`
+says otherwise.
+
+With `-n 2` (pytest-xdist) two machines run side by side, each in a process of its own, and its
+tests in the order of their files.
 """
 
 from __future__ import annotations
@@ -13,22 +16,22 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capabilities import SERVERS, Capabilities
 from data import make_data
+from fileserver import KINDS, FileServer
 from guest import Artifact, Guest
-from nfs import NfsServer
 from xdist.scheduler import LoadScopeScheduling
 
 from hyraxvm import disks
-from hyraxvm.errors import Failure
+from hyraxvm.formats import format_of
 from hyraxvm.machine import Machine
 from hyraxvm.paths import REPORTS
-from hyraxvm.qemu import HOST
 from hyraxvm.samples import make_samples
 from hyraxvm.unpack import manifest_path, open_artifact
 
@@ -50,17 +53,28 @@ def pytest_configure(config: pytest.Config) -> None:
         for needed in (artifact, manifest_path(artifact)):
             if not needed.is_file():
                 raise pytest.UsageError(f"{needed}: no such file")
+    for mark in (
+        "access(kind, ...): only for artifacts that reach data in one of these ways",
+        "machines(role, ...): only for machines of these roles: first, second, brief",
+    ):
+        config.addinivalue_line("markers", mark)
     # As Ctrl-C does: machines end, journals are kept, scratch files go.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     machines = [
-        pytest.param(path, machine, id=f"{path.stem}@{machine}")
+        pytest.param(path, machine, id=f"{path.name}@{machine}")
         for path in metafunc.config.getoption("--artifact")
-        for machine in getattr(metafunc.module, "MACHINES", ("first",))
+        for machine in _machines(path)
     ]
     metafunc.parametrize(("artifact", "machine"), machines, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    others = [item for item in items if not _is_meant(item)]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
 
 
 class MachineScheduling(LoadScopeScheduling):
@@ -85,6 +99,28 @@ def pytest_runtest_makereport(
     return report
 
 
+def _machines(artifact: Path) -> Sequence[str]:
+    chosen = format_of(artifact)
+    return ("first", "second") if chosen.name == "vmx" else chosen.machines
+
+
+def _is_meant(item: pytest.Item) -> bool:
+    """Whether a test is for its machine and for its artifact's way to reach data."""
+    assert isinstance(item, pytest.Function)
+    machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
+    role = machine if machine in ("first", "second") else "brief"
+    access = _read_manifest(artifact)["release"]["ACCESS"]
+    roles = item.get_closest_marker("machines")
+    return role in (roles.args if roles else ("first",)) and all(
+        access in mark.args for mark in item.iter_markers("access")
+    )
+
+
+def _read_manifest(artifact: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(manifest_path(artifact).read_text())
+    return found
+
+
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-test-") as folder:
@@ -96,26 +132,23 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     path: Path = request.param
     reports = request.config.getoption("--reports") or REPORTS / path.name
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
-        try:
-            opened = open_artifact(path, Path(folder))
-        except Failure as failure:
-            pytest.exit(str(failure), returncode=2)
-        spec = next(iter(opened.specs.values()))
-        size = disks.size(spec.drives[0].path, spec.drives[0].format)
-        manifest = json.loads(manifest_path(path).read_text())
-        yield Artifact(path, spec, opened.folder, manifest, size, reports.resolve())
+        opened = open_artifact(path, Path(folder))
+        drive = next(iter(opened.specs.values())).drives[0]
+        size = disks.size(drive.path, drive.format)
+        manifest = _read_manifest(path)
+        yield Artifact(path, opened.specs, opened.folder, manifest, size, reports.resolve())
 
 
 @pytest.fixture(scope="session", autouse=True)
 def machine(request: pytest.FixtureRequest) -> str:
-    """Which machine the tests are for: "first" or "second"."""
+    """Which machine the tests are for."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
     """The artifact, booted as `machine`; its service answers."""
-    spec, size = artifact.spec, artifact.disk_bytes
+    spec, size = artifact.specs.get(machine) or artifact.specs["vmx"], artifact.disk_bytes
     if machine == "second":
         # Debian's OVMF, unlike VMware's firmware, has no driver for PVSCSI.
         drives = tuple(replace(drive, controller="virtio") for drive in spec.drives)
@@ -152,14 +185,14 @@ def samples(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nfs(scratch: Path) -> Iterator[NfsServer]:
-    """A running file server with the data of `data.CASES`."""
+def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
+    """Where the data of `data.CASES` are: a running file server, or the guest's own disk."""
     export = scratch / "export"
     export.mkdir()
     make_data(export)
     # mkdtemp's 0700 would hide the export from the guest's server.
     scratch.chmod(0o711)
-    server = NfsServer(export, scratch / "ganesha")
+    server = KINDS[artifact.manifest["release"]["ACCESS"]](export, scratch / "files")
     try:
         server.start()
         yield server
@@ -168,9 +201,9 @@ def nfs(scratch: Path) -> Iterator[NfsServer]:
 
 
 @pytest.fixture(scope="session")
-def added(guest: Guest, nfs: NfsServer) -> str:
-    """What `hyrax-data add` says when the data set `ocean` is added on the console."""
-    return guest.check(f"hyrax-data add nfs://{HOST}:{nfs.port}/data --as ocean", 120)
+def added(guest: Guest, files: FileServer) -> str:
+    """What `hyrax-data` says when the data set `ocean` is added on the console."""
+    return files.add(guest, "ocean")
 
 
 @pytest.fixture(scope="session")

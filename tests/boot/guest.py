@@ -24,7 +24,7 @@ class Artifact:
     """A shipped file, unpacked: what its descriptor, its manifest and its disk say."""
 
     path: Path
-    spec: MachineSpec
+    specs: dict[str, MachineSpec]
     folder: Path
     manifest: dict
     disk_bytes: int

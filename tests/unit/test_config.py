@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,13 @@ def test_the_file_is_valid_and_round_trips(tmp_path: Path, table: dict[str, Any]
     assert config.load(path) == config.load()
 
 
-def test_the_nfs_image_has_the_nfs_client_and_no_smb_client() -> None:
-    packages = config.recipe(config.load(), "nfs").packages
-    assert "nfs-common" in packages
-    assert not [name for name in packages if "cifs" in name or "smb" in name or "samba" in name]
+@pytest.mark.parametrize(
+    ("image", "client"), [("nfs", "nfs-common"), ("smb", "cifs-utils"), ("local", None)]
+)
+def test_an_image_has_one_client_at_most(image: str, client: str | None) -> None:
+    packages = config.recipe(config.load(), image).packages
+    found = [name for name in packages if re.search("nfs|cifs|smb|samba", name)]
+    assert found == ([client] if client else [])
     assert packages == sorted(set(packages))
 
 
@@ -85,7 +89,7 @@ def test_the_artifact_name() -> None:
         ),
         (("machine", "small", "nic"), "ne2000", ["machine.small.nic", "'ne2000'", "vmxnet3"]),
         (("image", "nfs", "base"), "debian-99", ["image.nfs.base", "debian-99", "debian-12"]),
-        (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: nfs"]),
+        (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: local, nfs, smb"]),
         (("access", "nfs", "packages"), ["no spaces"], ["access.nfs.packages.0", "no spaces"]),
         (("server", "dapdir", "data_root"), "data", ["server.dapdir.data_root", "'data'"]),
         (("budget", "dapdir", "ova"), 0, ["budget.dapdir.ova", "0", "greater"]),

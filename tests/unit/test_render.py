@@ -123,10 +123,18 @@ def test_the_version_file_reads_back_in_a_shell_and_in_the_manifest(tmp_path: Pa
     assert said == f"{facts['NAME']}|{facts['SERVER_TITLE']}"
 
 
-def test_the_readmes_say_what_to_type() -> None:
-    texts = readme.texts("vmx", RECIPE, "hyrax-vm-x", IMAGE)
+@pytest.mark.parametrize(
+    ("image", "command"),
+    [
+        ("nfs", "hyrax-data add nfs://192.0.2.10/data/ocean"),
+        ("smb", "hyrax-data add smb://192.0.2.10/ocean --user reader"),
+        ("local", "scp -r ocean opendap@ADDRESS:/srv/hyrax/data/"),
+    ],
+)
+def test_the_readmes_say_what_to_type(image: str, command: str) -> None:
+    texts = readme.texts("vmx", config.recipe(config.load(), image), "hyrax-vm-x", IMAGE)
     html, text = texts["README.html"], texts["README.txt"]
-    for wanted in ("hyrax-vm-x.vmx", "hyrax-data add nfs://", "http://ADDRESS:8080/opendap/"):
+    for wanted in ("hyrax-vm-x.vmx", command, "http://ADDRESS:8080/opendap/"):
         assert wanted in html
         assert wanted in text
     assert "<script" not in html

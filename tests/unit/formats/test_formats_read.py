@@ -52,10 +52,10 @@ def test_each_format_opens_as_the_machines_that_it_is_for(shelf: Shelf, tmp_path
     assert found == {
         ("vmx", "vmx"): ("bios", "pvscsi", "vmdk", ("vmxnet3",)),
         ("ova", "ovf"): ("bios", "lsisas1068", "vmdk", ("e1000",)),
-        ("qcow2", "virtio-blk"): ("bios", "virtio-blk", "qcow2", ("virtio",)),
-        ("qcow2", "virtio-scsi"): ("bios", "virtio", "qcow2", ("virtio",)),
-        ("hyperv", "generation-2"): ("efi", "virtio", "vhdx", ("virtio",)),
-        ("hyperv", "generation-1"): ("bios", "ide", "vhdx", ("virtio",)),
+        ("qcow2", "virtio_blk"): ("bios", "virtio-blk", "qcow2", ("virtio",)),
+        ("qcow2", "virtio_scsi"): ("bios", "virtio", "qcow2", ("virtio",)),
+        ("hyperv", "generation2"): ("efi", "virtio", "vhdx", ("virtio",)),
+        ("hyperv", "generation1"): ("bios", "ide", "vhdx", ("virtio",)),
     }
 
 
@@ -428,5 +428,5 @@ def test_a_path_with_a_colon_is_a_path(shelf: Shelf, tmp_path: Path, monkeypatch
     path = Path("nbd:127.0.0.1:1.qcow2")
     shutil.copy(shelf.path("qcow2"), path)
     (tmp_path / "into").mkdir()
-    spec = open_artifact(path, tmp_path / "into").specs["virtio-blk"]
+    spec = open_artifact(path, tmp_path / "into").specs["virtio_blk"]
     assert spec.drives == (Drive("virtio-blk", tmp_path / path, "qcow2"),)

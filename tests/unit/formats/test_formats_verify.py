@@ -34,8 +34,8 @@ def refused(path: Path) -> str:
     [
         ("vmx", "vmx (BIOS, pvscsi, vmxnet3)"),
         ("ova", "ovf (BIOS, lsisas1068, e1000)"),
-        ("qcow2", "virtio-blk (BIOS, virtio-blk, virtio) or virtio-scsi (BIOS, virtio, virtio)"),
-        ("hyperv", "generation-2 (EFI, virtio, virtio) or generation-1 (BIOS, ide, virtio)"),
+        ("qcow2", "virtio_blk (BIOS, virtio-blk, virtio) or virtio_scsi (BIOS, virtio, virtio)"),
+        ("hyperv", "generation2 (EFI, virtio, virtio) or generation1 (BIOS, ide, virtio)"),
     ],
 )
 def test_a_good_file_is_told_in_one_line(shelf: Shelf, name: str, machine: str) -> None:
