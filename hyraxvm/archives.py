@@ -13,6 +13,7 @@ from calendar import timegm
 from pathlib import Path
 from typing import IO, Final
 
+from hyraxvm.command import go_on
 from hyraxvm.errors import UserError
 
 CHUNK: Final = 4 * 1024 * 1024
@@ -41,7 +42,10 @@ def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
             info.external_attr = 0o100644 << 16
             info.file_size = member.stat().st_size  # decides whether ZIP64 is needed
             with member.open("rb") as source, archive.open(info, "w") as sink:
-                shutil.copyfileobj(source, sink, CHUNK)
+                # The longest work of all that is done in Python: some 15 s.
+                while chunk := source.read(CHUNK):
+                    go_on()
+                    sink.write(chunk)
     sync(target)
 
 

@@ -26,10 +26,11 @@ def together(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
         finally:
             for future in futures:
                 future.cancel()
-            # A task may be between two programs: until it has ended, stop what it starts.
-            while not all(future.done() for future in futures):
-                command.stop_all()
-                time.sleep(0.05)
+            with command.halt():
+                # A program that was about to start is stopped at the next turn.
+                while not all(future.done() for future in futures):
+                    command.stop_all()
+                    time.sleep(0.05)
         # Those that were stopped failed too, but later.
         raise min(_errors(futures), key=lambda error: vars(error)["failed"])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from hyraxvm import command
+from hyraxvm import archives, command
 from hyraxvm.errors import Failure
 from hyraxvm.parallel import together
 from hyraxvm.progress import Progress
@@ -60,6 +61,26 @@ def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path:
     assert time.monotonic() - begun < 20
     assert after == ["second program"]
     assert not command._running
+
+
+def test_work_that_is_no_program_stops_when_another_task_fails(tmp_path: Path) -> None:
+    started = threading.Event()
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 2**33)
+
+    def pack() -> None:
+        started.set()
+        archives.pack_zip(tmp_path / "x.zip", "x", [tmp_path / "large"], "2026-01-02T03:04:06Z")
+
+    def fail() -> None:
+        assert started.wait(10)
+        raise Failure("no")
+
+    begun = time.monotonic()
+    with pytest.raises(Failure, match=r"^no$"):
+        together([pack, fail], 2)
+    assert time.monotonic() - begun < 5
+    command.go_on()
 
 
 def test_tasks_that_have_not_begun_do_not_begin() -> None:
