@@ -202,7 +202,8 @@ def _check_references(config: Config, path: Path) -> None:
 
 def _first(error: ValidationError) -> str:
     """Turn the first fault into `key: value: what is allowed`."""
-    faults = error.errors()
+    # An unknown key first: misspelt, it is why another one is missing.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     where = [str(part) for part in fault["loc"] if part != "[key]"]
     key = ".".join(where)

@@ -71,6 +71,9 @@ def test_every_task_and_every_option_has_help() -> None:
         (["build", "--format", "iso"], "there is no format 'iso'; there are: vmx, ova, qcow2"),
         (["test", "--format", "iso"], "there is no format 'iso'"),
         (["run", "nfs", "--format", "iso"], "there is no format 'iso'"),
+        (["build", "--bogus"], "No idea what '--bogus' is; see: ./inv --help build"),
+        (["bulid"], "No idea what 'bulid' is; see: ./inv --list"),
+        (["render"], "see: ./inv --help render"),
         (["build", "nfs", "--all"], "either images or --all"),
     ],
 )

@@ -51,6 +51,13 @@ def refused(tmp_path: Path, text: str) -> str:
     return message
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing(
+    tmp_path: Path, table: dict[str, Any]
+) -> None:
+    table["image"]["nfs"]["acess"] = table["image"]["nfs"].pop("access")
+    assert "image.nfs.acess: unknown key" in refused(tmp_path, dump(table))
+
+
 def test_the_file_is_valid_and_round_trips(tmp_path: Path, table: dict[str, Any]) -> None:
     path = tmp_path / "images.toml"
     path.write_text(dump(table))
