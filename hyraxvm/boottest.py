@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,21 @@ TESTED_WITH = (
     *("qemu.py", "machine.py", "console.py", "samples.py", "boottest.py"),
     *("unpack.py", "archives.py", "disks.py", "vmx.py", "ovf.py", "formats"),
 )
+
+
+# pytest-xdist's line about a test that has ended.
+_ENDED = re.compile(
+    r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *"
+)
+
+
+def _short(line: str) -> str:
+    """The line for a person who watches: how far, which machine, which test, and what came out."""
+    match = _ENDED.fullmatch(line)
+    if not match:
+        return line
+    share, outcome, test, machine, case = match.groups()
+    return f"{share:>4} {outcome.lower()} on {machine}: {test}" + (f" [{case}]" if case else "")
 
 
 def reports(artifact: Path) -> Path:
@@ -74,7 +90,7 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
         deadline=DEADLINE,
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        on_line=on_line,
+        on_line=lambda line: on_line(_short(line)),
     )
     result = {"key": tested_key, "seconds": round(time.monotonic() - started, 1)}
     (folder / "verdict.json").write_text(json.dumps(result) + "\n")

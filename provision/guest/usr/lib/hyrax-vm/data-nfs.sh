@@ -43,7 +43,7 @@ nfs_words() {
     *"efused"*) words_for_probe refused ;;
     *"timed out"*) words_for_probe silent ;;
     *"esolve"* | *"not known"*) words_for_probe nohost ;;
-    *) say "what answers on $host port $port is no NFS server that this VM understands (${message##*: })" ;;
+    *) say "$host accepts connections on port $port, but no NFS server answers there (${message##*: })" ;;
     esac
 }
 
