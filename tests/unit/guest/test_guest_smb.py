@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,7 +136,6 @@ def test_a_password_typed_on_a_terminal(guest: Guest, smbd: SmbServer, answer: b
     before = guest.state()
     process, master = at_terminal(guest, "add", f"smb://127.0.0.1:{smbd.port}/sst", "--user", "me")
     shown = read_until(master, b"Password of me on 127.0.0.1: ")
-    time.sleep(0.2)
     os.write(master, answer)
     try:
         while more := os.read(master, 4096):

@@ -66,9 +66,10 @@ read_password() {
         IFS= read -r password <"$password_file" || :
         from="the first line of '$(plain "$password_file")'"
     elif [ -t 0 ]; then
+        # Before the prompt: whoever sees that may already type.
         terminal=$(stty -g)
-        printf 'Password of %s on %s: ' "$login" "$host" >&2
         stty -echo
+        printf 'Password of %s on %s: ' "$login" "$host" >&2
         IFS= read -r password || :
         stty "$terminal"
         terminal=
