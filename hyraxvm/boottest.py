@@ -27,9 +27,7 @@ TESTED_WITH = (
 
 
 # pytest-xdist's line about a test that has ended.
-_ENDED = re.compile(
-    r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *"
-)
+_ENDED = re.compile(r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *")
 
 
 def _short(line: str) -> str:

@@ -65,7 +65,9 @@ def build(
 def _tested(path: Path, progress: Progress) -> dict[str, object]:
     if verdict := boottest.verdict(path):
         return verdict
-    with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
+    with progress.stage(
+        f"boot test of {path.name.removeprefix('hyrax-vm-')}", loud=True
+    ) as on_line:
         return boottest.test(path, on_line)
 
 
