@@ -164,7 +164,7 @@ def test_shares_refused_in_one_line(arguments: list[str], why: str) -> None:
     assert "secret" not in err
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60).filter(lambda raw: b"\0" not in raw))
 def test_whatever_passes_is_harmless_in_a_unit_file(raw: bytes) -> None:
     status, out, err = parse(b"nfs://h/" + raw)
@@ -178,7 +178,7 @@ def test_whatever_passes_is_harmless_in_a_unit_file(raw: bytes) -> None:
         assert status == 2 and out == "" and err.count("\n") == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text("abcXYZ09._-%,:;'\"$`&|<> é海~", min_size=1), min_size=1, max_size=4))
 def test_percent_encoding_round_trips(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
