@@ -40,10 +40,15 @@ def reported(body: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+FORMAT_HELP = "only this format (see ./inv list), repeatable; default: all"
+
+
 @task(
-    iterable=["image"],
+    iterable=["image", "format"],
     help={
         "image": "image to build (see ./inv list); default: the one that images.toml names",
+        "all_": "every image of images.toml",
+        "format": FORMAT_HELP,
         "server": "data server to put into it; default: the one that images.toml names",
         "server_image": "its image: oci-archive:FILE, oci:DIR, docker-archive:FILE or docker://...",
         "no_test": "do not boot what was built",
@@ -54,31 +59,41 @@ def reported(body: Callable[..., None]) -> Callable[..., None]:
 def build(
     c: Context,
     image: list[str],
+    format: list[str],
+    all_: bool = False,
     server: str | None = None,
     server_image: str | None = None,
     no_test: bool = False,
     refresh: bool = False,
 ) -> None:
-    """Build, pack and boot-test images."""
-    from hyraxvm import boottest, config, pipeline, source
+    """Build, pack and boot-test images, several side by side."""
+    from hyraxvm import boottest, config, formats, pipeline, source
     from hyraxvm.progress import Progress
 
     table = config.load()
-    # All names are checked before the first long stage starts.
-    names = [config.choose("image", name, table.image) for name in image or [table.defaults.image]]
+    if image and all_:
+        raise UserError("either images or --all; type: ./inv build --all")
+    names = sorted(table.image) if all_ else image or [table.defaults.image]
+    # All names are checked before a registry is asked.
+    names = [config.choose("image", name, table.image) for name in dict.fromkeys(names)]
+    wanted = formats.choose(format)
     chosen = _chosen(server, server_image)
-    for recipe in [
-        config.recipe(table, name, chosen.server, chosen.image, chosen.digest) for name in names
-    ]:
-        progress = Progress()
-        made = pipeline.build(
-            recipe, progress, test=not no_test, refresh=_today() if refresh else ""
-        )
-        size = made.path.stat().st_size / 1e6
-        print(f"\n{made.path}  {size:.1f} MB")
-        if made.verdict:
-            print(f"boot test: passed; report: {boottest.reports(made.path) / 'report.html'}")
-        print("stages:", ", ".join(f"{name} {took} s" for name, took in progress.timings.items()))
+    progress = Progress()
+    made = pipeline.build(
+        [config.recipe(table, n, chosen.server, chosen.image, chosen.digest) for n in names],
+        wanted,
+        progress,
+        test=not no_test,
+        refresh=_today() if refresh else "",
+    )
+    print()
+    for artifact in made:
+        print(f"{artifact.path}  {artifact.path.stat().st_size / 1e6:.1f} MB")
+        if artifact.verdict:
+            print(f"    boot test passed; report: {boottest.reports(artifact.path)}/report.html")
+    stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
+    if stages:
+        print("stages:", stages)
     if chosen.notice:  # once more: the first one has scrolled away
         print(source.banner(chosen.notice), file=sys.stderr)
 
@@ -87,29 +102,33 @@ def build(
     help={
         "unit": "only the unit tests: no VM, under a minute",
         "servers": "only the stand-in servers, each in a VM of its own",
-        "image": "images to boot-test",
+        "image": "images to boot-test; default: all",
+        "format": FORMAT_HELP,
     },
-    iterable=["image"],
+    iterable=["image", "format"],
 )
 @reported
-def test(c: Context, image: list[str], unit: bool = False, servers: bool = False) -> None:
+def test(
+    c: Context, image: list[str], format: list[str], unit: bool = False, servers: bool = False
+) -> None:
     """Run the unit tests, then build what is not built and boot-test it."""
-    from hyraxvm import config, pipeline
+    from hyraxvm import config, formats, pipeline
     from hyraxvm.progress import Progress
     from hyraxvm.testing import server_tests, unit_tests
 
     if servers:
         server_tests()
         return
+    table = config.load()
+    names = [config.choose("image", name, table.image) for name in image or sorted(table.image)]
+    wanted = formats.choose(format)
     unit_tests()
     if unit:
         return
-    table = config.load()
     chosen = _chosen(None, None)
-    for name in image or sorted(table.image):
-        recipe = config.recipe(table, name, chosen.server, chosen.image, chosen.digest)
-        made = pipeline.build(recipe, Progress())
-        print(f"{made.path.name}: boot test passed")
+    recipes = [config.recipe(table, n, chosen.server, chosen.image, chosen.digest) for n in names]
+    for artifact in pipeline.build(recipes, wanted, Progress()):
+        print(f"{artifact.path.name}: boot test passed")
 
 
 @task(
@@ -126,9 +145,12 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
     from hyraxvm import boottest
     from hyraxvm import regression as suite
     from hyraxvm.progress import Progress
+    from hyraxvm.verify import verify_all
 
     if not file:
         raise UserError("no file is named; type: ./inv boot-test FILE...")
+    if refused := verify_all([Path(name) for name in file])[1]:
+        raise UserError("\n./inv: ".join(refused))
     if regression:
         suite.check(Path(regression))
     progress = Progress()
@@ -154,10 +176,25 @@ def pin(c: Context, server: str) -> None:
     print(f"{server}: {source.pin(config.load(), server)}")
 
 
+@task(iterable=["file"], help={"file": "artifact, manifest or SHA256SUMS; repeatable"})
+@reported
+def verify(c: Context, file: list[str]) -> None:
+    """Check that files are whole, and say what they are."""
+    from hyraxvm.verify import verify_all
+
+    if not file:
+        raise UserError("no file is named; type: ./inv verify FILE...")
+    good, refused = verify_all([Path(name) for name in file])
+    for line in good:
+        print(line)
+    if refused:
+        raise UserError("\n./inv: ".join(refused))
+
+
 @task(name="list", help={"json_": "as JSON"})
 @reported
 def list_(c: Context, json_: bool = False) -> None:
-    """List images, servers and bases, and what is built."""
+    """List images, servers and formats, and what is built."""
     from hyraxvm import config, listing
 
     rows = listing.rows(config.load())
@@ -178,17 +215,28 @@ def render(c: Context, image: str, server: str | None = None) -> None:
         print(f"\n==== {path}\n{path.read_text()}", end="")
 
 
-@task(help={"image": "image to start (see ./inv list)", "server": "data server in it"})
+@task(
+    help={
+        "image": "image to start (see ./inv list)",
+        "server": "data server in it",
+        "format": "format to start; default: the first that is built",
+    }
+)
 @reported
-def run(c: Context, image: str, server: str | None = None) -> None:
+def run(c: Context, image: str, server: str | None = None, format: str | None = None) -> None:
     """Boot a built image for a person: console here, port 8080 forwarded, Ctrl-A X to leave."""
-    from hyraxvm import config, listing
-    from hyraxvm.trial import interactive_zip
+    from hyraxvm import config, formats, listing
+    from hyraxvm.trial import interactive_artifact
 
-    artifact = listing.newest(config.load(), image, server)
-    if artifact is None:
-        raise UserError(f"image {image!r} is not built; type: ./inv build {image}")
-    status = interactive_zip(artifact)
+    table = config.load()
+    recipes = [config.recipe(table, image, name) for name in ([server] if server else table.server)]
+    wanted = formats.choose([format] if format else [])
+    found = [path for one in wanted for each in recipes if (path := listing.built(each, one))]
+    if not found:
+        as_ = f" as {format}" if format else ""
+        again = f" --format {format}" if format else ""
+        raise UserError(f"image {image!r} is not built{as_}; type: ./inv build {image}{again}")
+    status = interactive_artifact(max(found, key=lambda path: path.stat().st_mtime))
     if status:
         raise Failure(f"QEMU: exit status {status}")
 

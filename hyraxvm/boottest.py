@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -13,18 +14,34 @@ from typing import Any
 from hyraxvm import cache
 from hyraxvm.command import run
 from hyraxvm.errors import UserError
-from hyraxvm.package import manifest_path
 from hyraxvm.paths import REPORTS, ROOT
+from hyraxvm.unpack import manifest_path
 
 DEADLINE = 2400.0  # seconds
 TESTS = ROOT / "tests" / "boot"
 # A change of these asks for a new verdict on an unchanged artifact.
-TESTED_WITH = ("qemu.py", "machine.py", "console.py", "vmx.py", "samples.py", "boottest.py")
+TESTED_WITH = (
+    *("qemu.py", "machine.py", "console.py", "samples.py", "boottest.py"),
+    *("unpack.py", "archives.py", "disks.py", "vmx.py", "ovf.py", "formats"),
+)
+
+
+# pytest-xdist's line about a test that has ended.
+_ENDED = re.compile(r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *")
+
+
+def _short(line: str) -> str:
+    """The line for a person who watches: how far, which machine, which test, and what came out."""
+    match = _ENDED.fullmatch(line)
+    if not match:
+        return line
+    share, outcome, test, machine, case = match.groups()
+    return f"{share:>4} {outcome.lower()} on {machine}: {test}" + (f" [{case}]" if case else "")
 
 
 def reports(artifact: Path) -> Path:
     """The directory that keeps an artifact's console, journal, JUnit and HTML reports."""
-    return REPORTS / artifact.stem
+    return REPORTS / artifact.name
 
 
 def key(artifact: Path) -> str:
@@ -62,7 +79,7 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
         [
             *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
             # Two machines at a time; more would only wait for each other.
-            *("-n", "2", "--dist", "loadgroup"),
+            *("-n", "2"),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),
@@ -71,7 +88,7 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
         deadline=DEADLINE,
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        on_line=on_line,
+        on_line=lambda line: on_line(_short(line)),
     )
     result = {"key": tested_key, "seconds": round(time.monotonic() - started, 1)}
     (folder / "verdict.json").write_text(json.dumps(result) + "\n")

@@ -20,7 +20,7 @@ from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import cache_root
 
 KEEP = 4  # results of one stage that are kept, the most recently used first
-NEEDED_BYTES = 6 * 1024**3  # what a cold build writes, with head-room
+NEEDED_BYTES = 8 * 1024**3  # what a cold build writes, with head-room
 
 
 def digest(*inputs: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from invoke import Argument, Collection, Program, Task
+from invoke import Argument, Collection, ParseError, Program, Task
 from invoke.loader import FilesystemLoader
 
 from hyraxvm import __version__
@@ -60,6 +60,21 @@ def arguments(task: Task[Any]) -> list[Argument]:
     return list(twin.get_arguments())
 
 
+class Inv(Program):
+    """Invoke's program, with this project's way to refuse a command line: one line, status 2."""
+
+    def parse_tasks(self) -> None:
+        """Read the tasks and their arguments."""
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            said = str(error).strip().splitlines()[0].rstrip("!")
+            task = error.context.name if error.context else None
+            help_ = f"./inv --help {task}" if task else "./inv --list"
+            print(f"./inv: {said}; see: {help_}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
 def main() -> None:
     """The entry point of `./inv`."""
 
@@ -71,7 +86,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, terminated)
     module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
     tasks = Collection.from_module(module)
-    program = Program(name="Hyrax VM", binary="./inv", version=__version__, namespace=tasks)
+    program = Inv(name="Hyrax VM", binary="./inv", version=__version__, namespace=tasks)
     words = spread(sys.argv[1:], tasks) or ["--list"]
     program.run(["./inv", *words])
 

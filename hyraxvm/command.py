@@ -12,7 +12,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hyraxvm.errors import Failure
@@ -21,6 +22,7 @@ GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 TAIL = 15  # lines of output that a failure quotes
 
 _running: set[subprocess.Popen[bytes]] = set()
+_halts: list[object] = []
 
 
 def dying_with_parent(argv: Sequence[str]) -> list[str]:
@@ -49,6 +51,7 @@ def run(
     `deadline` is in seconds from now.  Raises `Failure` when the program is not there, exits with
     another status than 0 or is not done in time; its message carries the last lines of output.
     """
+    go_on()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
         sink.write(f"$ {shlex.join(argv)}\n".encode())
@@ -139,6 +142,22 @@ def stop_all() -> None:
     """End every program that `run` has started in any thread."""
     for process in list(_running):
         stop(process)
+
+
+@contextmanager
+def halt() -> Iterator[None]:
+    """While it lasts, `go_on` fails in every thread, and with it what starts programs."""
+    _halts.append(None)
+    try:
+        yield
+    finally:
+        _halts.pop()
+
+
+def go_on() -> None:
+    """Raise `Failure` if the work is to be stopped: for long work that is no program's."""
+    if _halts:
+        raise Failure("stopped, because something else has failed")
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -23,6 +23,7 @@ DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
 TrimGlob = Annotated[str, StringConstraints(pattern=r"^(/[^/\s]+)+$")]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
+Megabytes = Annotated[int, Field(ge=1, le=100_000)]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 
 
@@ -79,6 +80,15 @@ class Machine(Model):
     firmware: Literal["bios", "efi"]
 
 
+class Budget(Model):
+    """The most that each format's file may have, in MB (10^6 bytes)."""
+
+    vmx: Megabytes
+    ova: Megabytes
+    qcow2: Megabytes
+    hyperv: Megabytes
+
+
 class Image(Model):
     """What a user downloads: a base, an access kind and a machine; the server joins at build."""
 
@@ -105,6 +115,7 @@ class Config(Model):
     access: dict[Name, Access]
     machine: dict[Name, Machine]
     server: dict[Name, Server]
+    budget: dict[Name, Budget]
     base: dict[Name, Base]
 
 
@@ -119,6 +130,7 @@ class Recipe(Model):
     machine: Machine
     server_name: Name
     server: Server
+    budget: Budget
     # Where the server's image comes from (`docker://...`, `oci-archive:...`), and its digest;
     # empty for a server that is packed here.
     server_image: str = ""
@@ -182,6 +194,7 @@ def recipe(
         server=served,
         server_image=server_image,
         server_digest=server_digest,
+        budget=config.budget[server_name],
     )
 
 
@@ -207,6 +220,7 @@ def _check_references(config: Config, path: Path) -> None:
             (f"image.{name}.access", image.access, config.access),
             (f"image.{name}.machine", image.machine, config.machine),
         ]
+    wanted += [(f"server.{name}.budget", name, config.budget) for name in config.server]
     for key, value, table in wanted:
         if value not in table:
             kind = key.rsplit(".", 1)[1]
@@ -218,7 +232,8 @@ def _check_references(config: Config, path: Path) -> None:
 
 def _first(error: ValidationError) -> str:
     """Turn the first fault into `key: value: what is allowed`."""
-    faults = error.errors()
+    # An unknown key first: misspelt, it is why another one is missing.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     where = [str(part) for part in fault["loc"] if part != "[key]"]
     key = ".".join(where)
@@ -239,6 +254,7 @@ def _fields_at(where: list[str]) -> list[str]:
         "access": Access,
         "machine": Machine,
         "server": Server,
+        "budget": Budget,
         "base": Base,
         "defaults": Defaults,
     }

@@ -7,9 +7,9 @@ import re
 import shutil
 from typing import NamedTuple
 
+from hyraxvm.columns import align
 from hyraxvm.command import as_root, output
 from hyraxvm.errors import Failure
-from hyraxvm.listing import align
 from hyraxvm.paths import cache_root
 from hyraxvm.qemu import choose_accelerator
 
@@ -36,6 +36,7 @@ TOOLS = (
     Tool(("ncdump", "--version"), "4.8"),
     Tool(("getdap", "-V"), "3.20"),
     Tool(("ganesha.nfsd", "-v"), "4.0"),
+    Tool(("smbd", "--version"), "4.17"),
     Tool(("shellcheck", "--version"), "0.9"),
     Tool(("ssh", "-V"), "8.4"),
 )

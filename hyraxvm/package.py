@@ -1,137 +1,105 @@
-"""Stage `package`: master -> `<name>.zip` (VMX and VMDK) and `<name>.manifest.json`."""
+"""Stage `package`: master -> the shipped files, `<name>.manifest.json` and `SHA256SUMS`.
+
+A format is made anew when its own inputs have changed; every disk that is shipped is unpacked
+again and compared with the master.  Nothing is shipped unless all that was asked for is made.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import shutil
 import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from markdown_it import MarkdownIt
-from markupsafe import Markup
+from hyraxvm import archives, cache, disks
+from hyraxvm.errors import Failure
+from hyraxvm.formats import FORMATS, Format, Source
+from hyraxvm.parallel import together
+from hyraxvm.paths import ARTIFACTS
 
-from hyraxvm import cache, names
-from hyraxvm.command import run
-from hyraxvm.config import Recipe
-from hyraxvm.paths import ARTIFACTS, TEMPLATES
-from hyraxvm.render import render
-from hyraxvm.server import ServerImage
-from hyraxvm.vmx import Nic, VmxSpec, render_vmx
-
-DEADLINE = 900.0  # seconds
-README = TEMPLATES / "README.md.j2"
-PAGE = TEMPLATES / "README.html.j2"
-CHUNK = 4 * 1024 * 1024
+SUMS: Final = "SHA256SUMS"
 
 
-def key(recipe: Recipe, master: str) -> str:
-    """The digest of the stage's inputs; `master` is the key of the stage before."""
-    sources = [README, PAGE, TEMPLATES / "image.vmx.j2", Path(__file__)]
-    return cache.digest(master, recipe.image.model_dump(), recipe.machine.model_dump(), *sources)
+def key(source: Source, chosen: Format) -> str:
+    """The digest of what decides one format's file."""
+    recipe = source.recipe
+    return cache.digest(
+        source.master_key,
+        chosen.name,
+        recipe.image.model_dump(),
+        recipe.server.model_dump(),
+        recipe.machine.model_dump(),
+        *chosen.sources,
+        Path(archives.__file__),
+        Path(disks.__file__),
+    )
 
 
-def manifest_path(artifact: Path) -> Path:
-    """The manifest that lies beside an artifact."""
-    return artifact.with_suffix(".manifest.json")
-
-
-def up_to_date(artifact: Path, stage_key: str) -> bool:
-    """Whether the artifact is there, whole, and made from these very inputs."""
-    try:
-        manifest = json.loads(manifest_path(artifact).read_text())
-        entry = manifest["files"][0]
-        return bool(
-            manifest["key"] == stage_key
-            and artifact.stat().st_size == entry["size"]
-            and cache.file_digest(artifact) == entry["sha256"]
-        )
-    except (OSError, ValueError, KeyError, IndexError):
-        return False
+def artifact_path(source: Source, chosen: Format) -> Path:
+    """Where a format's file is shipped."""
+    return ARTIFACTS / f"{source.name}{chosen.suffix}"
 
 
 def build(
-    recipe: Recipe,
-    stage_key: str,
-    master: Path,
-    image: ServerImage,
+    source: Source,
+    wanted: Sequence[Format],
+    *,
     packages: dict[str, str],
     timings: dict[str, float],
+    largest: Callable[[], str],
     log: Path,
     on_line: Callable[[str], None],
-) -> Path:
-    """Return the path of the zip; its manifest lies beside it.
+) -> list[Path]:
+    """Return the paths of the `wanted` files; manifest and checksums lie beside them.
 
-    `packages` are the Debian packages of the image, `timings` the seconds of the stages so far.
-    Raises `Failure` when qemu-img fails.
+    `packages` are the Debian packages of the image, `timings` the seconds of the stages so far,
+    `largest` describes what makes the image large.
+
+    Raises:
+        Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
     """
-    name = names.artifact_name(recipe, image.version)
-    artifact = ARTIFACTS / f"{name}.zip"
-    if up_to_date(artifact, stage_key):
-        return artifact
-    started = time.monotonic()
-    work = ARTIFACTS / f".{name}.work"
-    cache.remove_tree(work)
-    work.mkdir(parents=True)
-    try:
-        vmdk = work / f"{name}.vmdk"
-        options = "subformat=monolithicSparse,adapter_type=lsilogic"
-        convert = ["qemu-img", "convert", "-O", "vmdk", "-o", options, str(master), str(vmdk)]
-        run(convert, log=log, deadline=DEADLINE)
-        for member, text in texts(recipe, name, image).items():
-            (work / member).write_bytes(text.encode())
-        on_line("compressing")
-        release = read_release(master.parent / "release.env")
-        members = [f"{name}.vmx", f"{name}.vmdk", "README.html", "README.txt"]
-        packed = work / artifact.name
-        pack_zip(packed, name, [work / member for member in members], release["BUILD_DATE"])
-        manifest: dict[str, Any] = {
-            "schema": 1,
-            "name": name,
-            "key": stage_key,
-            "release": release,
-            "server": image.model_dump(exclude={"files"}),
-            "machine": recipe.machine.model_dump(),
-            "packages": packages,
-            "files": [_entry(packed)],
-            "contents": [_entry(work / member) for member in members],
-            "timings": {**timings, "package": round(time.monotonic() - started, 1)},
-        }
-        written = work / "manifest.json"
-        written.write_text(json.dumps(manifest, indent=1) + "\n")
-        # Old zip and new manifest never stand beside each other: `up_to_date` would say no.
-        packed.replace(artifact)
-        written.replace(manifest_path(artifact))
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return artifact
-
-
-def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """File name -> content of what lies beside the disk in the zip."""
-    spec = VmxSpec(
-        display_name=name,
-        disks=(f"{name}.vmdk",),
-        nvram=f"{name}.nvram",
-        memory_mb=recipe.machine.memory_mib,
-        cpus=recipe.machine.cpus,
-        firmware=recipe.machine.firmware,
-        controller=recipe.machine.disk_controller,
-        nics=(Nic(recipe.machine.nic),),
-    )
-    readme = render(README, name=name, recipe=recipe, server_version=image.version)
-    # The text comes from our own template; markdown-it escapes what is not markup.
-    body = Markup(MarkdownIt("commonmark").render(readme))  # noqa: S704
-    return {
-        f"{name}.vmx": render_vmx(spec),
-        "README.html": render(PAGE, name=name, body=body),
-        # Windows' Notepad is where it is read.
-        "README.txt": readme.replace("\n", "\r\n"),
+    manifest = ARTIFACTS / f"{source.name}.manifest.json"
+    entries = {
+        entry["format"]: entry
+        for entry in _entries(manifest)
+        if entry.get("format") in FORMATS and _current(source, entry)
     }
+    missing = [chosen for chosen in wanted if chosen.name not in entries]
+    stale = [
+        path
+        for chosen in FORMATS.values()
+        if chosen.name not in entries
+        and chosen not in wanted
+        and (path := artifact_path(source, chosen)).exists()
+    ]
+    if missing or stale or len(entries) != len(_entries(manifest)):
+        work = ARTIFACTS / f".{source.name}.work"
+        cache.remove_tree(work)
+        work.mkdir(parents=True)
+        try:
+            tasks = [partial(_make, source, chosen, work, log, on_line) for chosen in missing]
+            entries |= {entry["format"]: entry for entry in together(tasks, os.cpu_count() or 1)}
+            _check_budgets(source, list(entries.values()), largest)
+            written = work / manifest.name
+            listed = [entries[name] for name in FORMATS if name in entries]
+            written.write_text(_manifest(source, listed, packages, timings))
+            # Old files and a new manifest never stand beside each other, nor the reverse: an
+            # interruption leaves files that the manifest does not list as they are.
+            for path in stale:
+                on_line(f"removing {path.name}: it was made from another master")
+                path.unlink()
+            for chosen in missing:
+                path = artifact_path(source, chosen)
+                (work / path.name).replace(path)
+            written.replace(manifest)
+        finally:
+            cache.remove_tree(work)
+        write_sums(ARTIFACTS)
+    return [artifact_path(source, chosen) for chosen in wanted]
 
 
 def read_release(path: Path) -> dict[str, str]:
@@ -140,19 +108,98 @@ def read_release(path: Path) -> dict[str, str]:
     return {key: "".join(shlex.split(value)) for key, value in pairs}
 
 
-def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
-    """Pack files under one top folder, with Deflate: Windows' Explorer opens nothing newer."""
-    stamp = time.strptime(date, "%Y-%m-%dT%H:%M:%SZ")[:6]
-    with zipfile.ZipFile(target, "w") as archive:
-        for member in members:
-            info = zipfile.ZipInfo(f"{folder}/{member.name}", stamp)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = 0o100644 << 16
-            info.file_size = member.stat().st_size  # decides whether ZIP64 is needed
-            with member.open("rb") as source, archive.open(info, "w") as sink:
-                shutil.copyfileobj(source, sink, CHUNK)
-    with target.open("rb") as stream:
-        os.fsync(stream.fileno())
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` over the manifests in `folder` and the files that they list."""
+    lines = {}
+    for manifest in folder.glob("*.manifest.json"):
+        lines[manifest.name] = cache.file_digest(manifest)
+        lines |= {e["name"]: e["sha256"] for e in _entries(manifest)}
+    written = folder / f".{SUMS}"
+    # As sha256sum(1) writes them for binary files on POSIX systems.
+    written.write_text("".join(f"{lines[name]}  {name}\n" for name in sorted(lines)))
+    written.replace(folder / SUMS)
+
+
+def _make(
+    source: Source, chosen: Format, work: Path, log: Path, on_line: Callable[[str], None]
+) -> dict[str, Any]:
+    """Make one file in `work`; returns its entry in the manifest."""
+    started = time.monotonic()
+    log = log.with_name(f"{log.stem}-{chosen.name}.log")
+    log.unlink(missing_ok=True)
+    target, inside = work / f"{source.name}{chosen.suffix}", work / chosen.name
+    inside.mkdir()
+    on_line(f"making {target.name}")
+    contents = [_entry(path) for path in chosen.write(source, target, inside, log)]
+    cache.remove_tree(inside)
+    inside.mkdir()
+    on_line(f"comparing what is in {target.name} with the master")
+    specs = chosen.read(target, inside).specs
+    (drive,) = {spec.drives[0].path: spec.drives[0] for spec in specs.values()}.values()
+    disks.compare(source.master, drive.path, drive.format, log)
+    cache.remove_tree(inside)
+    return {
+        **_entry(target),
+        "format": chosen.name,
+        "key": key(source, chosen),
+        "seconds": round(time.monotonic() - started, 1),
+        "contents": contents,
+    }
+
+
+def _current(source: Source, entry: dict[str, Any]) -> bool:
+    """Whether a file is there, whole, and made from these very inputs."""
+    chosen = FORMATS[entry["format"]]
+    path = artifact_path(source, chosen)
+    return bool(
+        entry["name"] == path.name
+        and entry["key"] == key(source, chosen)
+        and path.is_file()
+        and path.stat().st_size == entry["size"]
+        and cache.file_digest(path) == entry["sha256"]
+    )
+
+
+def _check_budgets(
+    source: Source, entries: list[dict[str, Any]], largest: Callable[[], str]
+) -> None:
+    budgets = source.recipe.budget.model_dump()
+    over = [
+        f"{entry['name']}: {entry['size'] / 1e6:.1f} MB, allowed are {budgets[entry['format']]} MB "
+        f"(budget.{source.recipe.server_name}.{entry['format']} in images.toml)"
+        for entry in entries
+        if entry["size"] > budgets[entry["format"]] * 10**6
+    ]
+    if over:
+        raise Failure("\n".join([*over, "nothing was shipped", largest()]))
+
+
+def _manifest(
+    source: Source,
+    entries: list[dict[str, Any]],
+    packages: dict[str, str],
+    timings: dict[str, float],
+) -> str:
+    content = {
+        "schema": 1,
+        "name": source.name,
+        "release": source.release,
+        "server": source.image.model_dump(exclude={"files"}),
+        "machine": source.recipe.machine.model_dump(),
+        "packages": packages,
+        "files": entries,
+        "timings": timings,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _entries(manifest: Path) -> list[dict[str, Any]]:
+    """The files that a manifest lists; none if it is not there or cannot be read."""
+    try:
+        files: list[dict[str, Any]] = json.loads(manifest.read_text())["files"]
+        return [entry for entry in files if {"name", "size", "sha256", "key"} <= entry.keys()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -1,13 +1,19 @@
-"""The stages in their order, for one image."""
+"""The stages in their order, for several images side by side."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
-from hyraxvm import boottest, cache, command, disk, package, provision, rootfs, server
+from hyraxvm import boottest, cache, disk, package, provision, rootfs, server, sizes
 from hyraxvm.config import Recipe
+from hyraxvm.formats import Format, Source
+from hyraxvm.parallel import together
 from hyraxvm.paths import ARTIFACTS, LOGS, cache_root
 from hyraxvm.progress import Progress
 
@@ -20,8 +26,15 @@ class Artifact:
     verdict: dict[str, object] | None
 
 
-def build(recipe: Recipe, progress: Progress, *, test: bool = True, refresh: str = "") -> Artifact:
-    """Run the stages whose inputs have changed; returns the artifact.
+def build(
+    recipes: Sequence[Recipe],
+    formats: Sequence[Format],
+    progress: Progress,
+    *,
+    test: bool = True,
+    refresh: str = "",
+) -> list[Artifact]:
+    """Run the stages whose inputs have changed; returns the artifacts, image by image.
 
     Raises `UserError`: too little disk space, or another build runs in this checkout; `Failure`:
     a tool or a test failed.
@@ -29,16 +42,42 @@ def build(recipe: Recipe, progress: Progress, *, test: bool = True, refresh: str
     ARTIFACTS.mkdir(exist_ok=True)
     busy = "another build runs in this checkout; wait for it, or end it, and try again"
     with cache.lock(ARTIFACTS / ".lock", busy):
-        path = _artifact(recipe, progress, refresh)
+        # A provisioning boot keeps two cores busy.
+        machines = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
+        tasks = [
+            partial(
+                _artifacts,
+                recipe,
+                formats,
+                progress.named(recipe.name) if len(recipes) > 1 else progress,
+                machines,
+                refresh,
+            )
+            for recipe in recipes
+        ]
+        paths = [path for made in together(tasks, len(tasks)) for path in made]
         if not test:
-            return Artifact(path, None)
-        if verdict := boottest.verdict(path):
-            return Artifact(path, verdict)
-        with progress.stage("boot test", loud=True) as on_line:
-            return Artifact(path, boottest.test(path, on_line))
+            return [Artifact(path, None) for path in paths]
+        # One after the other: they measure and have deadlines.
+        return [Artifact(path, _tested(path, progress)) for path in paths]
 
 
-def _artifact(recipe: Recipe, progress: Progress, refresh: str) -> Path:
+def _tested(path: Path, progress: Progress) -> dict[str, object]:
+    if verdict := boottest.verdict(path):
+        return verdict
+    with progress.stage(
+        f"boot test of {path.name.removeprefix('hyrax-vm-')}", loud=True
+    ) as on_line:
+        return boottest.test(path, on_line)
+
+
+def _artifacts(
+    recipe: Recipe,
+    formats: Sequence[Format],
+    progress: Progress,
+    machines: threading.Semaphore,
+    refresh: str,
+) -> list[Path]:
     def log(stage: str) -> Path:
         path = LOGS / f"{recipe.name}-{recipe.server_name}-{stage}.log"
         path.unlink(missing_ok=True)
@@ -50,40 +89,33 @@ def _artifact(recipe: Recipe, progress: Progress, refresh: str) -> Path:
     if not (cache.contains("rootfs", root_key) and cache.contains("server", server_key)):
         cache.check_space(cache_root(), ARTIFACTS)
 
+    def make_rootfs() -> Path:
+        with progress.stage("rootfs") as on_line:
+            return rootfs.build(recipe, log("rootfs"), on_line, refresh)
+
+    def make_server() -> server.Server:
+        with progress.stage("server") as on_line:
+            return server.build(recipe, log("server"), on_line, refresh)
+
     # Both use one core most of the time.
-    with ThreadPoolExecutor(max_workers=2) as pool:
-
-        def make_rootfs() -> Path:
-            with progress.stage("rootfs") as on_line:
-                return rootfs.build(recipe, log("rootfs"), on_line, refresh)
-
-        def make_server() -> server.Server:
-            with progress.stage("server") as on_line:
-                return server.build(recipe, log("server"), on_line, refresh)
-
-        futures = pool.submit(make_rootfs), pool.submit(make_server)
-        try:
-            tar, served = futures[0].result(), futures[1].result()
-        except BaseException:
-            command.stop_all()  # one has failed or Ctrl-C came: the other need not finish
-            raise
+    both = together([make_rootfs, make_server], 2)
+    tar, served = cast(tuple[Path, server.Server], tuple(both))
 
     provision_key = provision.key(recipe, disk_key, served.image)
-    package_key = package.key(recipe, provision_key)
     with progress.stage("disk") as on_line:
         made = disk.build(recipe, disk_key, tar, served, log("disk"), on_line)
-    with progress.stage("provision", loud=True) as on_line:
+    with machines, progress.stage("provision", loud=True) as on_line:
         master = provision.build(
             recipe, provision_key, made, served.image, log("provision"), on_line
         )
+    release = package.read_release(master.parent / "release.env")
     with progress.stage("package") as on_line:
         return package.build(
-            recipe,
-            package_key,
-            master,
-            served.image,
-            rootfs.packages(tar),
-            dict(progress.timings),
-            log("package"),
-            on_line,
+            Source(recipe, served.image, master, provision_key, release),
+            formats,
+            packages=rootfs.packages(tar),
+            timings=dict(progress.timings),
+            largest=partial(sizes.largest, tar, served.squashfs),
+            log=log("package"),
+            on_line=on_line,
         )

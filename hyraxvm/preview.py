@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyraxvm import cache, names, package, provision, server
+from hyraxvm import cache, names, provision, server
 from hyraxvm.config import Recipe
+from hyraxvm.formats import FORMATS
 from hyraxvm.paths import RENDERED
 
 
@@ -31,11 +32,14 @@ def write(recipe: Recipe) -> list[Path]:
         **provision.render_scripts(recipe, image),
         **provision.render_units(recipe, image),
         "hyrax-vm-release": provision.release_file(provision.release(recipe, image)),
-        **package.texts(recipe, name, image),
     }
+    for chosen in FORMATS.values():
+        for file, text in chosen.texts(recipe, name, image).items():
+            texts[f"{chosen.name}/{file}"] = text
     folder = RENDERED / recipe.name
     cache.remove_tree(folder)
     folder.mkdir(parents=True)
     for file, text in texts.items():
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(text.encode())
     return [folder / file for file in texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,21 @@ class Progress:
         """Print with `say`; `timings` collects the seconds of each finished stage."""
         self.timings: dict[str, float] = {}
         self._say = say
+        self._prefix = ""
         self._start = time.monotonic()
         self._lock = threading.Lock()
+
+    def named(self, name: str) -> Progress:
+        """Return one with its own timings, whose lines begin with `name`."""
+        other = copy.copy(self)
+        other.timings = {}
+        other._prefix = f"{name}: "
+        return other
 
     def say(self, text: str) -> None:
         """Print one line with the seconds since the start."""
         with self._lock:
-            self._say(f"[{time.monotonic() - self._start:6.1f} s] {text}")
+            self._say(f"[{time.monotonic() - self._start:6.1f} s] {self._prefix}{text}")
 
     @contextmanager
     def stage(self, name: str, loud: bool = False) -> Iterator[Callable[[str], None]]:

@@ -43,7 +43,7 @@ def key(recipe: Recipe, disk: str, image: ServerImage) -> str:
     """
     return cache.digest(
         disk,
-        recipe.model_dump(exclude={"base"}),
+        recipe.model_dump(exclude={"base", "budget"}),
         image.model_dump(),
         __version__,
         TEMPLATE,

@@ -16,17 +16,20 @@ from hyraxvm.errors import UserError
 from hyraxvm.vmx import Vmx
 
 # Descriptor's name -> QEMU's device.  VMware's "lsilogic" (53C1030) has no emulation in QEMU.
-CONTROLLERS: Final = {
+SCSI_CONTROLLERS: Final = {
     "pvscsi": "pvscsi",
     "lsisas1068": "mptsas1068",
     "virtio": "virtio-scsi-pci",
 }
+# Disks without a controller of their own: the "pc" machine has an IDE one (PIIX3).
+PLAIN_DISKS: Final = {"ide": "ide-hd", "virtio-blk": "virtio-blk-pci"}
 NICS: Final = {
     "vmxnet3": "vmxnet3",
     "e1000": "e1000",
     "e1000e": "e1000e",
     "virtio": "virtio-net-pci",
 }
+SAS_ADDRESS: Final = 0x5000C50000000001
 OVMF: Final = Path("/usr/share/OVMF")
 HTTP: Final = 8080
 SSH: Final = 22
@@ -45,7 +48,7 @@ class Accelerator(NamedTuple):
 
 @dataclass(frozen=True)
 class Drive:
-    """A disk image: the `controller` it hangs on (of `CONTROLLERS`), its path and qemu format."""
+    """A disk image: its `controller` (of `SCSI_CONTROLLERS`, `PLAIN_DISKS`), path, qemu format."""
 
     controller: str
     path: Path
@@ -144,7 +147,12 @@ def qemu_argv(
     # A screen that nobody sees, because tty1 must work too.
     argv += ["-device", "VGA", "-display", "none", *serial]
     for number, model in enumerate(dict.fromkeys(drive.controller for drive in spec.drives)):
-        argv += ["-device", f"{_device(CONTROLLERS, 'disk controller', model)},id={model}"]
+        if model in PLAIN_DISKS:
+            disk = PLAIN_DISKS[model]
+        else:
+            disk = f"scsi-hd,bus={model}.0"
+            known = SCSI_CONTROLLERS | PLAIN_DISKS
+            argv += ["-device", f"{_device(known, 'disk controller', model)},id={model}"]
         for target, drive in enumerate(d for d in spec.drives if d.controller == model):
             node = f"disk{number}_{target}"
             # JSON, not -drive: a comma in a path means nothing here.
@@ -155,8 +163,11 @@ def qemu_argv(
                 "cache": {"no-flush": True},
             }
             argv += ["-blockdev", json.dumps(block)]
-            boot = ",bootindex=1" if (number, target) == (0, 0) else ""
-            argv += ["-device", f"scsi-hd,bus={model}.0,drive={node}{boot}"]
+            options = ",bootindex=1" if (number, target) == (0, 0) else ""
+            if model == "lsisas1068":
+                # A SAS disk's address; one without it is not seen by Linux's mptsas.
+                options += f",wwn={SAS_ADDRESS + target:#x}"
+            argv += ["-device", f"{disk},drive={node}{options}"]
     for number, model in enumerate(spec.nics):
         net = f"user,id=net{number}"
         if number == 0:

@@ -16,8 +16,7 @@ from pathlib import Path
 from hyraxvm.command import run
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.machine import Machine
-from hyraxvm.qemu import MachineSpec
-from hyraxvm.unpack import unpack
+from hyraxvm.unpack import open_artifact
 
 DEADLINE = 3600.0  # seconds
 BOOT = 300.0  # seconds
@@ -113,8 +112,7 @@ def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-regression-") as scratch:
         work = Path(scratch)
         (work / "artifact").mkdir()
-        vmx, inside = unpack(artifact, work / "artifact")
-        spec = MachineSpec.from_vmx(vmx, inside)
+        spec = next(iter(open_artifact(artifact, work / "artifact").specs.values()))
         with Machine(spec.over(work / "disk"), work / "disk", folder / "regression") as machine:
             console = machine.console
             console.login("opendap", "opendap", BOOT)

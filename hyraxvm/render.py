@@ -35,7 +35,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
-        autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+        autoescape=select_autoescape(enabled_extensions=("html.j2", "ovf.j2"), default=False),
     )
     env.filters["hcl"] = hcl
     env.filters["systemd_quote"] = systemd_quote

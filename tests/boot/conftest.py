@@ -1,33 +1,39 @@
-"""`pytest tests/boot --artifact FILE.zip`: boots what is inside the file and exercises it.
+"""`pytest tests/boot --artifact FILE`: boots what is inside the file and exercises it.
 
-Each artifact is booted as two machines: `first` has the devices that its descriptor declares,
-`second` is another copy, with UEFI and a larger disk.  A module's tests are for the first one
-unless its `MACHINES` says otherwise.  With `-n 2 --dist loadgroup` (pytest-xdist) the machines run
-side by side, each in a process of its own, and its tests in the order of their files.
+The VMX zip is booted as two machines: `first` has the devices that its descriptor declares,
+`second` is another copy, with UEFI and a larger disk.  The other formats hold the same disk: each
+of their machines is tested briefly.  A module's tests are for `first` unless its mark `machines`
+says otherwise.
+
+With `-n 2` (pytest-xdist) two machines run side by side, each in a process of its own, and its
+tests in the order of their files.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capabilities import SERVERS, Capabilities
 from data import make_data
+from fileserver import KINDS, FileServer
 from guest import Artifact, Guest
-from nfs import NfsServer
+from xdist.scheduler import LoadScopeScheduling
 
-from hyraxvm.errors import Failure
+from hyraxvm import disks
+from hyraxvm.formats import format_of
 from hyraxvm.machine import Machine
 from hyraxvm.paths import REPORTS
-from hyraxvm.qemu import HOST, MachineSpec
 from hyraxvm.samples import make_samples
-from hyraxvm.unpack import unpack, virtual_size
+from hyraxvm.unpack import manifest_path, open_artifact
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
 _guests: list[Guest] = []
@@ -35,36 +41,51 @@ _guests: list[Guest] = []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("boot tests")
-    group.addoption("--artifact", action="append", default=[], metavar="FILE.zip", type=Path)
+    group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
     group.addoption("--reports", metavar="DIR", type=Path, help=f"default: {REPORTS}/NAME")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     artifacts = config.getoption("--artifact")
     if not artifacts:
-        raise pytest.UsageError("no artifact; name at least one: --artifact FILE.zip")
+        raise pytest.UsageError("no artifact; name at least one: --artifact FILE")
     for artifact in artifacts:
-        for needed in (artifact, _manifest(artifact)):
+        for needed in (artifact, manifest_path(artifact)):
             if not needed.is_file():
                 raise pytest.UsageError(f"{needed}: no such file")
+    for mark in (
+        "access(kind, ...): only for artifacts that reach data in one of these ways",
+        "machines(role, ...): only for machines of these roles: first, second, brief",
+    ):
+        config.addinivalue_line("markers", mark)
     # As Ctrl-C does: machines end, journals are kept, scratch files go.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     machines = [
-        # A group stays in one process: no machine is booted twice.
-        pytest.param(path, machine, marks=pytest.mark.xdist_group(f"{path.stem}-{machine}"))
+        pytest.param(path, machine, id=f"{path.name}@{machine}")
         for path in metafunc.config.getoption("--artifact")
-        for machine in getattr(metafunc.module, "MACHINES", ("first",))
+        for machine in _machines(path)
     ]
-    metafunc.parametrize(
-        ("artifact", "machine"),
-        machines,
-        ids=[f"{param.values[0].stem}-{param.values[1]}" for param in machines],
-        indirect=True,
-        scope="session",
-    )
+    metafunc.parametrize(("artifact", "machine"), machines, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    others = [item for item in items if not _is_meant(item)]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
+
+
+class MachineScheduling(LoadScopeScheduling):
+    """pytest-xdist's way to keep tests in one process: here those of one machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return re.findall(r"\[(\S+?@\w+)", nodeid)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> MachineScheduling:
+    return MachineScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,8 +99,26 @@ def pytest_runtest_makereport(
     return report
 
 
-def _manifest(artifact: Path) -> Path:
-    return artifact.with_name(f"{artifact.stem}.manifest.json")
+def _machines(artifact: Path) -> Sequence[str]:
+    chosen = format_of(artifact)
+    return ("first", "second") if chosen.name == "vmx" else chosen.machines
+
+
+def _is_meant(item: pytest.Item) -> bool:
+    """Whether a test is for its machine and for its artifact's way to reach data."""
+    assert isinstance(item, pytest.Function)
+    machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
+    role = machine if machine in ("first", "second") else "brief"
+    access = _read_manifest(artifact)["release"]["ACCESS"]
+    roles = item.get_closest_marker("machines")
+    return role in (roles.args if roles else ("first",)) and all(
+        access in mark.args for mark in item.iter_markers("access")
+    )
+
+
+def _read_manifest(artifact: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(manifest_path(artifact).read_text())
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -91,27 +130,25 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     path: Path = request.param
-    reports = request.config.getoption("--reports") or REPORTS / path.stem
+    reports = request.config.getoption("--reports") or REPORTS / path.name
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
-        try:
-            vmx, inside = unpack(path, Path(folder))
-        except Failure as failure:
-            pytest.exit(str(failure), returncode=2)
-        size = virtual_size(inside / vmx.disks[0].file, "vmdk")
-        manifest = json.loads(_manifest(path).read_text())
-        yield Artifact(path, vmx, inside, manifest, size, reports.resolve())
+        opened = open_artifact(path, Path(folder))
+        drive = next(iter(opened.specs.values())).drives[0]
+        size = disks.size(drive.path, drive.format)
+        manifest = _read_manifest(path)
+        yield Artifact(path, opened.specs, opened.folder, manifest, size, reports.resolve())
 
 
 @pytest.fixture(scope="session", autouse=True)
 def machine(request: pytest.FixtureRequest) -> str:
-    """Which machine the tests are for: "first" or "second"."""
+    """Which machine the tests are for."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
     """The artifact, booted as `machine`; its service answers."""
-    spec, size = MachineSpec.from_vmx(artifact.vmx, artifact.folder), artifact.disk_bytes
+    spec, size = artifact.specs.get(machine) or artifact.specs["vmx"], artifact.disk_bytes
     if machine == "second":
         # Debian's OVMF, unlike VMware's firmware, has no driver for PVSCSI.
         drives = tuple(replace(drive, controller="virtio") for drive in spec.drives)
@@ -148,14 +185,14 @@ def samples(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nfs(scratch: Path) -> Iterator[NfsServer]:
-    """A running file server with the data of `data.CASES`."""
+def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
+    """Where the data of `data.CASES` are: a running file server, or the guest's own disk."""
     export = scratch / "export"
     export.mkdir()
     make_data(export)
     # mkdtemp's 0700 would hide the export from the guest's server.
     scratch.chmod(0o711)
-    server = NfsServer(export, scratch / "ganesha")
+    server = KINDS[artifact.manifest["release"]["ACCESS"]](export, scratch / "files")
     try:
         server.start()
         yield server
@@ -164,9 +201,9 @@ def nfs(scratch: Path) -> Iterator[NfsServer]:
 
 
 @pytest.fixture(scope="session")
-def added(guest: Guest, nfs: NfsServer) -> str:
-    """What `hyrax-data add` says when the data set `ocean` is added on the console."""
-    return guest.check(f"hyrax-data add nfs://{HOST}:{nfs.port}/data --as ocean", 120)
+def added(guest: Guest, files: FileServer) -> str:
+    """What `hyrax-data` says when the data set `ocean` is added on the console."""
+    return files.add(guest, "ocean")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from hyraxvm.console import LOGIN_PROMPT, ConsoleError, Result
 from hyraxvm.machine import Machine
-from hyraxvm.qemu import HOST, HTTP
-from hyraxvm.vmx import Vmx
+from hyraxvm.qemu import HOST, HTTP, MachineSpec
 
 USER = PASSWORD = "opendap"
 # A deadline, for a busy machine: without KVM a boot takes some 30 s on two idle cores.
@@ -25,7 +24,7 @@ class Artifact:
     """A shipped file, unpacked: what its descriptor, its manifest and its disk say."""
 
     path: Path
-    vmx: Vmx
+    specs: dict[str, MachineSpec]
     folder: Path
     manifest: dict
     disk_bytes: int

@@ -9,8 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from guest import Guest
+
 from hyraxvm.command import dying_with_parent
 from hyraxvm.machine import free_port
+from hyraxvm.qemu import HOST
 
 # Without Enable_*: ganesha asks a portmapper that is not there, and ends.
 # RW and No_Root_Squash: if a guest cannot write, then it is the guest that is careful.
@@ -32,6 +35,8 @@ EXPORT {{
 class NfsServer:
     """Serves the directory `export` as `/data` on `port`; started by `start`, ended by `stop`."""
 
+    healthy = ("mounted", "waiting")
+
     def __init__(self, export: Path, work: Path) -> None:
         self.export = export
         self.port = free_port(0)
@@ -43,6 +48,19 @@ class NfsServer:
         self._configuration.write_text(
             CONFIGURATION.format(port=self.port, work=work, export=export)
         )
+
+    def source(self, name: str = "", folder: str = "") -> str:
+        """Return the URL."""
+        return f"nfs://{HOST}:{self.port}/data{folder and '/' + folder}"
+
+    @property
+    def writable(self) -> str:
+        """Return `mount`'s arguments."""
+        return f"-t nfs4 -o port={self.port} {HOST}:/data"
+
+    def add(self, guest: Guest, name: str, folder: str = "") -> str:
+        """Add the export, or a folder in it, as the data set `name`."""
+        return guest.check(f"hyrax-data add {self.source(name, folder)} --as {name}", 120)
 
     def start(self) -> None:
         """Start, and wait until the port answers."""

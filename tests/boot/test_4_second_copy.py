@@ -16,7 +16,7 @@ from guest import PASSWORD, USER, Artifact, Guest
 
 from hyraxvm.qemu import SSH
 
-MACHINES = ("second",)
+pytestmark = pytest.mark.machines("second")
 NEW_PASSWORD = "Correct-Horse-7-Staple"
 
 

@@ -6,12 +6,13 @@ import http.client
 import time
 from pathlib import Path
 
+import pytest
 from clients import netcdf4
 from data import CASES, Case, assert_same, local
+from fileserver import FileServer
 from guest import Guest
-from nfs import NfsServer
 
-MACHINES = ("second",)
+pytestmark = pytest.mark.machines("second")
 SAMPLE = Case("sst.nc", "sst")
 
 
@@ -19,27 +20,28 @@ def assert_samples(guest: Guest, samples: Path) -> None:
     assert_same(netcdf4(guest.url("sample/sst.nc"), "sst", None), local(samples, SAMPLE))
 
 
-def assert_data(guest: Guest, data_set: str, nfs: NfsServer) -> None:
+def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
     for case in (CASES[0], CASES[5]):
         url = guest.url(f"data/{data_set}/{case.file}")
-        assert_same(netcdf4(url, case.variable, case.subset), local(nfs.export, case))
+        assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
 
 
 def test_after_a_reboot_the_data_set_is_served(
-    guest: Guest, data_set: str, nfs: NfsServer, samples: Path, record_property
+    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
 ) -> None:
     record_property("seconds to reboot and serve", round(guest.reboot(), 1))
-    assert_data(guest, data_set, nfs)
+    assert_data(guest, data_set, files)
     assert_samples(guest, samples)
     assert guest.check("systemctl --failed --no-legend --plain") == ""
 
 
+@pytest.mark.access("nfs", "smb")
 def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
-    guest: Guest, data_set: str, nfs: NfsServer, samples: Path, record_property
+    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
 ) -> None:
-    assert_data(guest, data_set, nfs)
+    assert_data(guest, data_set, files)
     try:
-        nfs.freeze()
+        files.freeze()
         # A reader of the hung data set waits; the others must not.
         hung = http.client.HTTPConnection("127.0.0.1", guest.machine.ports[8080], timeout=5)
         hung.request("GET", f"/opendap/data/{data_set}/modern.nc.dods?temperature")
@@ -50,7 +52,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
             "seconds to read a sample, file server hung", round(time.monotonic() - started, 1)
         )
         hung.close()
-        nfs.stop()
+        files.stop()
         assert_samples(guest, samples)
 
         took = guest.reboot()
@@ -63,14 +65,14 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         assert status == 1
         assert "away" in said
     finally:
-        nfs.start()
+        files.start()
 
     started = time.monotonic()
     path = f"/opendap/data/{data_set}/classic.nc.dds"
     while guest.get(path).status != 200 and time.monotonic() - started < 90:
         time.sleep(1)
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
-    assert_data(guest, data_set, nfs)
+    assert_data(guest, data_set, files)
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from clients import CLIENTS, DIGITS
+from data import SAMPLES, assert_same, local
 from guest import Artifact, Guest
 
-MACHINES = ("first", "second")
+pytestmark = pytest.mark.machines("first", "second", "brief")
 IDENTITY = {
     "machine-id": "cat /etc/machine-id",
     "ed25519 host key": "cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub",
     "ecdsa host key": "cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ecdsa_key.pub",
     "DHCP identity": "sudo -n grep -h ^CLIENTID= /run/systemd/netif/leases/*",
 }
+
+
+@pytest.mark.parametrize("client", ["netcdf4", "getdap"])
+def test_it_still_answers_with_right_values(guest: Guest, samples: Path, client: str) -> None:
+    for case in SAMPLES:
+        found = CLIENTS[client](guest.url(f"sample/{case.file}"), case.variable, case.subset)
+        assert_same(found, local(samples, case), DIGITS.get(client, 0))
 
 
 def test_every_copy_has_an_identity_of_its_own(

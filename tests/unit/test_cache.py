@@ -11,6 +11,7 @@ import pytest
 
 from hyraxvm import cache, config, disk, package, provision, rootfs, server
 from hyraxvm.errors import UserError
+from hyraxvm.formats import FORMATS, Source
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +115,8 @@ def test_each_stage_depends_on_its_inputs_only(monkeypatch: pytest.MonkeyPatch) 
         first, second = rootfs.key(chosen, refresh), server.key(chosen, refresh)
         third = disk.key(chosen, first, second)
         fourth = provision.key(chosen, third, image)
-        return [first, second, third, fourth, package.key(chosen, fourth)]
+        source = Source(chosen, image, Path("master.qcow2"), fourth, {})
+        return [first, second, third, fourth, package.key(source, FORMATS["ova"])]
 
     def changed(chosen: config.Recipe, refresh: str = "") -> list[bool]:
         return [a != b for a, b in zip(keys(recipe), keys(chosen, refresh), strict=True)]
@@ -131,3 +133,5 @@ def test_each_stage_depends_on_its_inputs_only(monkeypatch: pytest.MonkeyPatch) 
         True,
         True,
     ]
+    budget = recipe.budget.model_copy(update={"ova": 1})
+    assert changed(recipe.model_copy(update={"budget": budget})) == [False] * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,26 @@ def refused(tmp_path: Path, text: str) -> str:
     return message
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing(
+    tmp_path: Path, table: dict[str, Any]
+) -> None:
+    table["image"]["nfs"]["acess"] = table["image"]["nfs"].pop("access")
+    assert "image.nfs.acess: unknown key" in refused(tmp_path, dump(table))
+
+
 def test_the_file_is_valid_and_round_trips(tmp_path: Path, table: dict[str, Any]) -> None:
     path = tmp_path / "images.toml"
     path.write_text(dump(table))
     assert config.load(path) == config.load()
 
 
-def test_the_nfs_image_has_the_nfs_client_and_no_smb_client() -> None:
-    packages = config.recipe(config.load(), "nfs").packages
-    assert "nfs-common" in packages
-    assert not [name for name in packages if "cifs" in name or "smb" in name or "samba" in name]
+@pytest.mark.parametrize(
+    ("image", "client"), [("nfs", "nfs-common"), ("smb", "cifs-utils"), ("local", None)]
+)
+def test_an_image_has_one_client_at_most(image: str, client: str | None) -> None:
+    packages = config.recipe(config.load(), image).packages
+    found = [name for name in packages if re.search("nfs|cifs|smb|samba", name)]
+    assert found == ([client] if client else [])
     assert packages == sorted(set(packages))
 
 
@@ -85,9 +96,11 @@ def test_the_artifact_name() -> None:
         ),
         (("machine", "small", "nic"), "ne2000", ["machine.small.nic", "'ne2000'", "vmxnet3"]),
         (("image", "nfs", "base"), "debian-99", ["image.nfs.base", "debian-99", "debian-12"]),
-        (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: nfs"]),
+        (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: local, nfs, smb"]),
         (("access", "nfs", "packages"), ["no spaces"], ["access.nfs.packages.0", "no spaces"]),
         (("server", "dapdir", "data_root"), "data", ["server.dapdir.data_root", "'data'"]),
+        (("budget", "dapdir", "ova"), 0, ["budget.dapdir.ova", "0", "greater"]),
+        (("budget", "dapdir", "iso"), 9, ["budget.dapdir.iso", "unknown key", "hyperv, ova"]),
         (("server", "dapdir", "folder"), "../x", ["server.dapdir.folder", "'../x'"]),
     ],
 )
@@ -106,6 +119,15 @@ def test_a_wrong_value_is_named_with_its_key(
 def test_a_missing_key_is_named(tmp_path: Path, table: dict[str, Any]) -> None:
     del table["image"]["nfs"]["machine"]
     assert "image.nfs.machine: is missing" in refused(tmp_path, dump(table))
+
+
+def test_a_server_without_a_budget_is_named(tmp_path: Path, table: dict[str, Any]) -> None:
+    table["budget"]["other"] = table["budget"].pop("dapdir")
+    message = refused(tmp_path, dump(table))
+    assert (
+        "server.dapdir.budget: 'dapdir' names no [budget.*] table; there are: hyrax, other"
+        in message
+    )
 
 
 def test_malformed_toml_is_named_with_its_line(tmp_path: Path) -> None:

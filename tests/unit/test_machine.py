@@ -83,6 +83,24 @@ def test_argv_of_the_other_devices(controller: str, nic: str, devices: list[str]
     assert (pairs(argv, "-accel"), pairs(argv, "-cpu")) == (["kvm"], ["host"])
 
 
+@pytest.mark.parametrize(
+    ("controller", "device"), [("ide", "ide-hd"), ("virtio-blk", "virtio-blk-pci")]
+)
+def test_argv_of_disks_without_a_controller_of_their_own(controller: str, device: str) -> None:
+    spec = MachineSpec(drives=(Drive(controller, Path("d"), "raw"),), nics=())
+    argv = qemu_argv(spec, "tcg", ports={}, serial=[])
+    assert pairs(argv, "-device") == ["VGA", f"{device},drive=disk0_0,bootindex=1"]
+
+
+def test_argv_gives_each_sas_disk_an_address() -> None:
+    drives = tuple(Drive("lsisas1068", Path(name), "raw") for name in "ab")
+    argv = qemu_argv(MachineSpec(drives=drives, nics=()), "tcg", ports={}, serial=[])
+    assert pairs(argv, "-device")[2:] == [
+        "scsi-hd,bus=lsisas1068.0,drive=disk0_0,bootindex=1,wwn=0x5000c50000000001",
+        "scsi-hd,bus=lsisas1068.0,drive=disk0_1,wwn=0x5000c50000000002",
+    ]
+
+
 def test_argv_efi_has_the_code_read_only_and_private_variables() -> None:
     spec = MachineSpec(drives=(Drive("pvscsi", Path("d"), "raw"),), nics=(), firmware="efi")
     argv = qemu_argv(spec, "tcg", ports={}, serial=[], variables=Path("/scratch/vars"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from hyraxvm import config, package, packer, provision, render, server
+from hyraxvm import config, package, packer, provision, readme, render, server
 from hyraxvm.paths import PROVISION, ROOT
 
 RECIPE = config.recipe(config.load(), "nfs", "dapdir")
@@ -123,10 +123,18 @@ def test_the_version_file_reads_back_in_a_shell_and_in_the_manifest(tmp_path: Pa
     assert said == f"{facts['NAME']}|{facts['SERVER_TITLE']}"
 
 
-def test_the_readmes_say_what_to_type() -> None:
-    texts = package.texts(RECIPE, "hyrax-vm-x", IMAGE)
+@pytest.mark.parametrize(
+    ("image", "command"),
+    [
+        ("nfs", "hyrax-data add nfs://192.0.2.10/data/ocean"),
+        ("smb", "hyrax-data add smb://192.0.2.10/ocean --user reader"),
+        ("local", "scp -r ocean opendap@ADDRESS:/srv/hyrax/data/"),
+    ],
+)
+def test_the_readmes_say_what_to_type(image: str, command: str) -> None:
+    texts = readme.texts("vmx", config.recipe(config.load(), image), "hyrax-vm-x", IMAGE)
     html, text = texts["README.html"], texts["README.txt"]
-    for wanted in ("hyrax-vm-x.vmx", "hyrax-data add nfs://", "http://ADDRESS:8080/opendap/"):
+    for wanted in ("hyrax-vm-x.vmx", command, "http://ADDRESS:8080/opendap/"):
         assert wanted in html
         assert wanted in text
     assert "<script" not in html
@@ -134,12 +142,37 @@ def test_the_readmes_say_what_to_type() -> None:
     assert text.count("\r\n") == text.count("\n")
 
 
+def test_the_readmes_name_the_file_and_the_hardware_for_each_hypervisor() -> None:
+    machine = RECIPE.machine.model_copy(update={"memory_mib": 2048, "cpus": 3})
+    text = readme.texts("hyperv", RECIPE.model_copy(update={"machine": machine}), "nm", IMAGE)
+    page = text["README.txt"]
+    for wanted in (
+        "`nm.zip`",
+        "`nm.ova`",
+        "`nm.qcow2`",
+        "`nm-hyperv.zip`",
+        "--memory 2048 --vcpus 3",
+    ):
+        assert wanted in page
+    for name in (
+        "Workstation",
+        "Fusion",
+        "ESXi",
+        "VirtualBox",
+        "virt-manager",
+        "Proxmox",
+        "Hyper-V",
+    ):
+        assert name in page
+    assert page.index("create-vm.ps1") < page.index("## 2. Log in")
+
+
 def test_nothing_but_hyrax_is_called_hyrax() -> None:
     """The product is called Hyrax VM; the embedded server is named as what it is."""
-    readme = package.texts(RECIPE, "hyrax-vm-x", IMAGE)["README.txt"]
-    assert "dapdir (embedded default, not Hyrax) 1.0.0" in readme
+    page = readme.texts("vmx", RECIPE, "hyrax-vm-x", IMAGE)["README.txt"]
+    assert "dapdir (embedded default, not Hyrax) 1.0.0" in page
     allowed = ("Hyrax VM", "not Hyrax")
-    for line in readme.splitlines():
+    for line in page.splitlines():
         rest = line
         for phrase in allowed:
             rest = rest.replace(phrase, "")

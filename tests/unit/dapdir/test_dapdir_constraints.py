@@ -33,7 +33,7 @@ def values_of(body, kind, shape):
     return np.frombuffer(data, kind, size, 8).reshape(shape)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.tuples(*(hyperslabs(n) for n in SST.shape)), st.booleans())
 def test_hyperslabs_are_numpys_slices(server, slabs, encoded):
     text = "".join(text for text, _ in slabs)
@@ -56,7 +56,6 @@ class FakeArray:
         return FakeArray(blocks.lengths_of(slices))
 
 
-@settings(deadline=None)
 @given(st.text("ab[]:0123,.&()=<>%-+ \t\n\u0663"))
 def test_any_text_is_either_right_or_refused(text):
     dataset = DatasetType("d")
@@ -154,7 +153,6 @@ def selections(draw):
     return tuple(slices), tuple(chunks)
 
 
-@settings(deadline=None)
 @given(selections(), st.booleans(), st.integers(1, 200))
 def test_blocks_are_bounded_and_in_order(selection, chunked, limit):
     slices, chunks = selection
@@ -165,7 +163,6 @@ def test_blocks_are_bounded_and_in_order(selection, chunked, limit):
     assert all(part.size <= limit for part in parts)
 
 
-@settings(deadline=None)
 @given(selections())
 def test_the_wanted_block_reads_each_chunk_once(selection):
     slices, chunks = selection

@@ -47,7 +47,7 @@ def test_refused_directories(server, path):
         check_refusal(server, path, server.get(path + leaf))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.sampled_from(

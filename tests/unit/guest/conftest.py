@@ -44,8 +44,8 @@ where() { sed -n s/^Where=//p "$HYRAX_ROOT/etc/systemd/system/$last"; }
 case "$1 $2" in
 "enable --quiet")
     [ ! -f "$HYRAX_ROOT/refuse-enable" ] || exit 1
-    mkdir -p "$wants" && ln -s "../$last" "$wants/$last"
-    echo "systemd-1 $(where) autofs rw 0 0" >>"$mounts" ;;
+    mkdir -p "$wants" && ln -s "../$last" "$wants/$last" ;;
+"start "*) echo "systemd-1 $(where) autofs rw 0 0" >>"$mounts" ;;
 "disable --quiet") rm -f "$wants/$last" ;;
 "stop "*) [ ! -f "$HYRAX_ROOT/stop-hangs" ] || sleep 60
     place=$(where); sed "\| $place |d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" ;;
@@ -71,6 +71,8 @@ sed "\| $last |d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" """,
 exec "$@" """,
     "ip": r"""[ "$2" = -4 ] && cat "$HYRAX_ROOT/addresses" """,
     "agetty": "",
+    # what the kernel has said since the trial's own line
+    "dmesg": r"""cat "$HYRAX_ROOT/dev/kmsg" "$HYRAX_ROOT/kernel-says" 2>/dev/null""",
 }
 
 
@@ -80,10 +82,9 @@ class Guest:
     def __init__(self, path: Path) -> None:
         self.root = path / "root"
         shutil.copytree(TREE, self.root)
-        for name in ("proc/self", "mnt", "run", "sys/class/net/eth0", "etc/systemd/system"):
+        for name in ("proc/self", "mnt", "run", "dev", "sys/class/net/eth0", "etc/systemd/system"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.write("proc/self/mounts", "/dev/sda3 / ext4 rw 0 0\n")
-        self.write("etc/hyrax-vm-release", RELEASE)
         self.write("etc/shadow", "opendap:!:20000::::::\n")
         self.write("addresses", "2: eth0    inet 192.0.2.7/24 brd 192.0.2.255 scope global eth0\n")
         self.write("calls.log", "")
@@ -93,7 +94,13 @@ class Guest:
             (self.bin / name).write_text(HEAD + body + "\n")
             (self.bin / name).chmod(0o755)
         path_var = f"{self.bin}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        self.pretend_access("nfs")
         self.env = {"HYRAX_ROOT": str(self.root), "PATH": path_var}
+
+    def pretend_access(self, access: str) -> None:
+        """Be the image for another access kind."""
+        text = RELEASE.replace("ACCESS=nfs", f"ACCESS={access}").replace("=nfs\n", f"={access}\n")
+        self.write("etc/hyrax-vm-release", text)
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +135,8 @@ class Guest:
         )
         return done.returncode, done.stdout, done.stderr
 
-    def data(self, *arguments: str) -> tuple[int, str, str]:
-        return self.run("usr/bin/hyrax-data", *arguments)
+    def data(self, *arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
+        return self.run("usr/bin/hyrax-data", *arguments, stdin=stdin)
 
     def state(self) -> dict[str, str]:
         """Everything that a data set may leave behind: path -> content."""

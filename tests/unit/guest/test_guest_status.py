@@ -54,7 +54,7 @@ def mounted(guest: Guest, name: str, files: dict[str, str]) -> None:
 def test_no_data_sets(guest: Guest) -> None:
     assert guest.data("status")[:2] == (
         0,
-        "no data sets; add one: hyrax-data add nfs://HOST/EXPORT\n",
+        "no data sets; add one with: hyrax-data add nfs://HOST/EXPORT\n",
     )
     assert guest.data("list")[:2] == (0, "")
 

@@ -2,30 +2,50 @@
 # hyrax-data add. Sourced by hyrax-data.
 
 add() {
-    url= name= force=
+    typed= name= force= named= domain= password_file= vers=3.1.1 smb_only=
     while [ $# -gt 0 ]; do
+        # --option=value is the same as --option value
         case $1 in
-        --as)
-            [ $# -gt 1 ] || usage_error "--as needs a name; for example: --as sst-2020"
-            name=$2
-            [ -n "$name" ] || bad_name
+        --*=*)
+            pair=$1
             shift
+            set -- "${pair%%=*}" "${pair#*=}" "$@"
             ;;
-        --as=*) name=${1#--as=}; [ -n "$name" ] || bad_name ;;
+        esac
+        case $1 in
+        --as | --user | --domain | --password-file | --vers) [ $# -gt 1 ] || no_value "$1" ;;
+        esac
+        case $1 in
+        --user | --domain | --password-file | --vers) smb_only=$1 ;;
+        esac
+        case $1 in
+        --as) name=$2; [ -n "$name" ] || bad_name; shift ;;
+        --user) named=$2; [ -n "$named" ] || no_value "$1"; shift ;;
+        --domain) domain=$2; shift ;;
+        --password-file) password_file=$2; [ -n "$2" ] || no_value "$1"; shift ;;
+        --vers) vers=$2; shift ;;
         --force) force=yes ;;
         -*) usage_error "'$(plain "$1")' is not an option of add; see: hyrax-data --help" ;;
         *)
-            [ -z "$url" ] || usage_error "add takes one URL; '$(plain "$1")' is one too many"
-            url=$1
+            [ -z "$typed" ] || usage_error "add takes one URL; '$(plain "$1")' is one too many"
+            typed=$1
             ;;
         esac
         shift
     done
-    [ -n "$url" ] || usage_error "add needs a URL; for example: hyrax-data add nfs://192.168.1.10/export/sst"
-    check_access "$url"
-    parse_url "$url"
+    [ -n "$typed" ] || usage_error "add needs a URL; for example: hyrax-data add $(example)"
+    parse_url "$typed" "$named" "$domain"
+    check_access
+    login=${smb_domain:+$smb_domain\\}$smb_user
+    case $kind:$smb_only in
+    nfs:?*) usage_error "$smb_only is for SMB shares, not for NFS exports" ;;
+    esac
+    case $vers in
+    3.1.1 | 3.0.2 | 3.0 | 2.1) ;;
+    *) usage_error "'$(plain "$vers")' is not a version of SMB that can be used (3.1.1, 3.0.2, 3.0, 2.1)" ;;
+    esac
     if [ -z "$name" ]; then
-        name=${export##*/}
+        name=${path##*/}
         [ -n "$name" ] || usage_error "the export '/' gives no name; choose one: hyrax-data add $url --as sst"
     fi
     check_name "$name"
@@ -37,53 +57,59 @@ add() {
     [ ! -d "$ROOT$DATA/$name" ] || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
         usage_error "$DATA/$name holds files of this VM; choose another name with --as"
 
-    options=$(mount_options "$port")
+    [ "$kind" != smb ] || smb_credentials
     verdict=ok
-    if ! try "$options"; then
+    if ! try "$("${kind}_options" "$work/credentials")"; then
         [ -n "$force" ] || fail "$problem. Nothing was changed (--force keeps it for later)."
         warn "$problem. Kept; it is tried again whenever it is read."
         verdict=
     fi
 
     undo=$name
-    keep "$name" "$url" "$host:$export" "$options" || fail "'$name' cannot be set up; nothing was kept"
+    keep "$name" || fail "'$name' cannot be set up; nothing was kept"
     if [ -n "$verdict" ] && ! with_deadline 30 ls -d "$ROOT$DATA/$name/." >"$work/out" 2>&1; then
         fail "'$name' was mounted on trial, but not at $DATA/$name; see: journalctl -u $(unit "$name" mount)"
     fi
     undo=
-    [ ! "$verdict" = empty ] || warn "the export is empty; files put there appear by themselves"
+    [ ! "$verdict" = empty ] || warn "the $(of_kind place) is empty; files put there appear by themselves"
     say "$(base_url)data/$name/"
     refresh_banner
 }
 
-# check_access URL: has this image the client that the URL needs?
+no_value() {
+    case $1 in
+    --as) usage_error "--as needs a name; for example: --as sst-2020" ;;
+    --user) usage_error "--user needs a name; for example: --user 'DOMAIN\\USER', in quotes" ;;
+    *) usage_error "$1 needs a value; see: hyrax-data --help" ;;
+    esac
+}
+
+# check_access: has this image the client that the URL needs?
 check_access() {
     access=$(release ACCESS)
-    case $1 in
-    [Ss][Mm][Bb]:* | \\\\*) want=smb ;;
-    [Nn][Ff][Ss]:*) want=nfs ;;
-    *) return 0 ;;
-    esac
-    [ "$want" = "${access:-nfs}" ] || usage_error "this image ($(release IMAGE)) has no client for $want; \
-get the image '$want' of Hyrax VM $(release VERSION)"
+    [ "$kind" != "${access:-nfs}" ] || return 0
+    other="get hyrax-vm-$kind-$(release SERVER)$(release SERVER_VERSION) instead"
+    [ "$access" != local ] || other="$other, or copy the data to $DATA/NAME (hyrax-data --help says how)"
+    usage_error "this image ($(release IMAGE)) has no client for $kind:// URLs; $other"
 }
 
 # try OPTIONS: mounts for a moment, out of sight. Sets verdict and, when it fails, problem.
 try() {
     answer=$("$LIB/tcp-probe" "$host" "$port" 5)
     if [ "$answer" != open ]; then
-        problem=$(words_for_probe "$answer" "$host" "$port")
+        problem=$(words_for_probe "$answer")
         return 1
     fi
-    with_deadline 30 unshare --mount "$LIB/nfs-trial" "$host:$export" "$1" "$user" \
+    "${kind}_probe" || return 1
+    with_deadline 30 unshare --mount "$LIB/data-trial" "$(of_kind type)" "$("${kind}_source")" "$1" "$user" \
         >"$work/out" 2>"$work/err"
     status=$?
     if [ "$status" -ne 0 ]; then
-        problem=$(words_for_mount "$status" "$(tail -n 1 "$work/err")" "$host" "$port" "$export")
+        problem=$("${kind}_words" "$status")
         return 1
     fi
     verdict=$(cat "$work/out")
-    problem=$(words_for_look "$verdict" "$user" "$export")
+    problem=$(words_for_look "$verdict")
     case $verdict in
     forbidden) return 1 ;;
     forbidden-file*) warn "$problem" ;;

@@ -5,7 +5,7 @@ row() { printf '%-20s %-10s %-13s %s\n' "$@"; }
 
 list() {
     [ $# -eq 0 ] || usage_error "list takes nothing after it"
-    [ -n "$(data_sets)" ] || say "no data sets; add one: hyrax-data add nfs://HOST/EXPORT" >&2
+    [ -n "$(data_sets)" ] || say "no data sets; $(add_hint)" >&2
     for each in $(data_sets); do
         printf '%-20s %s\n' "$each" "$(data_url "$each")"
     done
@@ -16,7 +16,7 @@ status() {
     [ $# -eq 0 ] || check_known "$1"
     names=${1:-$(data_sets)}
     if [ -z "$names" ]; then
-        say "no data sets; add one: hyrax-data add nfs://HOST/EXPORT"
+        say "no data sets; $(add_hint)"
         return 0
     fi
     away=0
@@ -29,11 +29,23 @@ status() {
     return "$away"
 }
 
-# look_at NAME: sets state (mounted, waiting, away, hung, unreadable), space and problem.
+# look_at NAME: sets state (local, mounted, waiting, away, hung, unreadable), space and problem.
 # waiting: the automount is set and the file server answers; it is mounted when read.
 look_at() {
-    space=- problem=
+    space=- problem= state=local
+    if [ -f "$CONF/$1.conf" ]; then
+        look_at_remote "$1"
+        return
+    fi
+    measure "$1"
+    unreadable=$(local_unreadable "$1")
+    [ -z "$unreadable" ] || state=unreadable problem="the data server's user ($user) may not read \
+$(plain "${unreadable#"$ROOT"}"); type: chmod -R a+rX $DATA/$1"
+}
+
+look_at_remote() {
     parse_url "$(data_url "$1")"
+    login=$(conf_value "$1" LOGIN) vers=$(conf_value "$1" VERS)
     if [ -e "$ROOT/run/hyrax/away/$1" ]; then
         state=away problem="$host does not answer; it was detached, and comes back by itself when $host does"
         return
@@ -41,7 +53,7 @@ look_at() {
     if ! is_mounted "$1"; then
         answer=$("$LIB/tcp-probe" "$host" "$port" 5)
         if [ "$answer" != open ]; then
-            state=away problem=$(words_for_probe "$answer" "$host" "$port")
+            state=away problem=$(words_for_probe "$answer")
             return
         fi
         if ! systemctl is-active --quiet "$(unit "$1" automount)"; then
@@ -50,23 +62,28 @@ look_at() {
         fi
         with_deadline 20 ls -d "$ROOT$DATA/$1/." >"$work/out" 2>"$work/err" || {
             state=away
-            try "$(mount_options "$port")" && problem="it could not be mounted; see: journalctl -u $(unit "$1" mount)"
+            try "$(unit_options "$1")" && problem="it could not be mounted; see: journalctl -u $(unit "$1" mount)"
             return
         }
         is_mounted "$1" || { state=waiting; return; }
     fi
-    # blocks in all, free blocks, bytes in a block; asks the file server every time
-    if ! with_deadline 5 stat -f -c '%b %f %S' "$ROOT$DATA/$1" >"$work/out" 2>/dev/null; then
+    if ! measure "$1"; then
         state=hung problem="$host does not answer; it comes back by itself when $host does"
         return
     fi
     state=mounted
-    read -r blocks free size <"$work/out"
-    space=$(numfmt --to=iec $(((blocks - free) * size)))/$(numfmt --to=iec $((blocks * size)))
     with_deadline 5 setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \
         find "$ROOT$DATA/$1" -mindepth 1 -maxdepth 1 -print -quit >"$work/out" 2>&1 || {
-        state=unreadable problem=$(words_for_look forbidden "$user" "$export")
+        state=unreadable problem=$(words_for_look forbidden)
     }
+}
+
+# measure NAME: sets space; asks the file server every time
+measure() {
+    # blocks in all, free blocks, bytes in a block
+    with_deadline 5 stat -f -c '%b %f %S' "$ROOT$DATA/$1" >"$work/out" 2>/dev/null || return 1
+    read -r blocks free size <"$work/out"
+    space=$(numfmt --to=iec $(((blocks - free) * size)))/$(numfmt --to=iec $((blocks * size)))
 }
 
 # test_one NAME: through the server, as a client sees it

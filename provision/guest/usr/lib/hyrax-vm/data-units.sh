@@ -6,30 +6,31 @@
 # unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path
 unit() { systemd-escape --path --suffix="$2" "$DATA/$1"; }
 
-# mount_options PORT
-# vers=4, not 4.2: mount.nfs then tries 4.2 first and goes down to what the server has.
-# softerr, timeo, retrans: a dead file server gives the reader an error instead of a hang.
-# actimeo=5: a new or replaced file is seen after five seconds, not after up to a minute.
-# retry=0: mount's own two minutes of retries would only keep the reader waiting.
-mount_options() {
-    printf 'ro,vers=4,port=%s,softerr,timeo=50,retrans=2,retry=0,actimeo=5,' "$1"
-    printf 'nosuid,nodev,noexec,_netdev,nofail'
-}
-
 # write_file PATH < content: all of it or nothing
 write_file() {
     cat >"$1.new" && mv -f "$1.new" "$1"
 }
 
+# private PATH < content: the same, for root's eyes only
+private() { (umask 077 && write_file "$1"); }
+
+# credentials NAME: what the SMB client logs in with
+credentials() { printf '%s/%s.credentials' "$CONF" "$1"; }
+
+# unit_options NAME: as mount takes them; nofail would make mount.cifs hide that it failed
+unit_options() { sed -n 's/^Options=\(.*\),_netdev,nofail$/\1/p' "$UNITS/$(unit "$1" mount)"; }
+
 # escaped TEXT: as it stands in a unit file, where % starts a specifier
 escaped() { printf '%s' "$1" | sed 's/%/%%/g'; }
 
-# keep NAME URL SOURCE OPTIONS
+# keep NAME
+# The data set is at kind, host, port, path, url; login and $work/credentials are SMB's.
 # StartLimitIntervalSec=0: otherwise five refused mounts in ten seconds switch the automount off
 # for good, and it does not come back with its server.
 # LazyUnmount, ForceUnmount: taking the mount away must not wait for a dead server.
 keep() {
     mkdir -p "$ROOT$DATA/$1" "$CONF" "$UNITS" &&
+        { [ ! -f "$work/credentials" ] || private "$(credentials "$1")" <"$work/credentials"; } &&
         write_file "$UNITS/$(unit "$1" mount)" <<END &&
 # Written by hyrax-data; \`hyrax-data remove $1\` deletes it.
 [Unit]
@@ -37,10 +38,10 @@ Description=Data set $1
 StartLimitIntervalSec=0
 
 [Mount]
-What=$(escaped "$3")
+What=$(escaped "$("${kind}_source")")
 Where=$DATA/$1
-Type=nfs4
-Options=$4
+Type=$(of_kind type)
+Options=$("${kind}_options" "$(credentials "$1")"),_netdev,nofail
 TimeoutSec=15
 LazyUnmount=yes
 ForceUnmount=yes
@@ -58,19 +59,17 @@ TimeoutIdleSec=300
 [Install]
 WantedBy=multi-user.target
 END
+        systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
         systemctl daemon-reload &&
-        systemctl enable --quiet --now "$(unit "$1" automount)" &&
-        write_file "$CONF/$1.conf" <<END
-NAME=$1
-URL=$2
-END
+        systemctl start "$(unit "$1" automount)" &&
+        { printf 'NAME=%s\nURL=%s\n' "$1" "$url" && "${kind}_conf"; } | write_file "$CONF/$1.conf"
 }
 
 # discard NAME: everything that keep makes, also when only half of it is there
 discard() {
     automount=$(unit "$1" automount)
     mount=$(unit "$1" mount)
-    systemctl disable --quiet "$automount" 2>/dev/null
+    systemctl disable --quiet --no-reload "$automount" 2>/dev/null
     # Stopping waits for umount; on a hung file server that may not end.
     with_deadline 20 systemctl stop "$automount" "$mount" 2>/dev/null
     tries=5
@@ -87,5 +86,5 @@ discard() {
     else
         rmdir "$ROOT$DATA/$1" 2>/dev/null
     fi
-    rm -f "$CONF/$1.conf" "$CONF/$1.conf.new"
+    rm -f "$(credentials "$1")" "$(credentials "$1").new" "$CONF/$1.conf" "$CONF/$1.conf.new"
 }

@@ -88,15 +88,45 @@ healthy() {
     curl -sf -m 10 -o /dev/null "http://127.0.0.1:$PORT${path:-/opendap/}" 2>/dev/null
 }
 
-# data_sets: the names, one a line
+# data_sets: the names, one a line: those on file servers, then folders on this VM's own disk
 data_sets() {
     for conf in "$CONF"/*.conf; do
         [ ! -f "$conf" ] || basename "$conf" .conf
     done
+    # ls takes the names only; find and its like look at each one, and a file server may hang.
+    # shellcheck disable=SC2012
+    ls "$ROOT$DATA" 2>/dev/null | while IFS= read -r each; do
+        ! is_local "$each" || say "$each"
+    done
 }
 
-# data_url NAME
-data_url() { sed -n 's/^URL=//p' "$CONF/$1.conf"; }
+# is_local NAME: a folder on this VM's own disk. What may be a file server's is not touched.
+is_local() {
+    case $1 in
+    '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) return 1 ;;
+    esac
+    [ ! -f "$CONF/$1.conf" ] && ! in_mount_table "$1" && [ -d "$ROOT$DATA/$1" ]
+}
+
+# conf_value NAME KEY
+conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf"; }
+
+# data_url NAME: where it comes from
+data_url() { if [ -f "$CONF/$1.conf" ]; then conf_value "$1" URL; else say "$DATA/$1"; fi; }
+
+# example: a URL for this image's client; add_hint: how to get a data set
+example() {
+    case $(release ACCESS) in
+    smb) say "smb://HOST/SHARE --user NAME" ;;
+    *) say "nfs://HOST/EXPORT" ;;
+    esac
+}
+add_hint() {
+    case $(release ACCESS) in
+    local) say "copy one to $DATA/NAME" ;;
+    *) say "add one with: hyrax-data add $(example)" ;;
+    esac
+}
 
 # is_mounted NAME: by the kernel's table, which a hung file server cannot block.
 # The automount itself (autofs) is not the data.

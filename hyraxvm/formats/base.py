@@ -1,0 +1,62 @@
+"""What a format of an artifact is: how its file is named, written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hyraxvm import names
+from hyraxvm.config import Recipe
+from hyraxvm.qemu import MachineSpec
+from hyraxvm.server import ServerImage
+
+
+@dataclass(frozen=True)
+class Source:
+    """What every format of an image is made from.
+
+    `master_key` is the key of the stage that made `master`, `release` the guest's version file.
+    """
+
+    recipe: Recipe
+    image: ServerImage
+    master: Path
+    master_key: str
+    release: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The artifact's name without a suffix."""
+        return names.artifact_name(self.recipe, self.image.version)
+
+
+class Contents(NamedTuple):
+    """What an artifact holds: the directory it was unpacked to, and the machines to boot it as."""
+
+    folder: Path
+    specs: dict[str, MachineSpec]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file that users download.
+
+    `texts` gives file name -> text of what lies beside the disk.  `write` makes the file (second
+    argument) in an empty directory (third) with a log (fourth), and returns the files that it has
+    put into it.  `read` unpacks a file that nobody vouches for into an existing directory; it
+    raises `UserError` with the reason why not.  `sources` are the files that decide the result.
+    `machines` are the names of what `read` returns.
+    `declares` tells whether the file itself says how much memory and how many CPUs it wants.
+    """
+
+    name: str
+    suffix: str
+    title: str
+    texts: Callable[[Recipe, str, ServerImage], dict[str, str]]
+    write: Callable[[Source, Path, Path, Path], list[Path]]
+    read: Callable[[Path, Path], Contents]
+    sources: tuple[Path, ...]
+    machines: tuple[str, ...]
+    declares: bool

@@ -1,0 +1,78 @@
+"""`-hyperv.zip`: a VHDX for Hyper-V, and a PowerShell script that makes a machine of it.
+
+Hyper-V refuses a VHDX whose file is sparse, so it must be small when dense: dynamic, with blocks
+of 1 MiB, which is also what Microsoft advises for Linux guests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyraxvm import archives, disks, readme
+from hyraxvm.config import Recipe
+from hyraxvm.errors import Failure, UserError
+from hyraxvm.formats.base import Contents, Format, Source
+from hyraxvm.paths import TEMPLATES
+from hyraxvm.qemu import Drive, MachineSpec
+from hyraxvm.render import render
+from hyraxvm.server import ServerImage
+
+SCRIPT = TEMPLATES / "create-vm.ps1.j2"
+# block_state_zero=on is what makes qemu-img leave out blocks of zeros safely.
+OPTIONS = "subformat=dynamic,block_size=1M,block_state_zero=on"
+
+
+def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
+    """The script and the READMEs."""
+    script = render(SCRIPT, name=name, machine=recipe.machine)
+    return {
+        "create-vm.ps1": script.replace("\n", "\r\n"),
+        **readme.texts("hyperv", recipe, name, image),
+    }
+
+
+def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
+    """Make the zip; returns its members."""
+    disk = work / f"{source.name}.vhdx"
+    disks.convert(source.master, disk, "vhdx", OPTIONS, log)
+    if disks.size(disk, "vhdx") % disks.MIB:
+        raise Failure(f"{disk.name}: the disk's size is not a multiple of 1 MiB")
+    members = [disk]
+    for file, text in sorted(texts(source.recipe, source.name, source.image).items()):
+        members.append(work / file)
+        members[-1].write_bytes(text.encode())
+    archives.pack_zip(target, source.name, members, source.release["BUILD_DATE"])
+    return members
+
+
+def read(artifact: Path, into: Path) -> Contents:
+    """Unpack; the machines are the nearest that QEMU has to Hyper-V's two generations.
+
+    QEMU emulates neither VMBus nor its disks and network cards: in their place the generation 2
+    machine has UEFI and virtio, the generation 1 machine a BIOS, an IDE disk and virtio.
+    """
+    folder = archives.unpack_zip(artifact, into)
+    found = list(folder.glob("*.vhdx"))
+    if len(found) != 1:
+        raise UserError(f"{artifact}: {len(found)} VHDX files; allowed is one")
+    disks.inspect(found[0], "vhdx")
+
+    def machine(controller: str, firmware: str) -> MachineSpec:
+        drive = Drive(controller, found[0], "vhdx")
+        return MachineSpec(drives=(drive,), nics=("virtio",), firmware=firmware)
+
+    specs = {"generation2": machine("virtio", "efi"), "generation1": machine("ide", "bios")}
+    return Contents(folder, specs)
+
+
+FORMAT = Format(
+    name="hyperv",
+    suffix="-hyperv.zip",
+    title="Hyper-V",
+    texts=texts,
+    write=write,
+    read=read,
+    sources=(Path(__file__), SCRIPT, *readme.SOURCES),
+    machines=("generation2", "generation1"),
+    declares=False,
+)

@@ -1,0 +1,74 @@
+"""`.zip`: a VMX and a VMDK for VMware Workstation, Player and Fusion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyraxvm import archives, disks, readme, vmx
+from hyraxvm.config import Recipe
+from hyraxvm.errors import UserError
+from hyraxvm.formats.base import Contents, Format, Source
+from hyraxvm.paths import TEMPLATES
+from hyraxvm.qemu import MachineSpec
+from hyraxvm.server import ServerImage
+
+# What all VMware products run; attached as it is to an ESXi host it fails: that is the OVA's part.
+SUBFORMAT = "monolithicSparse"
+
+
+def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
+    """The descriptor and the READMEs."""
+    spec = vmx.VmxSpec(
+        display_name=name,
+        disks=(f"{name}.vmdk",),
+        nvram=f"{name}.nvram",
+        memory_mb=recipe.machine.memory_mib,
+        cpus=recipe.machine.cpus,
+        firmware=recipe.machine.firmware,
+        controller=recipe.machine.disk_controller,
+        nics=(vmx.Nic(recipe.machine.nic),),
+    )
+    return {f"{name}.vmx": vmx.render_vmx(spec), **readme.texts("vmx", recipe, name, image)}
+
+
+def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
+    """Make the zip; returns its members."""
+    disk = work / f"{source.name}.vmdk"
+    # qemu-img's default adapter is IDE.
+    options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
+    disks.convert(source.master, disk, "vmdk", options, log)
+    disks.identify_vmdk(disk, source.master_key)
+    members = [disk]
+    for file, text in texts(source.recipe, source.name, source.image).items():
+        members.append(work / file)
+        members[-1].write_bytes(text.encode())
+    members.sort(key=lambda path: (path.suffix != ".vmx", path != disk, path.name))
+    archives.pack_zip(target, source.name, members, source.release["BUILD_DATE"])
+    return members
+
+
+def read(artifact: Path, into: Path) -> Contents:
+    """Unpack, and return the machine that the VMX declares."""
+    folder = archives.unpack_zip(artifact, into)
+    descriptors = list(folder.glob("*.vmx"))
+    if len(descriptors) != 1:
+        raise UserError(f"{artifact}: {len(descriptors)} VMX files; allowed is one")
+    declared = vmx.read_vmx(descriptors[0])
+    for disk in declared.disks:
+        if not (folder / disk.file).is_file():
+            raise UserError(f"{artifact}: {disk.file}: the VMX names it, the zip does not hold it")
+        disks.inspect(folder / disk.file, "vmdk", SUBFORMAT)
+    return Contents(folder, {"vmx": MachineSpec.from_vmx(declared, folder)})
+
+
+FORMAT = Format(
+    name="vmx",
+    suffix=".zip",
+    title="VMware Workstation, Player, Fusion",
+    texts=texts,
+    write=write,
+    read=read,
+    sources=(Path(__file__), Path(vmx.__file__), TEMPLATES / "image.vmx.j2", *readme.SOURCES),
+    machines=("vmx",),
+    declares=True,
+)

@@ -1,0 +1,153 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-data
+# hyrax-data: what is SMB's own. Sourced by hyrax-data.
+#
+# login is the user as the server knows it, USER or DOMAIN\USER; empty for a guest.
+
+smb_type=cifs
+smb_place=share
+smb_server='SMB server (Windows file sharing)'
+
+smb_help() {
+    cat <<END
+  hyrax-data add smb://HOST[:PORT]/SHARE[/FOLDER] [--user USER]
+                 [--domain DOMAIN] [--password-file FILE] [--vers 3.0]
+                 [--as NAME] [--force]
+                            serve a Windows share read-only, as a guest or as
+                            USER; the password is asked for, or is the first
+                            line of FILE or of the standard input; --vers for a
+                            server older than SMB 3.1.1; NAME is the last part
+                            of the share unless given; --force keeps it
+                            although it cannot be reached now
+                              hyrax-data add smb://192.168.1.10/sst --user me
+                            As in Windows, but in quotes:
+                              hyrax-data add '\\\\PC\\sst' --user 'DOMAIN\\me'
+END
+}
+
+smb_source() { printf '//%s%s' "$host" "$path"; }
+
+# smb_options CREDENTIALS
+# soft, echo_interval: after 15 s without an answer the reader gets an error instead of a hang.
+# actimeo=5: a new or replaced file is seen after five seconds.
+# nosharesock: a connection of its own; a guest's would not work over one that is signed.
+# nobrl: no byte-range locks, which HDF5 would ask for.
+# uid, file_mode ...: the owner and the mode of all files as seen here; the file server decides
+# what is readable.
+# sign: nobody on the way can change the data; a guest has no key to sign with. Encryption is used
+# when the server or the share asks for it.
+smb_options() {
+    printf 'ro,vers=%s,port=%s,soft,echo_interval=5,actimeo=5,nosharesock,nobrl,iocharset=utf8,' "$vers" "$port"
+    printf 'uid=%s,forceuid,gid=%s,forcegid,' "$(id -u "$user")" "$(id -g "$user")"
+    printf 'file_mode=0444,dir_mode=0555,%s' "${login:+sign,}"
+    printf 'nosuid,nodev,noexec,credentials=%s' "$1"
+}
+
+# smb_credentials: for mount.cifs, into $work/credentials. The password comes from a file, the
+# standard input or the terminal, and is on no command line: printf and read are the shell's own.
+smb_credentials() {
+    password=
+    if [ -n "$login" ]; then
+        read_password
+    elif [ -n "$password_file" ]; then
+        usage_error "--password-file needs --user"
+    fi
+    {
+        printf 'username=%s\npassword=%s\n' "${smb_user:-guest}" "$password"
+        [ -z "$smb_domain" ] || printf 'domain=%s\n' "$smb_domain"
+    } | private "$work/credentials"
+    password=
+}
+
+read_password() {
+    if [ -n "$password_file" ]; then
+        if [ ! -r "$password_file" ] || [ -d "$password_file" ]; then
+            usage_error "'$(plain "$password_file")' cannot be read; name a file whose first line is the password"
+        fi
+        IFS= read -r password <"$password_file" || :
+        from="the first line of '$(plain "$password_file")'"
+    elif [ -t 0 ]; then
+        # Before the prompt: whoever sees that may already type.
+        terminal=$(stty -g)
+        stty -echo
+        printf 'Password of %s on %s: ' "$login" "$host" >&2
+        IFS= read -r password || :
+        stty "$terminal"
+        terminal=
+        echo >&2
+        from='the password'
+    else
+        IFS= read -r password || :
+        from='the standard input'
+    fi
+    # Files written on Windows.
+    password=${password%"$(printf '\r')"}
+    [ -n "$password" ] || usage_error "$from is empty; $login needs a password (leave --user out to be a guest)"
+    [ ${#password} -le 512 ] || usage_error "$from has more than 512 bytes, which is too long for a password"
+}
+
+# smb_probe: is it an SMB server, and new enough? Sets problem.
+smb_probe() {
+    newest=$("$LIB/smb-probe" "$host" "$port" 5)
+    case $newest in
+    silent) problem="$host accepts connections on port $port, but does not answer as an SMB server; look at it on $host" ;;
+    none) problem="what answers on $host port $port is no SMB server of version 2 or later (version 1 is not supported: it is not safe)" ;;
+    2.0.2) problem="$host speaks SMB 2.0.2 at most, which this VM does not; renew its SMB server" ;;
+    *)
+        # They sort as text: 2.1, 3.0, 3.0.2, 3.1.1.
+        [ "$(printf '%s\n' "$newest" "$vers" | sort | tail -n 1)" != "$newest" ] || return 0
+        problem="$host speaks SMB $newest at most, not $vers; renew it, or add to the command: --vers $newest"
+        ;;
+    esac
+    return 1
+}
+
+# smb_conf: what is kept besides the URL
+smb_conf() { printf 'LOGIN=%s\nVERS=%s\n' "$login" "$vers"; }
+
+# smb_words STATUS: what mount and the kernel say in $work/err, in words
+smb_words() {
+    share=${path#/}
+    share=${share%%/*}
+    message=$(grep '^mount error' "$work/err" | tail -n 1)
+    case $1:$(cat "$work/err") in
+    124:*) say "$host accepts connections on port $port, but its SMB server does not answer; look at it on $host" ;;
+    *STATUS_LOGON_FAILURE* | *STATUS_WRONG_PASSWORD* | *STATUS_NO_SUCH_USER*)
+        if [ -n "$login" ]; then
+            say "$host refuses the user '$login' or the password; check both (a user of a domain is written 'DOMAIN\\USER', in quotes)"
+        else
+            say "$host lets no guest in; name a user: --user USER"
+        fi
+        ;;
+    *STATUS_ACCOUNT_* | *STATUS_PASSWORD_* | *STATUS_INVALID_LOGON_HOURS* | *STATUS_LOGON_TYPE*)
+        reason=$(sed -n 's/.* STATUS_\([A-Z_]*\).*/\1/p' "$work/err" | head -n 1 | tr A-Z_ 'a-z ')
+        say "$host does not let $(smb_who) in: $reason" ;;
+    *"sign fail"*)
+        if [ -n "$login" ]; then
+            say "$host does not know the user '$login' and takes it for a guest; check its spelling"
+        else
+            say "$host wants signed connections, which a guest cannot have; name a user: --user USER"
+        fi
+        ;;
+    *"error(2)"* | *"error(20)"*)
+        # Which of the two is missing the kernel tells only once.
+        folder=${path#"/$share"}
+        [ -z "$folder" ] || folder=", or no folder '${folder#/}' in it"
+        say "$host has no share '$share'$folder; on $host see the names of its shares (Windows: net share; Samba: testparm -s)"
+        ;;
+    *"error(13)"*) say "access denied: $(smb_forbidden "$path")" ;;
+    *"error(95)"*) say "$host does not speak SMB $vers; leave --vers out" ;;
+    *"error(111)"*) words_for_probe refused ;;
+    *"error(110)"*) words_for_probe silent ;;
+    *"could not resolve"*) words_for_probe nohost ;;
+    *) say "$host cannot be used (${message:-exit status $1}); see: journalctl -k" ;;
+    esac
+}
+
+smb_who() {
+    if [ -n "$login" ]; then say "the user '$login'"; else say "a guest (no --user was named)"; fi
+}
+
+# smb_forbidden WHAT: the file server does not let it be read
+smb_forbidden() {
+    say "$host does not let $(smb_who) read '$1'; allow it in the permissions of the share and of the folder"
+}

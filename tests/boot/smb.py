@@ -1,0 +1,194 @@
+"""A real SMB server, Samba's smbd, on a port of the loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from guest import Guest
+
+from hyraxvm.command import dying_with_parent
+from hyraxvm.machine import free_port
+from hyraxvm.qemu import HOST
+
+NOBODY = 65534
+# What a person and a parser may stumble over.
+PASSWORD = "Grün, 'und' \"=\\ %s #1 "
+# Every path that smbd would look for under /etc, /run or /var lies in {work}.
+# `data` is writable: if a guest cannot write, then it is the guest that is careful.
+CONFIGURATION = """
+[global]
+    smb ports = {port}
+    interfaces = 127.0.0.1
+    bind interfaces only = yes
+    disable netbios = yes
+    disable spoolss = yes
+    load printers = no
+    printcap name = /dev/null
+    server max protocol = {newest}
+    server signing = {signing}
+    map to guest = Bad User
+    guest account = {user}
+    restrict anonymous = 0
+    passdb backend = tdbsam:{work}/passdb.tdb
+    smb passwd file = {work}/smbpasswd
+    private dir = {work}
+    lock directory = {work}
+    state directory = {work}
+    cache directory = {work}
+    pid directory = {work}
+    ncalrpc dir = {work}/ncalrpc
+    log file = {work}/smbd.log
+    max log size = 0
+[data]
+    path = {export}
+    read only = no
+    smb encrypt = {encrypt}
+    valid users = {user}
+[open]
+    path = {export}
+    guest ok = yes
+    guest only = yes
+[closed]
+    path = {work}/closed
+    valid users = daemon
+[hidden]
+    path = {work}/hidden
+"""
+
+
+class SmbServer:
+    """Serves the directory `export` on `port`; started by `start`, ended by `stop`.
+
+    The share `data` is for the user `user` with PASSWORD, and is signed and encrypted; `open` is
+    for guests; `closed` is for somebody else; in `hidden` nobody may read a file.
+    """
+
+    healthy = ("mounted", "waiting")
+
+    def __init__(
+        self,
+        export: Path,
+        work: Path,
+        *,
+        newest: str = "SMB3_11",
+        signing: Literal["auto", "mandatory"] = "auto",
+        encrypt: Literal["off", "required"] = "required",
+    ) -> None:
+        self.export = export
+        self.port = free_port(0)
+        # smbd takes on accounts of this machine: one without rights, or whoever runs the tests.
+        self.user = pwd.getpwuid(os.geteuid() or NOBODY).pw_name
+        os.chown(export, os.geteuid() or NOBODY, -1)
+        self._work = work
+        self._configuration = work / "smb.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        for name in ("ncalrpc", "closed", "hidden"):
+            (work / name).mkdir(parents=True)
+        (work / "hidden" / "secret.nc").touch(mode=0o000)
+        self._configuration.write_text(
+            CONFIGURATION.format(
+                port=self.port,
+                work=work,
+                export=export,
+                user=self.user,
+                signing=signing,
+                encrypt=encrypt,
+                newest=newest,
+            )
+        )
+        # The password goes in by the standard input, twice.
+        subprocess.run(
+            ["pdbedit", f"--configfile={self._configuration}", "-a", "-t", "-u", self.user],
+            input=f"{PASSWORD}\n{PASSWORD}\n".encode(),
+            check=True,
+            capture_output=True,
+        )
+
+    def source(self, name: str = "", folder: str = "", share: str = "data") -> str:
+        """Return the URL."""
+        return f"smb://{HOST}:{self.port}/{share}{folder and '/' + folder}"
+
+    @property
+    def writable(self) -> str:
+        """Return `mount`'s arguments; the credentials are those of the data set `ocean`."""
+        credentials = "/etc/hyrax/data.d/ocean.credentials"
+        return f"-t cifs -o port={self.port},credentials={credentials} //{HOST}/data"
+
+    def add(self, guest: Guest, name: str, folder: str = "") -> str:
+        """Add the share, or a folder in it, as the data set `name`; type the password.
+
+        The terminal echoes what is typed, as a person's does.
+        """
+        guest.check("stty echo </dev/ttyS0")
+        command = f"hyrax-data add {self.source(name, folder)} --user {self.user} --as {name}"
+        guest.console.send(f"{command}; echo added''-$?")
+        guest.console.expect(rf"Password of {self.user} on {HOST}: ", 60)
+        guest.console.send(PASSWORD)
+        said = guest.console.expect(r"added-\d+\r?\n", 120)
+        guest.check("stty -echo </dev/ttyS0")
+        assert said.rstrip().endswith("added-0"), said
+        return said.rpartition("added-0")[0].replace("\r", "").strip()
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return how each share is used, by smbstatus: user, encryption and signing."""
+        argv = ["smbstatus", f"--configfile={self._configuration}", "--json"]
+        found = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+        sessions = found["sessions"]
+        return [
+            {
+                "share": tree["service"],
+                "user": sessions[tree["session_id"]]["username"],
+                "dialect": sessions[tree["session_id"]]["session_dialect"],
+                "encryption": tree["encryption"]["cipher"],
+                "signing": tree["signing"]["cipher"],
+            }
+            for tree in found["tcons"].values()
+            if tree["service"] != "IPC$"  # which every client opens
+        ]
+
+    def start(self) -> None:
+        """Start, and wait until the port answers."""
+        argv = ["smbd", "--foreground", "--no-process-group", f"--configfile={self._configuration}"]
+        self._process = subprocess.Popen(
+            dying_with_parent(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        self.stop()
+        tail = (self._work / "smbd.log").read_text(errors="replace").splitlines()[-10:]
+        raise RuntimeError("smbd does not start:\n" + "\n".join(tail))
+
+    def freeze(self) -> None:
+        """Stop answering while connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def stop(self) -> None:
+        """End it as a power cut does; harmless when it does not run."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.wait(10)
+        self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        # One process for each connection, all of one session.
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
