@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,6 @@ def build(chosen: config.Recipe, logs: Path, say: Callable[[str], None]) -> Buil
     served = server.build(chosen, logs / "server.log", say)
     disk_key = disk.key(chosen, root_key, server_key)
     made = disk.build(chosen, disk_key, tar, served, logs / "disk.log", say)
-    master = Path(os.devnull)
-    if not os.environ.get("NOPROV"):
-        key = provision.key(chosen, disk_key, served.image)
-        master = provision.build(chosen, key, made, served.image, logs / "provision.log", say)
+    key = provision.key(chosen, disk_key, served.image)
+    master = provision.build(chosen, key, made, served.image, logs / "provision.log", say)
     return Built(chosen, served.image, served.squashfs, master)
