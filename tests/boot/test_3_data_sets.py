@@ -45,7 +45,10 @@ def test_list_status_and_test_tell_of_it(guest: Guest, data_set: str, files: Fil
 
 
 def test_the_banner_names_the_data_set(guest: Guest, data_set: str) -> None:
-    assert data_set in guest.check("cat /run/hyrax/issue")
+    deadline = time.monotonic() + 60
+    while data_set not in (shown := guest.check("cat /run/hyrax/issue")):
+        assert time.monotonic() < deadline, shown
+        time.sleep(1)
 
 
 @pytest.mark.access("nfs", "smb")
