@@ -12,6 +12,7 @@ from typing import cast
 
 from hyraxvm import boottest, cache, disk, package, provision, rootfs, server, sizes
 from hyraxvm.config import Recipe
+from hyraxvm.errors import Failure
 from hyraxvm.formats import Format, Source
 from hyraxvm.parallel import together
 from hyraxvm.paths import ARTIFACTS, LOGS, cache_root
@@ -58,8 +59,20 @@ def build(
         paths = [path for made in together(tasks, len(tasks)) for path in made]
         if not test:
             return [Artifact(path, None) for path in paths]
-        # One after the other: they measure and have deadlines.
-        return [Artifact(path, _tested(path, progress)) for path in paths]
+        return _all_tested(paths, progress)
+
+
+def _all_tested(paths: Sequence[Path], progress: Progress) -> list[Artifact]:
+    """Test one after the other, because tests have deadlines; a failure does not hide the rest."""
+    tested, failures = [], []
+    for path in paths:
+        try:
+            tested.append(Artifact(path, _tested(path, progress)))
+        except Failure as failure:
+            failures.append(f"{path.name}: {failure}")
+    if failures:
+        raise Failure("\n".join(failures))
+    return tested
 
 
 def _tested(path: Path, progress: Progress) -> dict[str, object]:
