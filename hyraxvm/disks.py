@@ -50,7 +50,8 @@ def identify_vmdk(disk: Path, identity: str) -> None:
     with disk.open("r+b") as stream:
         *_, start, length = _VMDK.unpack(stream.read(_VMDK.size))
         stream.seek(start * SECTOR)
-        text = stream.read(length * SECTOR).rstrip(b"\0")
+        # A C string: behind it qemu-img may leave the end of a longer one that was there before.
+        text = stream.read(length * SECTOR).partition(b"\0")[0]
         # ffffffff means "no parent", fffffffe is what VMware gives to new disks.
         cid = int(identity[:8], 16) % 0xFFFFFFFE
         text, count = _VMDK_CID.subn(b"CID=%08x" % cid, text)

@@ -115,8 +115,10 @@ def test_the_content_id_is_not_a_random_one(inside: Path, tmp_path: Path, found:
     head, cid, tail = whole.partition(b"\nCID=01234567\n")
     assert cid
     other = tmp_path / "x.vmdk"
-    pad = bytes(8 - len(found))
+    short = 8 - len(found)
     at = tail.index(b"\0")
+    # As qemu-img does it: the end of the text that it has overwritten stays behind the new end.
+    pad = b"\0" + tail[at - short + 1 : at] if short else b""
     other.write_bytes(head + b"\nCID=" + found + b"\n" + tail[:at] + pad + tail[at:])
     disks.identify_vmdk(other, "0123456789abcdef")
     assert other.read_bytes() == whole
