@@ -244,7 +244,7 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
 @task(
     help={
         "version": "version to release, as in pyproject.toml and the tag",
-        "image": "only build and test this one, for a CI job of its own; default: all, then publish",
+        "image": "only build and test this one, as a CI job of its own; default: all, and publish",
         "server": "data server, if it is not to be Hyrax",
         "built": "build nothing: take what lies in artifacts/, built and tested",
         "no_publish": "stop when artifacts/releases/VERSION is made and signed",
@@ -288,7 +288,7 @@ def release(
 @task(
     iterable=["image"],
     help={
-        "image": "only build and test these, for a CI job of its own; default: all, then publish",
+        "image": "only build and test these, as a CI job of its own; default: all, and publish",
         "server": "data server to put into them; default: the one that images.toml names",
         "built": "build nothing: publish what lies in artifacts/, built and tested",
         "no_publish": "build, test and write the summary only",
@@ -302,7 +302,7 @@ def nightly(
     built: bool = False,
     no_publish: bool = False,
 ) -> None:
-    """Build and test with refreshed packages, publish what has changed, write artifacts/nightly.md."""
+    """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
     from hyraxvm import config, formats, nightly, pipeline, publishing, release
     from hyraxvm.progress import Progress
 

@@ -83,7 +83,7 @@ class Release(Entry):
     path: Path
     date: Date
     revision: Text
-    images: list[Image]
+    images: Annotated[list[Image], Field(min_length=1)]
     withdrawn: Text = ""
 
 

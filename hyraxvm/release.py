@@ -103,7 +103,9 @@ def recipes(table: config.Config, images: Sequence[str], server: str | None) -> 
     Raises `UserError`: the server is not Hyrax, and nobody has named it.
     """
     if not server and HYRAX not in table.server:
-        others = " or ".join(f"--server {name}" for name in sorted(table.server))
+        others = " or ".join(
+            f"./inv release VERSION --server {name}" for name in sorted(table.server)
+        )
         raise UserError(
             f"images.toml has no server {HYRAX!r}, and no other is released unless it is named; "
             f"type: {others}"

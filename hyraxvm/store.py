@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    EndpointResolutionError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -218,8 +219,9 @@ class Store:
         `files` are pairs of path and key; `moved` takes the bytes that are through, resumed ones
         included.  What the store has of a file is compared with it at the end.
         """
-        started = [self._start(path, key) for path, key in files]
-        jobs = []
+        small = [(path, key) for path, key in files if path.stat().st_size <= PART]
+        started = [self._start(path, key) for path, key in files if (path, key) not in small]
+        jobs = [partial(self._put, path, key, moved) for path, key in small]
         for upload in started:
             for number in range(1, upload.count + 1):
                 if number in upload.sent:
@@ -229,6 +231,13 @@ class Store:
         finished = [upload for upload in started if len(upload.sent) == upload.count]
         together(jobs, WORKERS)
         together([partial(self._finish, upload) for upload in finished], WORKERS)
+
+    def _put(self, path: Path, key: str, moved: Callable[[int], None]) -> None:
+        go_on()
+        data = path.read_bytes()
+        self.write(key, data, FOREVER)
+        self._confirm(path, key)
+        moved(len(data))
 
     def _start(self, path: Path, key: str) -> _Upload:
         """Find the upload that an earlier try has begun, with the parts that are as they should."""
@@ -250,11 +259,17 @@ class Store:
         return upload
 
     def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """The uploads that are neither complete nor given up."""
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self.bucket, Prefix=self.prefix + prefix
         )
-        for page in pages:
-            yield from page.get("Uploads", [])
+        try:
+            for page in pages:
+                yield from page.get("Uploads", [])
+        except ClientError as error:
+            # What rclone answers for a bucket that never had one.
+            if error.response["Error"]["Code"] != "NoSuchUpload":
+                raise
 
     def _sent(self, upload: _Upload) -> dict[int, dict[str, str]]:
         """The parts that the store has, as far as they equal the file's."""
@@ -304,10 +319,11 @@ class Store:
                 UploadId=upload.id,
                 MultipartUpload={"Parts": [upload.sent[number] for number in sorted(upload.sent)]},
             )
-        if not self.holds(upload.path, upload.key):
-            raise Failure(
-                f"{self.name}{upload.key}: is not what was sent; publish again, it is replaced"
-            )
+        self._confirm(upload.path, upload.key)
+
+    def _confirm(self, path: Path, key: str) -> None:
+        if not self.holds(path, key):
+            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
 
     def _read_again(self, key: str) -> str:
         total = hashlib.sha256()
@@ -339,6 +355,8 @@ class Store:
             ) from error
         except ProfileNotFound as error:
             raise UserError(f"{where}: {error}; see store.profile in publish.toml") from error
+        except EndpointResolutionError as error:
+            raise UserError(f"{where}: {error}; see [store] in publish.toml") from error
         except BotoCoreError as error:
             raise Failure(f"{where}: {' '.join(str(error).split())[:300]}") from error
 
