@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from hyraxvm import archives, cache, index, publishing, signing
 from hyraxvm.errors import Failure, UserError
@@ -83,7 +84,8 @@ class Site:
                     # The server does not know ranges: from the beginning.
                     sink.truncate(0)
                     moved(-begin)
-                for chunk in answer.iter_content(MIB):
+                # What has come is kept, however little it is.
+                while chunk := answer.raw.read1(MIB):
                     sink.write(chunk)
                     moved(len(chunk))
                     if sink.tell() > size:
@@ -109,7 +111,7 @@ class Site:
                 yield answer
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise UserError(f"{self.url}: is no URL that can be read: {error}") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise _Interrupted(_reason(error)) from error
 
     def _persist(self, name: str, attempt: Callable[[], T], there: Callable[[], int]) -> T:

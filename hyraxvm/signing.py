@@ -16,7 +16,7 @@ from hyraxvm.errors import Failure, UserError
 
 PASSPHRASE_FILE: Final = "HYRAX_VM_PASSPHRASE_FILE"  # noqa: S105 - a variable's name
 DEADLINE: Final = 120.0  # seconds; a person may be typing a passphrase
-_REFUSED: Final = {"EXPSIG", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "ERRSIG"}
+_REFUSED: Final = ("EXPSIG", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "ERRSIG")
 
 
 def sign(path: Path, fingerprint: str) -> Path:
@@ -71,15 +71,14 @@ def verify(path: Path, signature: Path, key: bytes, fingerprint: str) -> None:
             "always",
         )
         imported = _gpg(*options, "--status-fd", "1", "--import", given=key)
-        if fingerprint not in _status(imported.stdout).get("IMPORT_OK", []):
+        if not any(line[-1] == fingerprint for line in _status(imported.stdout, "IMPORT_OK")):
             raise UserError(
                 f"{signature.name}: the key beside it is not {fingerprint}; do not use these files"
             )
         done = _gpg(*options, "--status-fd", "1", "--verify", str(signature), str(path))
-        said = _status(done.stdout)
         # gnupg's doc/DETAILS: the last field is the fingerprint of the primary key.
-        good = done.returncode == 0 and fingerprint in said.get("VALIDSIG", [])[-1:]
-        if not good or _REFUSED & said.keys():
+        valid = [line[-1] for line in _status(done.stdout, "VALIDSIG")]
+        if done.returncode != 0 or fingerprint not in valid or _status(done.stdout, *_REFUSED):
             raise UserError(
                 f"{path.name}: its signature is not one of key {fingerprint}: {_last(done)}; "
                 "do not use these files"
@@ -102,10 +101,10 @@ def _gpg(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[byt
         raise Failure(f"gpg: not done after {DEADLINE:.0f} s") from None
 
 
-def _status(output: bytes) -> dict[str, list[str]]:
-    """Keyword -> its fields, of the last line that has it."""
+def _status(output: bytes, *keywords: str) -> list[list[str]]:
+    """The words of the status lines with these keywords."""
     lines = (line.split() for line in output.decode("utf-8", "replace").splitlines())
-    return {line[1]: line[2:] for line in lines if line[:1] == ["[GNUPG:]"] and len(line) > 1}
+    return [line for line in lines if line[:1] == ["[GNUPG:]"] and line[1:2][0] in keywords]
 
 
 def _last(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -133,10 +133,12 @@ class Proxy:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if limit >= 0:
+                    data = data[: limit - passed]
                 passed += len(data)
-                if 0 <= limit < passed:
-                    break
                 sink.sendall(data)
+                if passed == limit:
+                    break
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

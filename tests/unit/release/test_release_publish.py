@@ -104,7 +104,7 @@ def test_again_is_nothing_to_do_and_another_content_is_refused(
     before = {name: shop.read(name) for name in shop.objects()}
     assert send(shop, folder, public)[-1].endswith("1.0.0 is published already")
     other = assemble(tmp_path, "1.0.0", [make_image(tmp_path, seed=b"other")], shop.key)
-    with pytest.raises(UserError, match="1.0.0 is published with another content, and is never"):
+    with pytest.raises(UserError, match=r"1.0.0 is published with another content, and is never"):
         send(shop, other, public)
     assert {name: shop.read(name) for name in shop.objects()} == before
 
@@ -295,13 +295,13 @@ def test_wrong_credentials_and_no_bucket(
     with pytest.raises(UserError, match="no credentials; set AWS_ACCESS_KEY_ID and"):
         send(shop, folder, public)
     settings = shop.settings().store.model_copy(update={"profile": "nobody"})
-    with pytest.raises(UserError, match="nobody.*see store.profile in publish.toml"):
+    with pytest.raises(UserError, match=r"nobody.*see store.profile in publish.toml"):
         store.Store(settings)
 
 
 def test_no_such_bucket(shop: Shop) -> None:
     settings = shop.settings().store.model_copy(update={"bucket": "is-not-there"})
-    with pytest.raises(UserError, match="there is no such bucket; see store.bucket"):
+    with pytest.raises(UserError, match=r"there is no such bucket; see store.bucket"):
         list(store.Store(settings).keys(""))
 
 
@@ -310,7 +310,7 @@ def test_a_full_disk_at_the_store(tmp_path: Path, key: str, quick: None) -> None
     shop = Shop(server, "full-bucket", key)
     path = tmp_path / "large.zip"
     path.write_bytes(os.urandom(1_000_000))
-    with pytest.raises(Failure, match="s3://full-bucket/vm/large.zip: "):
+    with pytest.raises(Failure, match=r"s3://full-bucket/vm/large.zip: "):
         shop.store().upload([(path, "large.zip")], lambda count: None)
     server.kill()
     assert shop.objects() == set()
@@ -445,7 +445,7 @@ def test_old_nightlies_go_and_nothing_else(
 def test_a_withdrawn_release_is_marked_and_stays(
     shop: Shop, folder: Path, second: Path, public: bytes
 ) -> None:
-    with pytest.raises(UserError, match="1.1.0 is not published"):
+    with pytest.raises(UserError, match=r"1.1.0 is not published"):
         publish.withdraw(shop.store(), "1.1.0", "why")
     send(shop, folder, public)
     send(shop, second, public)
@@ -529,7 +529,7 @@ def test_a_folder_that_is_not_as_it_was_signed_is_not_published(
     with pytest.raises(UserError, match=told):
         send(shop, own, public)
     assert shop.objects() == set()
-    with pytest.raises(UserError, match="no finished release; type: ./inv release 9.9.9"):
+    with pytest.raises(UserError, match=r"no finished release; type: ./inv release 9.9.9"):
         release.read(tmp_path / "9.9.9", public, shop.key)
 
 
