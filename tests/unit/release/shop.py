@@ -39,6 +39,7 @@ class Rclone:
         self.folder = folder
         self.folder.mkdir(exist_ok=True)
         self._argv = [RCLONE, "serve", kind, "--addr", f"127.0.0.1:{self.port}", *options]
+        # Tests change files behind its back.  With 0 it goes round in circles for ever.
         self._argv += ["--config", "", "--vfs-cache-mode", "off", "--dir-cache-time", "10ms", "--"]
         self._argv.append(str(folder))
         if fsize:

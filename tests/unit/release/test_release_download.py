@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def own(site: Path, web: Rclone, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The URL and the folder of a copy that a test may change."""
     name = f"{tmp_path.parent.name}-{tmp_path.name}"
     shutil.copytree(site / "vm", web.folder / name)
+    time.sleep(0.02)  # for what rclone remembers of a folder, see shop.py
     yield f"{web.url}/{name}", web.folder / name
 
 
@@ -57,6 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def get(url: str, key: str, to: Path, **more: Any) -> Path:
+    time.sleep(0.02)  # for what rclone remembers of a folder, see shop.py
     store = publishing.load().store
     wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
     return download.download(
@@ -382,7 +385,8 @@ def test_curl_gpg_and_sha256sum_do_it_too(own: tuple[str, Path], key: str, tmp_p
     script = f"""
         set -eu
         curl -fsSLO --remote-name-all {own[0]}/KEY.asc
-        curl -fsSL -C - --remote-name-all {own[0]}/releases/1.0.0/{{{NAME}.zip,SHA256SUMS,SHA256SUMS.asc}}
+        curl -fsSL -C - --remote-name-all \\
+            {own[0]}/releases/1.0.0/{{{NAME}.zip,SHA256SUMS,SHA256SUMS.asc}}
         gpg --import KEY.asc
         gpg --verify SHA256SUMS.asc SHA256SUMS
         sha256sum --check --ignore-missing SHA256SUMS
