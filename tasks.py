@@ -414,6 +414,21 @@ def download(
         )
 
 
+@task(
+    iterable=["what"],
+    help={"what": "transfer: publish and download against rclone copy", "size": "megabytes"},
+)
+@reported
+def bench(c: Context, what: list[str], size: int = 1000) -> None:
+    """Measure throughput against a store on this machine."""
+    from hyraxvm import bench
+
+    if what != ["transfer"]:
+        raise UserError("name what to measure; type: ./inv bench transfer")
+    for line in bench.transfer(size):
+        print(line)
+
+
 @task
 @reported
 def doctor(c: Context) -> None:

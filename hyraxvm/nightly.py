@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from hyraxvm import cache, config, index, notes, publish, publishing, release, signing
@@ -197,9 +196,9 @@ def matrix(wanted: Sequence[config.Recipe]) -> str:
     return json.dumps({"include": jobs})
 
 
-def write(text: str, path: Path = SUMMARY) -> None:
+def write(text: str) -> None:
     """Write the summary, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}")
+    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
+    work = SUMMARY.with_name(f".{SUMMARY.name}")
     work.write_text(text)
-    work.replace(path)
+    work.replace(SUMMARY)

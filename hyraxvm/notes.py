@@ -19,7 +19,7 @@ def section(changelog: str, version: str) -> str:
     """
     where = f"{ROOT / 'CHANGELOG.md'}"
     match = re.search(
-        rf"^## {re.escape(version)}(?: +\((.*)\))?[ ]*\n(.*?)(?=^## |\Z)",
+        rf"^## {re.escape(version)}(?: +\(([^)\n]*)\))?[ ]*\n(.*?)(?=^## |\Z)",
         changelog,
         re.MULTILINE | re.DOTALL,
     )
