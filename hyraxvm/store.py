@@ -33,7 +33,7 @@ from hyraxvm.errors import Failure, UserError
 from hyraxvm.parallel import together
 
 MIB: Final = 1024 * 1024
-PART: Final = 16 * MIB
+PART: Final = 8 * MIB
 MOST_PARTS: Final = 10_000  # Amazon S3 user guide, "multipart upload limits"
 WORKERS: Final = 4  # parts in flight; with PART it bounds the memory
 MAX_TEXT: Final = 16 * MIB  # of what is read into memory
