@@ -265,7 +265,7 @@ def release(
     from hyraxvm.store import Store
 
     progress = Progress()
-    wanted = release.recipes(config.load(), [image] if image else [], server)
+    wanted = release.recipes(config.load(), [image] if image else [], server, print)
 
     def build(recipes: Sequence[config.Recipe]) -> list[pipeline.Artifact] | None:
         return None if built else pipeline.build(recipes, formats.choose([]), progress)
@@ -289,7 +289,7 @@ def release(
     iterable=["image"],
     help={
         "image": "only build and test these, as a CI job of its own; default: all, and publish",
-        "server": "data server to put into them; default: the one that images.toml names",
+        "server": "data server, if it is not to be Hyrax",
         "built": "build nothing: publish what lies in artifacts/, built and tested",
         "no_publish": "build, test and write the summary only",
     },
@@ -307,8 +307,7 @@ def nightly(
     from hyraxvm.progress import Progress
 
     progress = Progress()
-    table = config.load()
-    wanted = [config.recipe(table, name, server) for name in image or sorted(table.image)]
+    wanted = release.recipes(config.load(), image, server, print)
 
     def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
         if built:
@@ -325,15 +324,15 @@ def nightly(
 @reported
 def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
     """List the jobs that build the images side by side on several machines."""
-    from hyraxvm import config, nightly
+    from hyraxvm import config, nightly, release
 
     table = config.load()
-    wanted = [config.recipe(table, name, server) for name in sorted(table.image)]
+    chosen = release.server(table, server)
     if json_:
-        print(nightly.matrix(wanted))
+        print(nightly.matrix(sorted(table.image), chosen))
     else:
-        for recipe in wanted:
-            print(f"./inv nightly {recipe.name} --server {recipe.server_name}")
+        for name in sorted(table.image):
+            print(f"./inv nightly {name} --server {chosen}")
 
 
 @task(

@@ -190,10 +190,9 @@ def differences(
     }
 
 
-def matrix(wanted: Sequence[config.Recipe]) -> str:
+def matrix(images: Sequence[str], server: str) -> str:
     """The jobs of a CI system, one an image, as JSON on one line."""
-    jobs = [{"image": recipe.name, "server": recipe.server_name} for recipe in wanted]
-    return json.dumps({"include": jobs})
+    return json.dumps({"include": [{"image": name, "server": server} for name in images]})
 
 
 def write(text: str) -> None:

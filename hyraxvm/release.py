@@ -24,13 +24,14 @@ from hyraxvm import (
     publishing,
     sbom,
     signing,
+    source,
 )
 from hyraxvm.command import output
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS, Source
 from hyraxvm.package import SUMS
 from hyraxvm.package import key as package_key
-from hyraxvm.paths import ARTIFACTS, IMAGES_TOML, PACKER, PROVISION, ROOT, TEMPLATES
+from hyraxvm.paths import ARTIFACTS, IMAGES_LOCK, IMAGES_TOML, PACKER, PROVISION, ROOT, TEMPLATES
 from hyraxvm.pipeline import Artifact
 from hyraxvm.server import ServerImage
 from hyraxvm.store import Store
@@ -40,7 +41,7 @@ HYRAX: Final = "hyrax"
 RELEASES: Final = ARTIFACTS / "releases"
 # What decides what is built, beside the Debian packages.
 INPUTS: Final = (
-    *(IMAGES_TOML, ROOT / "requirements.txt", ROOT / "debian-packages.txt"),
+    *(IMAGES_TOML, IMAGES_LOCK, ROOT / "requirements.txt", ROOT / "debian-packages.txt"),
     ROOT / "pyproject.toml",
 )
 LOST: Final = ("-dirty", "unknown")
@@ -97,21 +98,34 @@ def make(
     )
 
 
-def recipes(table: config.Config, images: Sequence[str], server: str | None) -> list[config.Recipe]:
-    """The images of a release: all if none is named.
-
-    Raises `UserError`: the server is not Hyrax, and nobody has named it.
-    """
-    if not server and HYRAX not in table.server:
-        others = " or ".join(
-            f"./inv release VERSION --server {name}" for name in sorted(table.server)
-        )
+def server(table: config.Config, named: str | None) -> str:
+    """The server of a release; raises `UserError`: it is not Hyrax, and nobody has named it."""
+    if not named and HYRAX not in table.server:
+        others = " or ".join(f"--server {name}" for name in sorted(table.server))
         raise UserError(
             f"images.toml has no server {HYRAX!r}, and no other is released unless it is named; "
-            f"type: {others}"
+            f"add {others}"
         )
+    return config.choose("server", named or HYRAX, table.server)
+
+
+def recipes(
+    table: config.Config,
+    images: Sequence[str],
+    named: str | None,
+    say: Callable[[str], None],
+) -> list[config.Recipe]:
+    """The images of a release, all if none is named, with the server's image that is pinned.
+
+    Raises `UserError`: see `server`; `Failure`: the server's image cannot be had here.
+    """
+    wanted = server(table, named)
     names = dict.fromkeys(images) or sorted(table.image)
-    return [config.recipe(table, name, server or HYRAX) for name in names]
+    names = [config.choose("image", name, table.image) for name in names]
+    chosen = source.choose(table, wanted, None, say)
+    return [
+        config.recipe(table, name, chosen.server, chosen.image, chosen.digest) for name in names
+    ]
 
 
 def check(version: str) -> str:
@@ -194,18 +208,19 @@ def inputs(built: Built) -> str:
 
     Two builds with the same digest differ in dates at most.
     """
-    from hyraxvm import disk, provision, rootfs, server
+    from hyraxvm import disk, provision, rootfs
+    from hyraxvm import server as server_stage
 
     recipe, manifest = built.recipe, built.manifest
     image = ServerImage.model_validate(manifest["server"])
     if recipe.server.source == "embedded":
         # Packed anew each time, with the dates of that time.
         image = image.model_copy(update={"image_digest": ""})
-    disk_key = disk.key(recipe, rootfs.key(recipe), server.key(recipe))
+    disk_key = disk.key(recipe, rootfs.key(recipe), server_stage.key(recipe))
     key = provision.key(recipe, disk_key, image)
-    source = Source(recipe, image, Path(), key, manifest["release"])
+    made_from = Source(recipe, image, Path(), key, manifest["release"])
     return cache.digest(
-        notes.packages(manifest), *(package_key(source, chosen) for chosen in FORMATS.values())
+        notes.packages(manifest), *(package_key(made_from, chosen) for chosen in FORMATS.values())
     )
 
 
@@ -258,7 +273,7 @@ def assemble(
                 version=version,
                 repository=_repository(),
                 revision=revision,
-                inputs=[*INPUTS, *_files(PACKER, PROVISION, TEMPLATES)],
+                inputs=[*filter(Path.is_file, INPUTS), *_files(PACKER, PROVISION, TEMPLATES)],
                 tools=_tools(),
             )
         )

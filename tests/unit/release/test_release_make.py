@@ -221,12 +221,12 @@ def test_what_is_not_ready_is_refused(checkout: Path) -> None:
 def test_nothing_but_hyrax_unless_it_is_named(table: config.Config) -> None:
     without = table.model_copy(update={"server": {"dapdir": table.server["dapdir"]}})
     with pytest.raises(UserError, match="no server 'hyrax', and no other is released unless"):
-        release.recipes(without, [], None)
-    assert [one.name for one in release.recipes(without, [], "dapdir")] == sorted(table.image)
-    servers = {**without.server, "hyrax": table.server["dapdir"]}
-    budgets = {**table.budget, "hyrax": table.budget["dapdir"]}
-    both = table.model_copy(update={"server": servers, "budget": budgets})
-    assert release.recipes(both, ["nfs"], None)[0].server_name == "hyrax"
+        release.recipes(without, [], None, print)
+    assert [one.name for one in release.recipes(without, [], "dapdir", print)] == sorted(
+        table.image
+    )
+    assert release.server(table, None) == "hyrax"
+    assert release.server(table, "dapdir") == "dapdir"
 
 
 def test_only_what_is_whole_and_tested_is_collected(
@@ -491,6 +491,7 @@ def test_fingerprints_as_people_copy_them() -> None:
         (["download", "--format", "iso", "--url", "http://127.0.0.1/"], "no format 'iso'"),
         (["release", "0.0.7", "--server", "dapdir", "--no-publish"], "is not the one in pyproject"),
         (["nightly", "--server", "apache"], "there is no server 'apache'"),
+        (["nightly", "nope", "--server", "dapdir"], "there is no image 'nope'"),
     ],
 )
 def test_a_users_error_is_one_line_and_status_2(words: list[str], told: str) -> None:

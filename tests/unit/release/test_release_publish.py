@@ -110,12 +110,13 @@ def test_again_is_nothing_to_do_and_another_content_is_refused(
 
 
 def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
-    shop: Shop, folder: Path, public: bytes
+    shop: Shop, second: Path, public: bytes
 ) -> None:
-    for path in folder.iterdir():
-        shop.store().upload([(path, f"releases/1.0.0/{path.name}")], lambda count: None)
+    folder = second
+    files = [(path, f"releases/1.1.0/{path.name}") for path in folder.iterdir()]
+    shop.store().upload(files, lambda count: None)
     image = next(folder.glob("*.ova"))
-    (shop.folder / "vm/releases/1.0.0" / image.name).write_bytes(bytes(image.stat().st_size))
+    (shop.folder / "vm/releases/1.1.0" / image.name).write_bytes(bytes(image.stat().st_size))
     said: list[str] = []
     publish.folder(shop.store(), folder, public, shop.settings(), said.append, dry_run=True)
     sent = [line for line in said if line.startswith("send ")]
@@ -209,7 +210,7 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
         raise AssertionError("the publisher never finished")
     # Only the last requests, which tidy up, come after the index.
     assert states == sorted(states, reverse=True)
-    assert states.count("old") > 20
+    assert states.count("old") > 15
     assert states[-1] == "new"
 
 
