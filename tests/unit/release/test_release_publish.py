@@ -160,7 +160,7 @@ def _image(name: str, folder: Path) -> index.Image:
 
 @pytest.fixture
 def lean(tmp_path: Path, key: str) -> Path:
-    """A release of one file, in three parts."""
+    """A release of nothing but one file, in three parts."""
     made = tmp_path / "2.0.0"
     made.mkdir()
     (made / "image.ova").write_bytes(os.urandom(250_000))
@@ -172,8 +172,6 @@ def lean(tmp_path: Path, key: str) -> Path:
         revision="0",
         images=[_image("image.ova", made)],
     )
-    for name in ("image.manifest.json", "image.cdx.json", index.NOTES, index.PROVENANCE):
-        (made / name).write_text("{}")
     (made / index.RELEASE).write_bytes(index.dump(entry))
     lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in sorted(made.iterdir())]
     (made / SUMS).write_text("".join(lines))
@@ -197,11 +195,11 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
             _publish_until(to, here, lean, public, step)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, -signal.SIGKILL)
-        here.check()
+        here.check(page=False)
         states.append("old" if here.read("index.json") == old else "new")
         publish.folder(to, lean, public, here.settings(), lambda line: None)
         to._client.close()  # the next child is not to share its connections
-        here.check()
+        here.check(page=False)
         assert [one["version"] for one in here.index()["releases"]] == ["2.0.0", "1.1.0"]
         assert here.read("releases/2.0.0/image.ova") == (lean / "image.ova").read_bytes()
         if status == 0:
