@@ -43,6 +43,7 @@ def transfer(megabytes: int) -> list[str]:
                 for _ in range(megabytes // FILES):
                     sink.write(os.urandom(10**6))
         size = sum(path.stat().st_size for path in files)
+        digests = {path: cache.file_digest(path) for path in files}
         top = Path(work, "store")
         (top / BUCKET).mkdir(parents=True)
         with _server(top) as url:
@@ -75,7 +76,7 @@ def transfer(megabytes: int) -> list[str]:
                 for path in files:
                     got = target / path.name
                     site.fetch(path.name, got, path.stat().st_size, _pass)
-                    if cache.file_digest(got) != cache.file_digest(path):
+                    if cache.file_digest(got) != digests[path]:
                         raise Failure(f"{path.name}: came back changed")
 
             def copy(source: str, target: str) -> None:

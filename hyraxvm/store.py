@@ -222,13 +222,16 @@ class Store:
         small = [(path, key) for path, key in files if path.stat().st_size <= PART]
         started = [self._start(path, key) for path, key in files if (path, key) not in small]
         jobs = [partial(self._put, path, key, moved) for path, key in small]
-        for upload in started:
-            for number in range(1, upload.count + 1):
-                if number in upload.sent:
-                    moved(min(upload.part, upload.size - (number - 1) * upload.part))
-                else:
-                    jobs.append(partial(self._send, upload, number, moved))
         finished = [upload for upload in started if len(upload.sent) == upload.count]
+        # Several files side by side: some stores take the parts of one only in their order.
+        for first in range(0, len(started), WORKERS):
+            group = started[first : first + WORKERS]
+            for number in range(1, max(upload.count for upload in group) + 1):
+                for upload in group:
+                    if number in upload.sent:
+                        moved(min(upload.part, upload.size - (number - 1) * upload.part))
+                    elif number <= upload.count:
+                        jobs.append(partial(self._send, upload, number, moved))
         together(jobs, WORKERS)
         together([partial(self._finish, upload) for upload in finished], WORKERS)
 
