@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +239,193 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
     status = interactive_artifact(max(found, key=lambda path: path.stat().st_mtime))
     if status:
         raise Failure(f"QEMU: exit status {status}")
+
+
+@task(
+    help={
+        "version": "version to release, as in pyproject.toml and the tag",
+        "image": "only build and test this one, as a CI job of its own; default: all, and publish",
+        "server": "data server, if it is not to be Hyrax",
+        "built": "build nothing: take what lies in artifacts/, built and tested",
+        "no_publish": "stop when artifacts/releases/VERSION is made and signed",
+    },
+)
+@reported
+def release(
+    c: Context,
+    version: str,
+    image: str | None = None,
+    server: str | None = None,
+    built: bool = False,
+    no_publish: bool = False,
+) -> None:
+    """Build and test every image in every format, then sign and publish all of it."""
+    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing
+    from hyraxvm.progress import Progress
+    from hyraxvm.store import Store
+
+    progress = Progress()
+    wanted = release.recipes(config.load(), [image] if image else [], server, print)
+
+    def build(recipes: Sequence[config.Recipe]) -> list[pipeline.Artifact] | None:
+        return None if built else pipeline.build(recipes, formats.choose([]), progress)
+
+    if image:
+        release.check(version)
+        release.collect(wanted, build(wanted))
+        return
+    settings = publishing.load()
+    store = None if no_publish else Store(settings.store)
+    folder = release.make(
+        version, wanted, build=build, settings=settings, store=store, on_line=progress.say
+    )
+    if store:
+        key = signing.public_key(settings.signing.key)
+        publish.folder(store, folder, key, settings, progress.say)
+    print(folder)
+
+
+@task(
+    iterable=["image"],
+    help={
+        "image": "only build and test these, as a CI job of its own; default: all, and publish",
+        "server": "data server, if it is not to be Hyrax",
+        "built": "build nothing: publish what lies in artifacts/, built and tested",
+        "no_publish": "build, test and write the summary only",
+    },
+)
+@reported
+def nightly(
+    c: Context,
+    image: list[str],
+    server: str | None = None,
+    built: bool = False,
+    no_publish: bool = False,
+) -> None:
+    """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
+    from hyraxvm import config, formats, nightly, pipeline, publishing, release
+    from hyraxvm.progress import Progress
+
+    progress = Progress()
+    wanted = release.recipes(config.load(), image, server, print)
+
+    def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
+        if built:
+            return release.there(recipe)
+        return pipeline.build([recipe], formats.choose([]), progress, refresh=_today())
+
+    publisher = None
+    if not (no_publish or image):
+        publisher = nightly.Publisher(publishing.load(), progress.say)
+    nightly.run(wanted, build=build, publisher=publisher, say=progress.say)
+
+
+@task(help={"json_": "on one line, for a CI system; default: a list", "server": "data server"})
+@reported
+def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
+    """List the jobs that build the images side by side on several machines."""
+    from hyraxvm import config, nightly, release
+
+    table = config.load()
+    chosen = release.server(table, server)
+    if json_:
+        print(nightly.matrix(sorted(table.image), chosen))
+    else:
+        for name in sorted(table.image):
+            print(f"./inv nightly {name} --server {chosen}")
+
+
+@task(
+    help={
+        "version": "version in artifacts/releases/, as ./inv release has made it",
+        "dry_run": "say what would be done, change nothing",
+    },
+)
+@reported
+def publish(c: Context, version: str, dry_run: bool = False) -> None:
+    """Publish a finished release, or go on where an interrupted publish has stopped."""
+    from hyraxvm import index, publish, publishing, release, signing
+    from hyraxvm.progress import Progress
+    from hyraxvm.store import Store
+
+    index.kind(version)
+    settings = publishing.load()
+    key = signing.public_key(settings.key())
+    say = Progress().say
+    folder = release.RELEASES / version
+    publish.folder(Store(settings.store), folder, key, settings, say, dry_run)
+
+
+@task(help={"version": "published version", "reason": "what users read who ask for it"})
+@reported
+def withdraw(c: Context, version: str, reason: str) -> None:
+    """Take a published version back: nobody is led to it any more, its files stay."""
+    from hyraxvm import publish, publishing
+    from hyraxvm.store import Store
+
+    store = Store(publishing.load().store)
+    publish.withdraw(store, version, reason)
+    print(f"{store.name}: {version} is withdrawn")
+
+
+@task(
+    iterable=["image"],
+    help={
+        "image": "image to get; default: the one that images.toml names",
+        "release": "version, or nightly for the newest one; default: the newest release",
+        "format": "format to get (see ./inv list)",
+        "to": "folder to put it into; default: artifacts/downloads",
+        "unpack": "unpack the zip beside it",
+        "url": "folder with index.json, https://... or s3://...; default: as in publish.toml",
+        "key": "fingerprint of the key that must have signed; default: as in publish.toml",
+    },
+)
+@reported
+def download(
+    c: Context,
+    image: list[str],
+    release: str = "release",
+    format: str = "vmx",
+    to: str | None = None,
+    unpack: bool = False,
+    url: str | None = None,
+    key: str | None = None,
+) -> None:
+    """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
+    from hyraxvm import config, download, formats, paths, publishing
+
+    settings = publishing.load()
+    site = download.Site(
+        url or publishing.required(settings.download.url, "download.url"), settings.store
+    )
+    for name in image or [config.load().defaults.image]:
+        print(
+            download.download(
+                site,
+                publishing.fingerprint(key) if key else settings.key(),
+                image=name,
+                version=release,
+                kind=formats.choose([format])[0].name,
+                folder=Path(to) if to else paths.ARTIFACTS / "downloads",
+                unpack=unpack,
+                say=print,
+            )
+        )
+
+
+@task(
+    iterable=["what"],
+    help={"what": "transfer: publish and download against rclone copy", "size": "megabytes"},
+)
+@reported
+def bench(c: Context, what: list[str], size: int = 1000) -> None:
+    """Measure throughput against a store on this machine."""
+    from hyraxvm import bench
+
+    if what != ["transfer"]:
+        raise UserError("name what to measure; type: ./inv bench transfer")
+    for line in bench.transfer(size):
+        print(line)
 
 
 @task

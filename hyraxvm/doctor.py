@@ -37,6 +37,7 @@ TOOLS = (
     Tool(("getdap", "-V"), "3.20"),
     Tool(("ganesha.nfsd", "-v"), "4.0"),
     Tool(("smbd", "--version"), "4.17"),
+    Tool(("gpg", "--version"), "2.2"),
     Tool(("shellcheck", "--version"), "0.9"),
     Tool(("ssh", "-V"), "8.4"),
 )

@@ -1,0 +1,120 @@
+"""`publish.toml`: where releases go, where users get them, and who vouches for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from hyraxvm.config import Model
+from hyraxvm.errors import UserError
+from hyraxvm.paths import ROOT
+
+PUBLISH_TOML: Final = ROOT / "publish.toml"
+VARIABLE: Final = "HYRAX_VM_PUBLISH"
+
+# Amazon S3 user guide, "General purpose bucket naming rules".
+Bucket = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")]
+Prefix = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")]
+Endpoint = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
+Url = Annotated[str, StringConstraints(pattern=r"^((https?|s3)://[^\s?#]+)?$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
+
+
+class Store(Model):
+    """A bucket of an S3-compatible store; what is empty comes from where boto3 looks."""
+
+    bucket: Bucket
+    prefix: Prefix
+    endpoint: Endpoint
+    region: Word
+    profile: Word
+
+
+class Download(Model):
+    """Where users get releases without credentials."""
+
+    url: Url
+
+
+class Signing(Model):
+    """The OpenPGP key that signs, and that downloads are held against."""
+
+    key: Fingerprint
+
+
+class Nightly(Model):
+    """What stays of the nightlies."""
+
+    keep: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Settings(Model):
+    """The whole file."""
+
+    store: Store
+    download: Download
+    signing: Signing
+    nightly: Nightly
+
+    def key(self) -> str:
+        """The fingerprint; raises `UserError`: there is none."""
+        return required(self.signing.key, "signing.key")
+
+
+def load() -> Settings:
+    """Read and check the settings.
+
+    Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
+    """
+    path = Path(os.environ.get(VARIABLE) or PUBLISH_TOML)
+    try:
+        return Settings.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from error
+
+
+def fingerprint(text: str) -> str:
+    """Read a fingerprint as people copy it; raises `UserError`: it is none."""
+    found = text.replace(" ", "").upper().removeprefix("0X")
+    if not re.fullmatch(r"[0-9A-F]{40}", found):
+        raise UserError(f"{text!r}: is no fingerprint; allowed are 40 hexadecimal digits")
+    return found
+
+
+def required(value: str, key: str) -> str:
+    """Return a setting that may be empty, but not for what is to be done now.
+
+    Raises `UserError` that names the key.
+    """
+    if not value:
+        path = os.environ.get(VARIABLE) or PUBLISH_TOML
+        raise UserError(f"{path}: {key}: is empty; write its value there, see docs/maintainers.md")
+    return value
+
+
+def _first(error: ValidationError) -> str:
+    """Turn the first fault into `key: value: what is allowed`; an unknown key comes first."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    where = [str(part) for part in fault["loc"]]
+    key = ".".join(where)
+    if fault["type"] == "extra_forbidden":
+        table: type[BaseModel] = Settings
+        for part in where[:-1]:
+            found = table.model_fields[part].annotation
+            assert isinstance(found, type) and issubclass(found, BaseModel)
+            table = found
+        return f"{key}: unknown key; allowed here: {', '.join(sorted(table.model_fields))}"
+    if fault["type"] == "missing":
+        return f"{key}: is missing"
+    return f"{key}: {str(fault['input'])[:60]!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

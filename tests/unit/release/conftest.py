@@ -1,0 +1,75 @@
+"""One store, one key and two finished releases for all tests of a worker."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shop import ACCESS, SECRET, Rclone, Shop, assemble, make_image, make_key, s3
+
+from hyraxvm import signing
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """A keyring of our own, credentials of our own, no settings of this user's."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
+        tempfile.TemporaryDirectory(prefix="gpg-") as home,
+    ):
+        for name in os.environ:
+            if name.startswith(("AWS_", "HYRAX_VM_")):
+                patch.delenv(name)
+        patch.setenv("GNUPGHOME", home)
+        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+        subprocess.run(["gpgconf", "--kill", "all"], check=True)
+
+
+@pytest.fixture(scope="session")
+def key(_environment: None) -> str:
+    return make_key("Releases <releases@example.org>")
+
+
+@pytest.fixture(scope="session")
+def public(key: str) -> bytes:
+    return signing.public_key(key)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    made = s3(tmp_path_factory.mktemp("store") / "data")
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def shop(server: Rclone, key: str) -> Shop:
+    return Shop(server, f"bucket-{os.getpid()}-{next(_numbers)}", key)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
+    """Release 1.0.0 of two images; tests must not change it."""
+    work = tmp_path_factory.mktemp("artifacts")
+    built = [make_image(work, image) for image in ("nfs", "smb")]
+    return assemble(work, "1.0.0", built, key)
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
+    """Release 1.1.0 of one image with other packages."""
+    work = tmp_path_factory.mktemp("artifacts")
+    return assemble(work, "1.1.0", [make_image(work, seed=b"2", packages={"bash": "5.3"})], key)

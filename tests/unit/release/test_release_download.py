@@ -1,0 +1,404 @@
+"""Downloads from real servers: resumed, and refused where anything differs from what was signed."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shop import Proxy, Rclone, Shop, assemble, make_image, make_key
+
+from hyraxvm import download, index, publish, publishing, signing
+from hyraxvm.errors import Failure, UserError
+
+NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, server: Rclone, key: str, folder: Path, public: bytes
+) -> Path:
+    """What was published, as files."""
+    made = Shop(server, f"downloads-{os.getpid()}", key)
+    publish.folder(made.store(), folder, public, made.settings(), lambda line: None)
+    work = tmp_path_factory.mktemp("nightly")
+    nightly = assemble(work, "20260102", [make_image(work, seed=b"n")], key)
+    publish.folder(made.store(), nightly, public, made.settings(), lambda line: None)
+    return made.folder
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    """A web server that knows ranges."""
+    made = Rclone(tmp_path_factory.mktemp("web") / "www", kind="http")
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def own(site: Path, web: Rclone, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The URL and the folder of a copy that a test may change."""
+    name = f"{tmp_path.parent.name}-{tmp_path.name}"
+    shutil.copytree(site / "vm", web.folder / name)
+    time.sleep(0.02)  # for what rclone remembers of a folder, see shop.py
+    yield f"{web.url}/{name}", web.folder / name
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WAIT", 0.001)
+
+
+def get(url: str, key: str, to: Path, **more: Any) -> Path:
+    time.sleep(0.02)  # for what rclone remembers of a folder, see shop.py
+    store = publishing.load().store
+    wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
+    return download.download(
+        download.Site(url, store), key, folder=to, say=lambda line: None, **wanted
+    )
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_newest_release_a_nightly_and_a_version(
+    own: tuple[str, Path], key: str, folder: Path, tmp_path: Path
+) -> None:
+    url, _ = own
+    to = tmp_path / "to"
+    got = get(url, key, to)
+    assert got == to / "1.0.0" / f"{NAME}.zip"
+    assert got.read_bytes() == (folder / f"{NAME}.zip").read_bytes()
+    got = get(url, key, to, image="smb", kind="ova", version="1.0.0")
+    assert got.read_bytes() == (folder / got.name).read_bytes()
+    nightly = get(url, key, to, version="nightly")
+    assert nightly.parent.name == "20260102"
+    assert nightly.read_bytes() != (folder / f"{NAME}.zip").read_bytes()
+    assert len(left(to)) == 3  # nothing half-made
+    # Again: nothing is transferred, and what differs is not overwritten.
+    before = nightly.stat().st_mtime_ns
+    assert get(url, key, to, version="nightly").stat().st_mtime_ns == before
+    nightly.write_bytes(b"mine")
+    with pytest.raises(UserError, match="is there with another content; move it away"):
+        get(url, key, to, version="nightly")
+    assert nightly.read_bytes() == b"mine"
+
+
+def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
+    made = get(own[0], key, tmp_path / "to", unpack=True)
+    assert made == tmp_path / "to" / "1.0.0" / NAME
+    with zipfile.ZipFile(made.with_name(f"{NAME}.zip")) as archive:
+        assert (made / "disk").read_bytes() == archive.read(f"{NAME}/disk")
+    with pytest.raises(UserError, match="is there already; move it away to unpack anew"):
+        get(own[0], key, tmp_path / "to", unpack=True)
+    with pytest.raises(UserError, match="format 'ova' is not packed; leave --unpack out"):
+        get(own[0], key, tmp_path / "to", kind="ova", unpack=True)
+
+
+def test_from_a_store_without_credentials(
+    site: Path, key: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Rclone(site.parent)  # without --auth-key it lets everybody in
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    got = get(f"s3://{site.name}/vm", key, tmp_path)
+    server.kill()
+    assert got.read_bytes() == (folder / got.name).read_bytes()
+
+
+def test_a_cut_connection_is_continued_where_it_stopped(
+    own: tuple[str, Path], web: Rclone, key: str, tmp_path: Path, quick: None
+) -> None:
+    url, files = own
+    kind = "qcow2"
+    size = (files / "releases/1.0.0" / f"{NAME}.qcow2").stat().st_size
+    proxy = Proxy(web.port)
+    asked: list[str] = []
+    site = download.Site(url.replace(web.url, proxy.url), publishing.load().store)
+    site._session.hooks["response"].append(
+        lambda answer, **more: asked.append(answer.request.headers.get("Range", ""))
+    )
+    # A connection of its own for each request, so that the faults hit the file.
+    site._session.headers["Connection"] = "close"
+    proxy.faults = [*[("none", 0)] * 5, ("drop", 9_000), ("drop", 9_000)]
+    got = download.download(
+        site,
+        key,
+        image="nfs",
+        version="release",
+        kind=kind,
+        folder=tmp_path,
+        unpack=False,
+        say=lambda line: None,
+    )
+    proxy.close()
+    assert got.read_bytes() == (files / "releases/1.0.0" / got.name).read_bytes()
+    begins = [int(one.removeprefix("bytes=").removesuffix("-")) for one in asked if one]
+    assert len(begins) == 2
+    assert 0 < begins[0] < begins[1] < size
+
+
+def test_a_server_that_is_gone_is_one_line_and_the_part_stays(
+    own: tuple[str, Path], key: str, tmp_path: Path, web: Rclone, quick: None
+) -> None:
+    url, files = own
+    proxy = Proxy(web.port)
+    proxy.faults = [*[("none", 0)] * 5, ("drop", 9_000), *[("drop", 0)] * 50]
+    site = download.Site(url.replace(web.url, proxy.url), publishing.load().store)
+    site._session.headers["Connection"] = "close"
+    wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
+    with pytest.raises(Failure, match="type the same command again to go on"):
+        download.download(site, key, folder=tmp_path, say=print, **wanted)  # type: ignore[arg-type]
+    proxy.close()
+    (part,) = left(tmp_path)
+    assert part.endswith(".part")
+    begun = (tmp_path / part).read_bytes()
+    path = files / "releases/1.0.0" / f"{NAME}.qcow2"
+    assert 0 < len(begun) < path.stat().st_size
+    assert path.read_bytes().startswith(begun)
+    assert get(url, key, tmp_path, kind="qcow2").read_bytes() == path.read_bytes()
+    assert left(tmp_path) == [f"1.0.0/{NAME}.qcow2"]
+
+
+def test_a_server_without_ranges_starts_again(
+    own: tuple[str, Path], key: str, tmp_path: Path
+) -> None:
+    _, files = own
+    handler = functools.partial(Quiet, directory=str(files))
+    plain = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=plain.serve_forever, daemon=True).start()
+    path = files / "releases/1.0.0" / f"{NAME}.ova"
+    digest = next(
+        line.split()[0]
+        for line in (path.parent / "SHA256SUMS").read_text().splitlines()
+        if line.endswith(path.name)
+    )
+    part = tmp_path / "1.0.0" / f".{path.name}.{digest[:12]}.part"
+    part.parent.mkdir()
+    part.write_bytes(path.read_bytes()[:1000])
+    got = get(f"http://127.0.0.1:{plain.server_port}", key, tmp_path, kind="ova")
+    plain.shutdown()
+    plain.server_close()
+    assert got.read_bytes() == path.read_bytes()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data[:-1] + b"!", "is not what was signed .SHA-256 .*; kept as"),
+        (lambda data: data[:-10], r"was cut off, \d+ bytes of \d+; kept as"),
+        (lambda data: data + b"!", "is not what was signed"),
+        (lambda data: b"", "was cut off, 0 bytes"),
+    ],
+    ids=["changed", "cut off", "longer", "empty"],
+)
+def test_a_file_that_is_not_the_signed_one_is_kept_aside(
+    own: tuple[str, Path], key: str, tmp_path: Path, change: Any, told: str
+) -> None:
+    url, files = own
+    path = files / "releases/1.0.0" / f"{NAME}.zip"
+    good = path.read_bytes()
+    path.write_bytes(change(good))
+    with pytest.raises(UserError, match=told):
+        get(url, key, tmp_path)
+    assert left(tmp_path) == [f"1.0.0/{NAME}.zip.refused"]
+    path.write_bytes(good)
+    os.utime(path, (1, 1))
+    assert get(url, key, tmp_path).read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        (
+            "SHA256SUMS",
+            lambda data: data.replace(b"nfs", b"xfs"),
+            "its signature is not one of key",
+        ),
+        ("SHA256SUMS.asc", lambda data: b"", "its signature is not one of key"),
+        ("SHA256SUMS.asc", None, "the server answers 404"),
+        ("release.json", lambda data: data.replace(b"dapdir", b"dipdar"), "is not the signed one"),
+        ("../../KEY.asc", lambda data: b"no key", "the key beside it is not"),
+        ("../../index.json", lambda data: b"[]", "index.json: is damaged or no index"),
+        ("../../index.json", lambda data: b'{"schema": 2}', "is damaged or no index: key"),
+        (
+            "../../index.json",
+            lambda data: data.replace(b'"schema": 1', b'"schema": 2'),
+            "has schema 2, this program knows 1; get a newer one",
+        ),
+        (
+            "../../index.json",
+            lambda data: data.replace(b"releases/1.0.0", b"releases/../x"),
+            "index.json: is damaged",
+        ),
+        ("../../index.json", lambda data: b"{" * 17_000_000, "too long; allowed are"),
+    ],
+)
+def test_what_is_not_signed_is_refused(
+    own: tuple[str, Path], key: str, tmp_path: Path, name: str, change: Any, told: str
+) -> None:
+    url, files = own
+    path = files / "releases/1.0.0" / name
+    path.write_bytes(change(path.read_bytes())) if change else path.unlink()
+    with pytest.raises(UserError, match=told):
+        get(url, key, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_an_old_release_under_a_newer_name_is_refused(
+    own: tuple[str, Path], key: str, tmp_path: Path
+) -> None:
+    url, files = own
+    shutil.copytree(files / "releases/1.0.0", files / "releases/2.0.0")
+    text = (
+        (files / "index.json").read_text().replace("1.0.0", "2.0.0").replace("dapdir2", "dapdir1")
+    )
+    (files / "index.json").write_text(text)
+    with pytest.raises(UserError, match=r"releases/2.0.0: holds release 1.0.0; do not use"):
+        get(url, key, tmp_path)
+
+
+def test_another_key_is_refused(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
+    url, files = own
+    other = make_key("Somebody else <else@example.org>")
+    with pytest.raises(UserError, match=f"the key beside it is not {other}"):
+        get(url, other, tmp_path)
+    # Signed by the wrong key, with the wrong key beside it, and even with both.
+    sums = files / "releases/1.0.0/SHA256SUMS"
+    signing.sign(sums, other)
+    with pytest.raises(UserError, match="its signature is not one of key"):
+        get(url, key, tmp_path)
+    (files / "KEY.asc").write_bytes(signing.public_key(key) + signing.public_key(other))
+    with pytest.raises(UserError, match="its signature is not one of key"):
+        get(url, key, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_an_expired_key_does_not_count(tmp_path: Path) -> None:
+    # Made and expired in the past: seconds are all that a test can wait.
+    expired = make_key(
+        "Old <old@example.org>", "--faked-system-time", "20200101T000000", expires="1y"
+    )
+    path = tmp_path / "SHA256SUMS"
+    path.write_text("x")
+    signing_then = ["--faked-system-time", "20200201T000000", "--batch", "--yes", "--armor"]
+    subprocess.run(
+        ["gpg", *signing_then, "--local-user", expired, "--detach-sign", str(path)],
+        check=True,
+        capture_output=True,
+    )
+    with pytest.raises(UserError, match="its signature is not one of key"):
+        signing.verify(path, tmp_path / "SHA256SUMS.asc", signing.public_key(expired), expired)
+    with pytest.raises(UserError, match="gpg cannot sign with key"):
+        signing.sign(path, expired)
+
+
+def test_a_passphrase_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "secret"
+    made.write_text("correct horse")
+    params = tmp_path / "params"
+    params.write_text(
+        "Key-Type: eddsa\nKey-Curve: ed25519\nKey-Usage: sign\nName-Real: Kept\n"
+        "Name-Email: kept@example.org\nPassphrase: correct horse\n%commit\n"
+    )
+    subprocess.run(["gpg", "--batch", "--gen-key", str(params)], check=True, capture_output=True)
+    listed = subprocess.run(
+        ["gpg", "--batch", "--with-colons", "--list-keys", "kept@example.org"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    kept = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
+    subprocess.run(["gpgconf", "--kill", "gpg-agent"], check=True)  # it remembers passphrases
+    path = tmp_path / "SHA256SUMS"
+    path.write_text("x")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    monkeypatch.setenv(signing.PASSPHRASE_FILE, str(wrong))
+    with pytest.raises(UserError, match="gpg cannot sign"):
+        signing.sign(path, kept)
+    assert not (tmp_path / "SHA256SUMS.asc").exists()
+    monkeypatch.setenv(signing.PASSPHRASE_FILE, str(made))
+    signing.verify(path, signing.sign(path, kept), signing.public_key(kept), kept)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"version": "9.9.9"}, "there is no version '9.9.9'; there are: 1.0.0, 20260102"),
+        ({"image": "afs"}, "1.0.0 has no image 'afs' as vmx; it has: nfs as vmx, nfs as ova"),
+        ({"version": "20260102", "image": "smb"}, "has no image 'smb' as vmx"),
+    ],
+)
+def test_what_is_not_there_is_told(
+    own: tuple[str, Path], key: str, tmp_path: Path, more: dict[str, str], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        get(own[0], key, tmp_path, **more)
+
+
+def test_a_withdrawn_version_is_refused(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
+    url, files = own
+    path = files / "index.json"
+    text = path.read_text().replace('"withdrawn": ""', '"withdrawn": "loses data"')
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"1.0.0 was withdrawn: loses data; the newest is: "):
+        get(url, key, tmp_path)
+    found = index.read_index(text.encode(), "")
+    path.write_bytes(index.dump(index.arranged(found.key, found.releases)))
+    with pytest.raises(UserError, match=r"there is no release; there are: 1.0.0, 20260102"):
+        get(url, key, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("ftp://example.org/x", "is no URL"),
+        ("s3://", "is no URL; allowed are https://HOST/FOLDER and s3://BUCKET/PREFIX"),
+    ],
+)
+def test_other_urls_are_refused(key: str, tmp_path: Path, url: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        get(url, key, tmp_path)
+
+
+def test_curl_gpg_and_sha256sum_do_it_too(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
+    """The commands of docs/download.md."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    script = f"""
+        set -eu
+        curl -fsSLO --remote-name-all {own[0]}/KEY.asc
+        curl -fsSL -C - --remote-name-all \\
+            {own[0]}/releases/1.0.0/{{{NAME}.zip,SHA256SUMS,SHA256SUMS.asc}}
+        gpg --import KEY.asc
+        gpg --verify SHA256SUMS.asc SHA256SUMS
+        sha256sum --check --ignore-missing SHA256SUMS
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "GNUPGHOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{NAME}.zip: OK\n"
+    assert "Good signature" in done.stderr
