@@ -6,15 +6,16 @@ The models below are the schema; `load()` reads the file and turns every fault i
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
+from hyraxvm import tables
 from hyraxvm.errors import UserError
 from hyraxvm.paths import IMAGES_TOML
+from hyraxvm.tables import Model
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=40)]
 DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
@@ -28,12 +29,6 @@ Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 
 
 AUTO = "auto"
-
-
-class Model(BaseModel):
-    """A table of the file: no unknown key, no silent conversion, no change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Base(Model):
@@ -53,13 +48,13 @@ class Server(Model):
     title: Title
     source: Annotated[str, StringConstraints(pattern=r"^(embedded|docker://[a-z0-9][!-~]*)$")]
     folder: Name | None = None
-    packages: list[DebianPackage] = []
+    packages: list[DebianPackage] = Field(default_factory=list)
     data_root: AbsolutePath
     port: Annotated[int, Field(ge=1, le=65535)]
     health_path: UrlPath
     memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
-    writable: list[AbsolutePath] = []
-    trim: list[TrimGlob] = []
+    writable: list[AbsolutePath] = Field(default_factory=list)
+    trim: list[TrimGlob] = Field(default_factory=list)
 
 
 class Access(Model):
@@ -147,16 +142,7 @@ def load(path: Path = IMAGES_TOML) -> Config:
 
     Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
     """
-    try:
-        config = Config.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is not valid TOML: {error}") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}") from error
+    config = tables.load(path, Config)
     _check_references(config, path)
     for name, server in config.server.items():
         if server.source == "embedded" and not (server.folder and server.packages):
@@ -228,34 +214,3 @@ def _check_references(config: Config, path: Path) -> None:
                 f"{path}: {key}: {value!r} names no [{kind}.*] table; "
                 f"there are: {', '.join(sorted(table))}"
             )
-
-
-def _first(error: ValidationError) -> str:
-    """Turn the first fault into `key: value: what is allowed`."""
-    # An unknown key first: misspelt, it is why another one is missing.
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    where = [str(part) for part in fault["loc"] if part != "[key]"]
-    key = ".".join(where)
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    if fault["type"] == "extra_forbidden":
-        allowed = ", ".join(sorted(_fields_at(where[:-1])))
-        return f"{key}: unknown key; allowed here: {allowed}{more}"
-    if fault["type"] == "missing":
-        return f"{key}: is missing{more}"
-    value = repr(fault["input"])
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{key}: {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}{more}"
-
-
-def _fields_at(where: list[str]) -> list[str]:
-    tables: dict[str, type[Model]] = {
-        "image": Image,
-        "access": Access,
-        "machine": Machine,
-        "server": Server,
-        "budget": Budget,
-        "base": Base,
-        "defaults": Defaults,
-    }
-    return list((tables[where[0]] if where else Config).model_fields)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hyraxvm.config import Recipe
 
 RELEASE_FILE = "/etc/hyrax-vm-release"
+MANIFEST = ".manifest.json"  # the suffix of what lies beside an image's files
+SUMS = "SHA256SUMS"
 
 
 def artifact_name(recipe: Recipe, server_version: str) -> str:

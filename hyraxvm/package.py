@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from hyraxvm import archives, cache, disks
 from hyraxvm.errors import Failure
 from hyraxvm.formats import FORMATS, Format, Source
+from hyraxvm.names import MANIFEST, SUMS
 from hyraxvm.parallel import together
 from hyraxvm.paths import ARTIFACTS
-
-SUMS: Final = "SHA256SUMS"
 
 
 def key(source: Source, chosen: Format) -> str:
@@ -62,7 +61,7 @@ def build(
     Raises:
         Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
     """
-    manifest = ARTIFACTS / f"{source.name}.manifest.json"
+    manifest = ARTIFACTS / f"{source.name}{MANIFEST}"
     entries = {
         entry["format"]: entry
         for entry in _entries(manifest)
@@ -111,7 +110,7 @@ def read_release(path: Path) -> dict[str, str]:
 def write_sums(folder: Path) -> None:
     """Write `SHA256SUMS` over the manifests in `folder` and the files that they list."""
     lines = {}
-    for manifest in folder.glob("*.manifest.json"):
+    for manifest in folder.glob(f"*{MANIFEST}"):
         lines[manifest.name] = cache.file_digest(manifest)
         lines |= {e["name"]: e["sha256"] for e in _entries(manifest)}
     written = folder / f".{SUMS}"

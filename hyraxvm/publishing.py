@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from hyraxvm.config import Model
+from hyraxvm import tables
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
+from hyraxvm.tables import Model
 
 PUBLISH_TOML: Final = ROOT / "publish.toml"
 VARIABLE: Final = "HYRAX_VM_PUBLISH"
@@ -72,15 +72,7 @@ def load() -> Settings:
 
     Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
     """
-    path = Path(os.environ.get(VARIABLE) or PUBLISH_TOML)
-    try:
-        return Settings.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: is not valid TOML: {error}") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}") from error
+    return tables.load(Path(os.environ.get(VARIABLE) or PUBLISH_TOML), Settings)
 
 
 def fingerprint(text: str) -> str:
@@ -100,21 +92,3 @@ def required(value: str, key: str) -> str:
         path = os.environ.get(VARIABLE) or PUBLISH_TOML
         raise UserError(f"{path}: {key}: is empty; write its value there, see docs/maintainers.md")
     return value
-
-
-def _first(error: ValidationError) -> str:
-    """Turn the first fault into `key: value: what is allowed`; an unknown key comes first."""
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    where = [str(part) for part in fault["loc"]]
-    key = ".".join(where)
-    if fault["type"] == "extra_forbidden":
-        table: type[BaseModel] = Settings
-        for part in where[:-1]:
-            found = table.model_fields[part].annotation
-            assert isinstance(found, type) and issubclass(found, BaseModel)
-            table = found
-        return f"{key}: unknown key; allowed here: {', '.join(sorted(table.model_fields))}"
-    if fault["type"] == "missing":
-        return f"{key}: is missing"
-    return f"{key}: {str(fault['input'])[:60]!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

@@ -112,7 +112,7 @@ def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-regression-") as scratch:
         work = Path(scratch)
         (work / "artifact").mkdir()
-        spec = next(iter(open_artifact(artifact, work / "artifact").specs.values()))
+        spec = open_artifact(artifact, work / "artifact").spec
         with Machine(spec.over(work / "disk"), work / "disk", folder / "regression") as machine:
             console = machine.console
             console.login("opendap", "opendap", BOOT)

@@ -29,13 +29,13 @@ from hyraxvm import (
 from hyraxvm.command import output
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS, Source
-from hyraxvm.package import SUMS
+from hyraxvm.names import MANIFEST, SUMS
 from hyraxvm.package import key as package_key
 from hyraxvm.paths import ARTIFACTS, IMAGES_LOCK, IMAGES_TOML, PACKER, PROVISION, ROOT, TEMPLATES
 from hyraxvm.pipeline import Artifact
 from hyraxvm.server import ServerImage
 from hyraxvm.store import Store
-from hyraxvm.verify import MANIFEST, sums
+from hyraxvm.verify import sums
 
 HYRAX: Final = "hyrax"
 RELEASES: Final = ARTIFACTS / "releases"

@@ -12,5 +12,4 @@ from hyraxvm.unpack import open_artifact
 def interactive_artifact(artifact: Path) -> int:
     """Unpack an artifact and run it on the terminal; returns QEMU's exit status."""
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-run-") as scratch:
-        opened = open_artifact(artifact, Path(scratch))
-        return interactive(next(iter(opened.specs.values())))
+        return interactive(open_artifact(artifact, Path(scratch)).spec)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from hyraxvm.config import Machine
 from hyraxvm.errors import UserError
 from hyraxvm.formats import Format, format_of, image_name
+from hyraxvm.names import MANIFEST
 from hyraxvm.qemu import MachineSpec
 
 
@@ -24,6 +25,11 @@ class Opened:
     format: Format
     specs: dict[str, MachineSpec]
     folder: Path
+
+    @property
+    def spec(self) -> MachineSpec:
+        """The first machine."""
+        return next(iter(self.specs.values()))
 
 
 def open_artifact(artifact: Path, into: Path) -> Opened:
@@ -49,7 +55,7 @@ def open_artifact(artifact: Path, into: Path) -> Opened:
 
 def manifest_path(artifact: Path) -> Path:
     """The manifest that lies beside an artifact."""
-    return artifact.with_name(f"{image_name(artifact)}.manifest.json")
+    return artifact.with_name(f"{image_name(artifact)}{MANIFEST}")
 
 
 def _machine(artifact: Path) -> Machine | None:

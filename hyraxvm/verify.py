@@ -11,11 +11,10 @@ from typing import Final
 
 from hyraxvm import cache, disks
 from hyraxvm.errors import UserError
-from hyraxvm.package import SUMS
+from hyraxvm.names import MANIFEST, SUMS
 from hyraxvm.unpack import manifest_path, open_artifact
 
 MAX_BYTES: Final = 16 * 1024 * 1024  # of a manifest or a list of checksums
-MANIFEST: Final = ".manifest.json"
 _SUM: Final = re.compile(r"([0-9a-f]{64}) [ *](.+)", re.ASCII)
 
 
@@ -39,7 +38,7 @@ def verify(path: Path) -> str:
         # Digests first: they are quick, and what they refuse need not be unpacked.
         vouched = _check(path, _witnesses([manifest_path(path), path.with_name(SUMS)]))
         opened = open_artifact(path, Path(folder))
-        spec = next(iter(opened.specs.values()))
+        spec = opened.spec
         drive = spec.drives[0]
         size = disks.size(drive.path, drive.format) / 2**30
     machines = " or ".join(

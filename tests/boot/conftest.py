@@ -132,7 +132,7 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     reports = request.config.getoption("--reports") or REPORTS / path.name
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
         opened = open_artifact(path, Path(folder))
-        drive = next(iter(opened.specs.values())).drives[0]
+        drive = opened.spec.drives[0]
         size = disks.size(drive.path, drive.format)
         manifest = _read_manifest(path)
         yield Artifact(path, opened.specs, opened.folder, manifest, size, reports.resolve())

@@ -446,7 +446,7 @@ def test_a_page_with_nothing_and_with_hostile_texts(folder: Path) -> None:
     ("old", "new", "told"),
     [
         ("[nightly]", "[nightlies]", "nightlies: unknown key; allowed here: download, nightly, "),
-        ("keep = 14", "keep = 0", "nightly.keep: '0': input should be greater than or equal to 1"),
+        ("keep = 14", "keep = 0", "nightly.keep: 0: input should be greater than or equal to 1"),
         ("keep = 14", "keep = '14'", "nightly.keep: '14': input should be a valid integer"),
         ("keep = 14", "kept = 14", "nightly.kept: unknown key; allowed here: keep"),
         ('bucket = ""', 'bucket = "A B"', "store.bucket: 'A B': string should match pattern"),

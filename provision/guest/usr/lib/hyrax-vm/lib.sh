@@ -140,3 +140,20 @@ in_mount_table() {
     awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
         "$ROOT/proc/self/mounts" 2>/dev/null
 }
+
+# quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
+# By the mount table and by asking the port, nothing slower: the data are not touched.
+quick_state() {
+    parsed=$("$LIB/data-url" "$(data_url "$1")" 2>/dev/null)
+    host=$(echo "$parsed" | sed -n 2p)
+    port=$(echo "$parsed" | sed -n 3p)
+    if [ -z "$parsed" ]; then
+        state=local detail="on this VM's own disk"
+    elif [ -e "$ROOT/run/hyrax/away/$1" ] || [ "$("$LIB/tcp-probe" "$host" "$port" 2)" != open ]; then
+        state=away detail="away, $host does not answer"
+    elif is_mounted "$1"; then
+        state=mounted detail=mounted
+    else
+        state=waiting detail='mounted when it is read'
+    fi
+}
