@@ -19,8 +19,21 @@ me=${0##*/}
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "$me" "$*" >&2; }
 # The user's mistake; then: the world outside is not as it should be.
-usage_error() { warn "$@"; exit 2; }
-fail() { warn "$@"; exit 1; }
+usage_error() { refuse 2 "$@"; }
+fail() { refuse 1 "$@"; }
+
+# json: a command that takes --json sets it; then errors are JSON too, on the standard output.
+json=
+refuse() {
+    status=$1
+    shift
+    if [ -n "$json" ]; then json_object error "$*"; else warn "$@"; fi
+    exit "$status"
+}
+
+# json_object KEY[:TYPE] VALUE ...: one line; json_array < lines: an array of such objects
+json_object() { "$LIB/json-object" "$@"; }
+json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
 # release KEY: a value of /etc/hyrax-vm-release, without its quotes
 release() {
@@ -62,6 +75,29 @@ addresses() {
         ip -o $family address show scope global 2>/dev/null |
             sed -n 's|^[0-9]*: *\([^ ]*\) *inet6* \([^/ ]*\).*|\1 \2|p'
     done | grep -v '^lo ' || :
+}
+
+# links: the network adapters, one a line: what has hardware behind it
+links() {
+    for each in "$ROOT"/sys/class/net/*/device; do
+        [ ! -e "$each" ] || basename "${each%/device}"
+    done
+}
+
+# static_address LINK: the address that hyrax-network has set; nothing when it is DHCP's
+static_address() { sed -n 's/^Address=//p' "$ROOT/etc/systemd/network/40-hyrax-$1.network" 2>/dev/null; }
+
+# why_no_address LINK: in words
+why_no_address() {
+    if [ ! -e "$ROOT/sys/class/net/$1" ]; then
+        say "this VM has no network adapter"
+    elif [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" != 1 ]; then
+        say "the network adapter $1 is not connected"
+    elif [ -n "$(static_address "$1")" ]; then
+        say "$(static_address "$1") is not free on $1 (undo: hyrax-network dhcp)"
+    else
+        say "no answer to DHCP on $1"
+    fi
 }
 
 # url_host ADDRESS: as it stands in a URL
