@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from html import escape
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -112,7 +113,7 @@ class Application:
     def __init__(self, root: str, home: str = "") -> None:
         """`root` is the data root's path in the file system, `home` the directory of the page."""
         self._tree = Tree(root)
-        self._home = home
+        self._home = Path(home, "index.html") if home else None
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -162,7 +163,7 @@ class Application:
         if not self._home:
             return None
         try:
-            with open(os.path.join(self._home, "index.html"), "rb") as file:
+            with self._home.open("rb") as file:
                 body, modified = file.read(), os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return None
