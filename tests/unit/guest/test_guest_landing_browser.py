@@ -68,14 +68,14 @@ def test_the_script_puts_the_address_that_works(driver: Chrome, site: str) -> No
     show(driver, f"{site}/")
     assert VM not in driver.find_element(By.TAG_NAME, "main").text
     shown = driver.execute_script("return document.body.textContent")
-    assert f'xarray.open_dataset("{site}/opendap/sample/sst.nc")' in shown
+    assert f'xarray.open_dataset("{site}/opendap/sample/sst.nc", engine="netcdf4")' in shown
     assert f"{site}/opendap/data/sst/" in shown
 
 
 def test_without_a_script_the_machines_own_address_is_explained(driver: Chrome, site: str) -> None:
     show(driver, f"{site}/", script=False)
     main = driver.find_element(By.TAG_NAME, "main").text
-    assert f'xarray.open_dataset("{VM}/opendap/sample/sst.nc")' in main
+    assert f'xarray.open_dataset("{VM}/opendap/sample/sst.nc", engine="netcdf4")' in main
     assert f"If your browser shows another address than {VM} for this page" in main
     assert complaints(driver) == []
 
