@@ -19,8 +19,21 @@ me=${0##*/}
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "$me" "$*" >&2; }
 # The user's mistake; then: the world outside is not as it should be.
-usage_error() { warn "$@"; exit 2; }
-fail() { warn "$@"; exit 1; }
+usage_error() { refuse 2 "$@"; }
+fail() { refuse 1 "$@"; }
+
+# json: a command that takes --json sets it; then errors are JSON too, on the standard output.
+json=
+refuse() {
+    status=$1
+    shift
+    if [ -n "$json" ]; then json_object error "$*"; else warn "$@"; fi
+    exit "$status"
+}
+
+# json_object KEY[:TYPE] VALUE ...: one line; json_array < lines: an array of such objects
+json_object() { "$LIB/json-object" "$@"; }
+json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
 # plain TEXT: what the user typed, safe to show
 plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
