@@ -86,6 +86,29 @@ addresses() {
     done | grep -v '^lo ' || :
 }
 
+# links: the network adapters, one a line: what has hardware behind it
+links() {
+    for each in "$ROOT"/sys/class/net/*/device; do
+        [ ! -e "$each" ] || basename "${each%/device}"
+    done
+}
+
+# static_address LINK: the address that hyrax-network has set; nothing when it is DHCP's
+static_address() { sed -n 's/^Address=//p' "$ROOT/etc/systemd/network/40-hyrax-$1.network" 2>/dev/null; }
+
+# why_no_address LINK: in words
+why_no_address() {
+    if [ ! -e "$ROOT/sys/class/net/$1" ]; then
+        say "this VM has no network adapter"
+    elif [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" != 1 ]; then
+        say "the network adapter $1 is not connected"
+    elif [ -n "$(static_address "$1")" ]; then
+        say "$(static_address "$1") is not free on $1 (undo: hyrax-network dhcp)"
+    else
+        say "no answer to DHCP on $1"
+    fi
+}
+
 # url_host ADDRESS: as it stands in a URL
 url_host() {
     case $1 in
