@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-server
+# shellcheck shell=sh disable=SC2030,SC2031,SC2034,SC2154  # variables are shared with hyrax-server
 # hyrax-server status: the chain between data and reader, link by link. Sourced by hyrax-server.
 
 TAB=$(printf '\t')
@@ -30,7 +30,7 @@ look_at_network() {
     if [ -n "$here" ]; then
         found network ok "$here"
     else
-        found network broken "this VM has no address" "hyrax-network status"
+        found network broken "no address: $(why_no_address eth0)" "hyrax-network status"
     fi
 }
 
@@ -77,12 +77,15 @@ in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP
 
 # look_at_data: which link of each data set is broken: file server, mount, permission or server
 look_at_data() {
-    sets=$("$ROOT/usr/bin/hyrax-data" status --json | "$LIB/json-rows" name state problem url |
+    rows=$("$ROOT/usr/bin/hyrax-data" status --json | "$LIB/json-rows" name state problem url) ||
+        found "data sets" broken "their state cannot be told" "hyrax-data status"
+    sets=$(printf '%s\n' "$rows" | sed '/^$/d' |
         while IFS=$TAB read -r name state problem url; do
-            next="hyrax-data status $name"
+            next="hyrax-data status $name" code=200
+            [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_server "/opendap/data/$name/")
             if [ -n "$problem" ]; then
                 printf '%s\tbroken\t%s: %s\t%s\n' "$name" "$(link_of "$name" "$state")" "$problem" "$next"
-            elif [ -n "$answers" ] && code=$(ask_server "/opendap/data/$name/"); [ "${code:-200}" != 200 ]; then
+            elif [ "$code" != 200 ]; then
                 printf '%s\tbroken\tserver: its listing: %s\t%s\n' "$name" "$(in_words "$code")" "hyrax-data test $name"
             else
                 printf '%s\tok\t%s, %s\t\n' "$name" "$state" "$url"

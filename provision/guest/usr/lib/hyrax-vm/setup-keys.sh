@@ -9,6 +9,11 @@ ssh_key() {
     [ $# -eq 0 ] || shift
     case $verb in
     add)
+        check=
+        if [ "$#:${2:-}" = 2:--check ]; then
+            check=yes
+            set -- "$1"
+        fi
         [ $# -le 1 ] || usage_error "ssh-key add takes one key, in quotes, or the name of its file"
         add_key "${1:--}"
         ;;
@@ -77,6 +82,7 @@ add_key() {
     fi
     key=${key%"$(printf '\r')"}
     check_key
+    [ -z "$check" ] || return 0
     ! key_rows | grep -q -F -- "$print" || {
         say "this key may log in already: $print"
         return 0
@@ -84,7 +90,7 @@ add_key() {
     # awk: an editor may have left the last line without its end.
     { read_keys | awk 1; printf '%s\n' "$key"; } | write_keys
     say "this key may log in now: $print"
-    systemctl is-active --quiet ssh.service || say "SSH is switched off; type: sudo systemctl enable --now ssh.service"
+    systemctl is-enabled --quiet ssh.service || say "SSH is switched off; type: sudo systemctl enable --now ssh.service"
 }
 
 # check_key: is $key one public key and nothing else? Sets print.

@@ -55,7 +55,8 @@ collect_all() {
     collect settings 5 "$LIB/support-facts" settings
     collect network 30 "$LIB/support-facts" network
     collect mounts 5 cat "$ROOT/proc/self/mountinfo"
-    collect units 20 systemctl list-units --all --no-pager --plain --full
+    collect units 20 systemctl list-units --all --no-pager --plain --full \
+        --type=service,socket,mount,automount,timer,path,target
     collect failed 20 systemctl status --failed --no-pager --full
     collect timers 20 systemctl list-timers --all --no-pager
     # --local: a mount that hangs is not asked
