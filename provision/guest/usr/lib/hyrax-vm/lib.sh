@@ -35,10 +35,19 @@ refuse() {
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
+# plain TEXT: what the user typed, safe to show
+plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
+
 # release KEY: a value of /etc/hyrax-vm-release, without its quotes
 release() {
     sed -n "s/^$1=//p" "$ROOT/etc/hyrax-vm-release" 2>/dev/null | sed "s/^[\"']//; s/[\"']\$//"
 }
+
+lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
+upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
+
+# server_setting KEY: what `hyrax-server set` was told, or nothing
+server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
 
 # with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
 # A process on a hung mount may not die even from SIGKILL; `timeout` would wait for it, this does
