@@ -13,6 +13,8 @@ from conftest import TREE, Guest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hyraxvm import ovf
+
 LIB = TREE / "usr/lib/hyrax-vm"
 # Prints what Toml.pm reads as JSON:
 # {"tables": [[name, many, {key: value}]], "problems": [[line, words]]}.
@@ -367,6 +369,21 @@ def test_the_properties_of_an_ovf_deployment(vm: Guest) -> None:
     assert "URL=nfs://192.0.2.20/a&b" in vm.read("etc/hyrax/data.d/ab.conf")
     assert "the OVF properties: line" in vm.read("run/hyrax/issue")
     assert "ssh_keys: " in vm.read("run/hyrax/issue")
+
+
+def test_every_property_of_the_descriptor_is_read_and_no_other() -> None:
+    declared = [each.key for each in ovf.PROPERTIES + ovf.DATA_PROPERTIES]
+    given = "".join(f'<Property oe:key="{key}" oe:value="v-{key}"/>' for key in declared)
+    done = subprocess.run(
+        ["perl", str(LIB / "ovf-settings")],
+        input=f"<Environment>{given}</Environment>",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sorted(re.findall(r'"v-(\w+)"', done.stdout)) == sorted(declared)
+    source = (LIB / "ovf-settings").read_text()
+    assert sorted(re.findall(r"\[(\w+) => ", source)) == sorted(declared)
 
 
 def test_every_key_is_documented() -> None:
