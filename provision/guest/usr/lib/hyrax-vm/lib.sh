@@ -103,7 +103,7 @@ why_no_address() {
     elif [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" != 1 ]; then
         say "the network adapter $1 is not connected"
     elif [ -n "$(static_address "$1")" ]; then
-        say "$(static_address "$1") is not free on $1 (undo: hyrax-network dhcp)"
+        say "$(static_address "$1") is not free on $1"
     else
         say "no answer to DHCP on $1"
     fi
