@@ -69,7 +69,11 @@ def test_a_wrong_one_ends_the_start_with_one_line(tmp_path, name, value, said):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE)}
     environment |= {"DAPDIR_ROOT": str(tmp_path), name: value}
     done = subprocess.run(
-        [sys.executable, "-m", "dapdir"], env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "dapdir"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == 1
     assert said in done.stderr

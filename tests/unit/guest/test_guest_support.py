@@ -55,9 +55,7 @@ def planted(guest: Guest) -> Guest:
     guest.write("etc/hyrax/hyrax.toml", TOML)
     guest.write("etc/hyrax/server.conf", "EMAIL=me@example.org\n")
     guest.write("etc/hyrax/data.d/sst.conf", "NAME=sst\nURL=smb://pc.invalid/sst\nLOGIN=me\n")
-    guest.write(
-        "etc/hyrax/data.d/sst.credentials", f"username=me\npassword={SECRETS['share']}\n"
-    )
+    guest.write("etc/hyrax/data.d/sst.credentials", f"username=me\npassword={SECRETS['share']}\n")
     guest.write("usr/lib/hyrax/units", "hyrax-server.service\n")
     guest.write("journal", JOURNAL)
     for name, body in (
@@ -146,8 +144,15 @@ def test_where_it_is_written_is_chosen(planted: Guest, tmp_path: Path) -> None:
 
 APT = r"""
 case "$*" in
-*" update") [ ! -e "$HYRAX_ROOT/offline" ] || { echo "W: old lists"; echo "E: Failed to fetch http://m/x  Could not resolve 'm'"; exit 100; } ;;
-*) [ ! -e "$HYRAX_ROOT/broken" ] || { echo "E: Unable to locate package unattended-upgrades"; exit 100; } ;;
+*" update") [ ! -e "$HYRAX_ROOT/offline" ] || {
+    echo "W: old lists"
+    echo "E: Failed to fetch http://m/x  Could not resolve 'm'"
+    exit 100
+} ;;
+*) [ ! -e "$HYRAX_ROOT/broken" ] || {
+    echo "E: Unable to locate package unattended-upgrades"
+    exit 100
+} ;;
 esac
 """
 SYSTEMCTL = r"""
@@ -228,7 +233,10 @@ def test_without_a_mirror_nothing_is_changed(debian: Guest, trouble: str, said: 
 
 
 def test_users_mistakes(debian: Guest) -> None:
-    for arguments, said in ((["maybe"], "'maybe' is not one of: on, off, status"), (["on", "x"], "")):
+    for arguments, said in (
+        (["maybe"], "'maybe' is not one of: on, off, status"),
+        (["on", "x"], ""),
+    ):
         status, out, err = upgrades(debian, *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert said in err

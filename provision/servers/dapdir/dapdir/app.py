@@ -125,7 +125,9 @@ class Application:
             response = self._error(path, error)
         except Exception:
             _log.exception("cannot answer %r", path)
-            response = self._error(path, RequestError(500, "the server failed; its log has the details"))
+            response = self._error(
+                path, RequestError(500, "the server failed; its log has the details")
+            )
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
         headers = {
             "Content-Type": response.content_type,
