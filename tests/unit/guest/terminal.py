@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 
 import pexpect  # type: ignore[import-untyped]
 from conftest import Guest
@@ -19,7 +20,8 @@ class Menu:
     def __init__(self, guest: Guest, size: tuple[int, int] = (25, 80), term: str = "vt220") -> None:
         self._seen = ""
         # The shell around it tells how it ended and what became of the terminal.
-        script = f"trap : INT; stty -a; echo begin; {guest.root}/usr/bin/hyrax-setup; echo status=$?; stty -a; echo gone"
+        program = f"{guest.root}/usr/bin/hyrax-setup"
+        script = f"trap : INT; stty -a; echo begin; {program}; echo status=$?; stty -a; echo gone"
         self.child = pexpect.spawn(
             "/bin/sh",
             ["-c", script],
@@ -34,10 +36,8 @@ class Menu:
         """Wait for words on the screen; return what was shown before them and they."""
         deadline, shown = time.monotonic() + 30, ""
         while time.monotonic() < deadline:
-            try:
+            with suppress(pexpect.TIMEOUT, pexpect.EOF):
                 self._seen += self.child.read_nonblocking(65536, 0.2)
-            except (pexpect.TIMEOUT, pexpect.EOF):
-                pass
             shown = _CONTROL.sub("", self._seen)
             if words in shown:
                 self._seen = ""

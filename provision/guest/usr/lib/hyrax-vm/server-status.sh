@@ -1,10 +1,11 @@
 # shellcheck shell=sh disable=SC2030,SC2031,SC2034,SC2154  # variables are shared with hyrax-server
 # hyrax-server status: the chain between data and reader, link by link. Sourced by hyrax-server.
 
-TAB=$(printf '\t')
+# Not a tab: the shell would take two of them for one, and an empty field for none.
+SEP=$(printf '\037')
 SAMPLE=/opendap/sample/sst.nc.dds
 
-# The chain's links and the data sets, one a line: NAME, ok or broken, DETAIL, NEXT, with tabs.
+# The chain's links and the data sets, one a line: NAME, ok or broken, DETAIL, NEXT, with SEP between.
 links='' sets=''
 
 status() {
@@ -14,14 +15,14 @@ status() {
     look_at_units
     look_at_answers
     look_at_data
-    broken=$(printf '%s%s' "$links" "$sets" | grep -c "^[^$TAB]*${TAB}broken")
+    broken=$(printf '%s%s' "$links" "$sets" | grep -c "^[^$SEP]*${SEP}broken")
     if [ -n "$json" ]; then status_json; else status_text; fi
     [ "$broken" -eq 0 ]
 }
 
 # found NAME STATE DETAIL [NEXT]: one link of the chain
 found() {
-    links="$links$1$TAB$2$TAB$3$TAB${4:-}
+    links="$links$1$SEP$2$SEP$3$SEP${4:-}
 "
 }
 
@@ -77,18 +78,18 @@ in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP
 
 # look_at_data: which link of each data set is broken: file server, mount, permission or server
 look_at_data() {
-    rows=$("$ROOT/usr/bin/hyrax-data" status --json | "$LIB/json-rows" name state problem url) ||
+    rows=$("$ROOT/usr/bin/hyrax-data" status --json | "$LIB/json-rows" name state problem source) ||
         found "data sets" broken "their state cannot be told" "hyrax-data status"
     sets=$(printf '%s\n' "$rows" | sed '/^$/d' |
-        while IFS=$TAB read -r name state problem url; do
+        while IFS=$SEP read -r name state problem source; do
             next="hyrax-data status $name" code=200
             [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_server "/opendap/data/$name/")
             if [ -n "$problem" ]; then
-                printf '%s\tbroken\t%s: %s\t%s\n' "$name" "$(link_of "$name" "$state")" "$problem" "$next"
+                printf '%s\037broken\037%s: %s\037%s\n' "$name" "$(link_of "$name" "$state")" "$problem" "$next"
             elif [ "$code" != 200 ]; then
-                printf '%s\tbroken\tserver: its listing: %s\t%s\n' "$name" "$(in_words "$code")" "hyrax-data test $name"
+                printf '%s\037broken\037server: its listing: %s\037%s\n' "$name" "$(in_words "$code")" "hyrax-data test $name"
             else
-                printf '%s\tok\t%s, %s\t\n' "$name" "$state" "$url"
+                printf '%s\037ok\037%s, %s\037\n' "$name" "$state" "$source"
             fi
         done)
 }
@@ -126,7 +127,7 @@ status_text() {
 
 # show ROWS
 show() {
-    printf '%s\n' "$1" | while IFS=$TAB read -r name state detail next; do
+    printf '%s\n' "$1" | while IFS=$SEP read -r name state detail next; do
         case $state in
         ok) printf '    %-22s %s\n' "$name" "$detail" ;;
         broken)
@@ -146,7 +147,7 @@ status_json() {
 
 # rows_json KEY ROWS
 rows_json() {
-    printf '%s\n' "$2" | while IFS=$TAB read -r name state detail next; do
+    printf '%s\n' "$2" | while IFS=$SEP read -r name state detail next; do
         [ -z "$name" ] || json_object "$1" "$name" state "$state" detail "$detail" next:text "$next"
     done | json_array
 }

@@ -54,7 +54,7 @@ collect_all() {
     collect banner 5 cat "$ROOT/run/hyrax/issue"
     collect settings 5 "$LIB/support-facts" settings
     collect network 30 "$LIB/support-facts" network
-    collect mounts 5 cat "$ROOT/proc/self/mountinfo"
+    collect mounts 5 cat "$ROOT/proc/self/mounts"
     collect units 20 systemctl list-units --all --no-pager --plain --full \
         --type=service,socket,mount,automount,timer,path,target
     collect failed 20 systemctl status --failed --no-pager --full
