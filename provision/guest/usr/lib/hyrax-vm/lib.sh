@@ -49,6 +49,15 @@ upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
 # server_setting KEY: what `hyrax-server set` was told, or nothing
 server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
 
+# server_name: as it is told to people; nothing that is not Hyrax is called Hyrax
+server_name() {
+    case $(release SERVER) in
+    hyrax) say "Hyrax $(release SERVER_VERSION)" ;;
+    dapdir) say "dapdir $(release SERVER_VERSION) (embedded default, not Hyrax)" ;;
+    *) say "$(release SERVER) $(release SERVER_VERSION) (not Hyrax)" ;;
+    esac
+}
+
 # with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
 # A process on a hung mount may not die even from SIGKILL; `timeout` would wait for it, this does
 # not. For the same reason send its output to a file: a pipe would be held open.
