@@ -101,7 +101,13 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
     user = recipe.server_name
     account = f"{user}:x:{UID}:{UID}::/tmp:/usr/sbin/nologin"
     data = recipe.server.data_root
+    packages = " ".join(recipe.server.packages)
     hooks = [
+        # Nothing is installed, so dpkg has no record of what is there; apt says what it would be.
+        'mkdir -p "$1/var/lib/dpkg"; APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
+        f"apt-get --simulate -qq install {packages} | sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*"
+        "/Package: \\1\\nStatus: install ok installed\\nVersion: \\2\\n/p' "
+        '>"$1/var/lib/dpkg/status"',
         f'mkdir -p "$1{modules}" "$1{data}" "$1/run" "$1/proc" "$1/sys"; chmod 1777 "$1/tmp"',
         f"sync-in {site} {modules}",
         f'cp -r {package} "$1{modules}/"',

@@ -1,63 +1,84 @@
-"""A real Chromium for the tests of pages, with what it asked for and complained about."""
+"""Chromium, as the people who read our pages have it, driven through WebDriver."""
 
 from __future__ import annotations
 
-import json
+import base64
+import contextlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-DEADLINE = 60  # seconds for a page
+from hyraxvm.paths import REPORTS
+
+DESKTOP = (1280, 900)  # CSS pixels
+PHONE = (390, 844)
+PICTURES = REPORTS / "pages"
+_SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 
-@contextmanager
-def browser() -> Iterator[Chrome]:
-    """A browser of its own; `show` opens pages in it."""
-    with tempfile.TemporaryDirectory(prefix="hyrax-vm-chromium-") as profile:
+class Browser:
+    """One window; every page is opened at a given size, with or without JavaScript."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str, size: tuple[int, int] = DESKTOP, *, script: bool = True) -> None:
+        """Open a page and wait until it is loaded; what the console said before is forgotten."""
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self.command("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
+        self.command("Emulation.setScriptExecutionDisabled", value=not script)
+        self.complaints()
+        self.driver.get(url)
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """Send a command of the DevTools protocol."""
+        return self.driver.execute_cdp_cmd(name, arguments)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run JavaScript in the page, also where its own is switched off."""
+        self.command("Emulation.setScriptExecutionDisabled", value=False)
+        return self.driver.execute_script(script, *arguments)
+
+    def complaints(self) -> list[str]:
+        """What the console has said since the last time: errors, missing files, refused content."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than the window; 0 is how it should be."""
+        return int(
+            self.run(
+                "const page = document.documentElement;"
+                "return Math.max(0, page.scrollWidth - page.clientWidth);"
+            )
+        )
+
+    def picture(self, name: str) -> None:
+        """Keep the whole page as artifacts/reports/pages/NAME.png, for people to look at."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        shot = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium with a fresh profile, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
         options = ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
-        for argument in (
-            *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-            *("disable-background-networking", "disable-component-update", "disable-sync"),
-            *("disable-dev-shm-usage", "hide-scrollbars", f"user-data-dir={profile}"),
-        ):
-            options.add_argument(f"--{argument}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = Chrome(options, Service("/usr/bin/chromedriver"))
+        for switch in (*_SWITCHES, f"--user-data-dir={profile}"):
+            options.add_argument(switch)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        # Both are named, so that Selenium looks for neither on the network.
+        driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
         try:
-            driver.set_page_load_timeout(DEADLINE)
-            yield driver
+            driver.set_page_load_timeout(60)
+            yield Browser(driver)
         finally:
             driver.quit()
-
-
-def show(
-    driver: Chrome, url: str, width: int = 1280, *, script: bool = True, dark: bool = False
-) -> None:
-    """Open a page `width` CSS pixels wide; without `script` it runs none."""
-    # A window would not become as narrow as a phone.
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-    features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
-    # What an earlier page has said and asked for is not this one's.
-    complaints(driver)
-    requested(driver)
-    driver.get(url)
-
-
-def complaints(driver: Chrome) -> list[str]:
-    """What the console says since it was last asked."""
-    return [entry["message"] for entry in driver.get_log("browser")]
-
-
-def requested(driver: Chrome) -> list[str]:
-    """The URLs that were asked for since this was last called; the browser's own are left out."""
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    urls = [params["request"]["url"] for params in sent]
-    return [url for url in urls if not url.startswith(("chrome://", "data:"))]

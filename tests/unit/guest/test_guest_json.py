@@ -66,14 +66,14 @@ def test_the_types() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_an_array_of_objects(count: int) -> None:
-    done = sh(f"for i in $(seq {count}); do json_object name \"a,'$i\"; done | json_array")
+    done = sh(f'for i in $(seq {count}); do json_object name "a,\'$i"; done | json_array')
     assert json.loads(done.stdout) == [{"name": f"a,'{i + 1}"} for i in range(count)]
     assert done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize(("function", "status"), [("fail", 1), ("usage_error", 2)])
 def test_errors_in_both_modes(function: str, status: int) -> None:
-    words = "it's \"no\" \\ good"
+    words = 'it\'s "no" \\ good'
     done = sh(f"me=tool; {function} 'it'\\''s \"no\" \\ good'")
     assert (done.returncode, done.stdout, done.stderr) == (status, "", f"tool: {words}\n")
     done = sh(f"json=yes; {function} 'it'\\''s \"no\" \\ good'")

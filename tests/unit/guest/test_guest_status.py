@@ -149,7 +149,7 @@ def test_banner(guest: Guest, http: dict[str, str]) -> None:
         "address:   192.0.2.7 (eth0)\n"
         "data at:   http://192.0.2.7:8080/opendap/\n"
         "data sets: none; add one with: hyrax-data add nfs://HOST/EXPORT\n"
-        "log in as: opendap / opendap      then type: hyrax-data --help\n"
+        "log in as: opendap / opendap      then type: hyrax-setup (a menu)\n"
         "\n"
     )
     calls = guest.read("calls.log").count("agetty --reload")

@@ -35,10 +35,19 @@ refuse() {
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
+# plain TEXT: what the user typed, safe to show
+plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
+
 # release KEY: a value of /etc/hyrax-vm-release, without its quotes
 release() {
     sed -n "s/^$1=//p" "$ROOT/etc/hyrax-vm-release" 2>/dev/null | sed "s/^[\"']//; s/[\"']\$//"
 }
+
+lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
+upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
+
+# server_setting KEY: what `hyrax-server set` was told, or nothing
+server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
 
 # server_name: as it is told to people; nothing that is not Hyrax is called Hyrax
 server_name() {
@@ -103,7 +112,7 @@ why_no_address() {
     elif [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" != 1 ]; then
         say "the network adapter $1 is not connected"
     elif [ -n "$(static_address "$1")" ]; then
-        say "$(static_address "$1") is not free on $1 (undo: hyrax-network dhcp)"
+        say "$(static_address "$1") is not free on $1"
     else
         say "no answer to DHCP on $1"
     fi
