@@ -28,7 +28,7 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
 
 
 def wait_until_shown(guest: Guest, data_set: str, state: str) -> None:
-    """Until the landing page shows the data set in this state; it is looked at every minute."""
+    """Until the landing page shows the data set in this state; it is looked at twice a minute."""
     row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{state}")
     deadline = time.monotonic() + 120
     while not row.search(page := guest.get("/").text):

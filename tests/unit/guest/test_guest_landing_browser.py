@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
-from conftest import Guest
+from conftest import RELEASE, Guest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
@@ -24,6 +24,7 @@ VM = "http://192.0.2.7:8080"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page of a machine with many data sets, long names among them; returns its address."""
     guest = Guest(tmp_path_factory.mktemp("guest"))
+    guest.write("etc/hyrax-vm-release", f"{RELEASE}BASE=debian-12\nARCH=amd64\n")
     for name in ("sst", "w" * 63, "a-long-name.with.dots_and-lines-2020"):
         guest.write(f"etc/hyrax/data.d/{name}.conf", f"NAME={name}\nURL=nfs://127.0.0.1:1/{name}\n")
     (guest.root / "srv/hyrax/data/mine").mkdir(parents=True)
@@ -33,6 +34,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = guest.root / "run/hyrax/www"
     home.mkdir(parents=True)
     server = Server(data, tmp_path_factory.mktemp("log") / "log", workers=1, home=home)
+    (guest.bin / "curl").write_text(
+        f'#!/bin/sh\nexec /usr/bin/curl --connect-to ::127.0.0.1:{server.port} "$@"\n'
+    )
+    (guest.bin / "curl").chmod(0o755)
     try:
         assert guest.run("usr/lib/hyrax-vm/landing") == (0, "", "")
         yield server.url.removesuffix("/opendap")
@@ -58,6 +63,7 @@ def test_it_fits_and_asks_nobody_else(
     body = browser.driver.find_element(By.TAG_NAME, "body")
     back = body.value_of_css_property("background-color")
     assert back == ("rgba(18, 24, 29, 1)" if dark else "rgba(255, 255, 255, 1)")
+    assert "The data server answers" in body.text
     assert browser.complaints() == []
     assert browser.requested() == [f"{site}/"]
 
