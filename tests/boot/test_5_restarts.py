@@ -26,6 +26,15 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
         assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
 
 
+def wait_for_banner(guest: Guest, name: str, state: str) -> float:
+    """Until the banner says so of a data set; return the seconds, 45 at most."""
+    started = time.monotonic()
+    while f"{name} ({state}" not in (shown := guest.check("cat /run/hyrax/issue")):
+        assert time.monotonic() - started < 45, shown
+        time.sleep(0.5)
+    return round(time.monotonic() - started, 1)
+
+
 def test_after_a_reboot_the_data_set_is_served(
     guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
 ) -> None:
@@ -52,6 +61,11 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
             "seconds to read a sample, file server hung", round(time.monotonic() - started, 1)
         )
         hung.close()
+        took = wait_for_banner(guest, data_set, "away, 10.0.2.2 does not answer")
+        record_property("seconds until the banner tells, file server hung", took)
+        status, said = guest.run(f"hyrax-data status {data_set}", 60)
+        assert status == 1
+        assert said.splitlines()[1].split()[1] == "away"
         files.stop()
         assert_samples(guest, samples)
 
@@ -73,6 +87,8 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         time.sleep(1)
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
     assert_data(guest, data_set, files)
+    took = wait_for_banner(guest, data_set, "mounted")
+    record_property("seconds until the banner tells that they are", took)
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"
