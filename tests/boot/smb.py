@@ -72,7 +72,7 @@ class SmbServer:
     """Serves the directory `export` on `port`; started by `start`, ended by `stop`.
 
     The share `data` is for the user `user` with PASSWORD, and is signed and encrypted; `open` is
-    for guests; `closed` is for somebody else; in `hidden` nobody may read a file; `empty` is for guests.
+    for guests; `closed` is for somebody else; in `hidden` nobody may read a file; `empty` is empty.
     """
 
     healthy = ("mounted", "waiting")

@@ -13,6 +13,7 @@ my %ESCAPES = (b => "\b", t => "\t", n => "\n", f => "\f", r => "\r", '"' => '"'
 # parse TEXT: ([tables], [problems]). A table is {name, many, line, entries}; an entry is
 # {key, value, line}, its value a string (true and false too) or a reference to an array of them.
 # A problem is [line, words]; what is wrong is left out, the rest is read.
+# No match with /g is in list context here: it would go on by itself.
 sub parse {
     my ($text) = @_;
     my (@tables, @problems, %seen, $table);
@@ -25,16 +26,17 @@ sub parse {
             if ($text =~ /\G\[/gc) {
                 $table = undef;    # after a bad header its keys belong to nobody
                 my $many = $text =~ /\G\[/gc;
-                my ($name) = $text =~ /\G$SPACE*$KEY$SPACE*\]/gc
+                $text =~ /\G$SPACE*$KEY$SPACE*\]/gc
                     or die "a table's header is [name] or [[name]], with letters, digits, - and _\n";
+                my $name = $1;
                 die "[[$name]] ends in ]]\n" if $many && $text !~ /\G\]/gc;
                 die "[$name] is there twice\n" if $seen{$name}++ && !$many;
                 end_of_line(\$text);
                 $table = { name => $name, many => $many ? 1 : 0, line => $line, entries => [], keys => {} };
                 push @tables, $table;
             } else {
-                my ($key) = $text =~ /\G$KEY$SPACE*=$SPACE*/gc
-                    or die "this is neither [table] nor key = value\n";
+                $text =~ /\G$KEY$SPACE*=$SPACE*/gc or die "this is neither [table] nor key = value\n";
+                my $key = $1;
                 my $value = value(\$text);
                 end_of_line(\$text);
                 if ($table) {
@@ -65,8 +67,8 @@ sub value {
     my ($text) = @_;
     die "strings of several lines are not used here\n" if $$text =~ /\G(?:"""|''')/;
     if ($$text =~ /\G"/gc) {
-        my ($raw) = $$text =~ /\G((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\.)*)"/gc
-            or die "a string ends with \" on its line\n";
+        $$text =~ /\G((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\.)*)"/gc or die "a string ends with \" on its line\n";
+        my $raw = $1;
         $raw =~ s/\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)/escape($1)/ge;
         return $raw;
     }

@@ -35,9 +35,27 @@ refuse() {
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
+# plain TEXT: what the user typed, safe to show
+plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
+
 # release KEY: a value of /etc/hyrax-vm-release, without its quotes
 release() {
     sed -n "s/^$1=//p" "$ROOT/etc/hyrax-vm-release" 2>/dev/null | sed "s/^[\"']//; s/[\"']\$//"
+}
+
+lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
+upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
+
+# server_setting KEY: what `hyrax-server set` was told, or nothing
+server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
+
+# server_name: as it is told to people; nothing that is not Hyrax is called Hyrax
+server_name() {
+    case $(release SERVER) in
+    hyrax) say "Hyrax $(release SERVER_VERSION)" ;;
+    dapdir) say "dapdir $(release SERVER_VERSION) (embedded default, not Hyrax)" ;;
+    *) say "$(release SERVER) $(release SERVER_VERSION) (not Hyrax)" ;;
+    esac
 }
 
 # with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
@@ -177,9 +195,9 @@ in_mount_table() {
         "$ROOT/proc/self/mounts" 2>/dev/null
 }
 
-# refresh_banner: what shows the data sets tells of a change at once.
+# refresh_banner: what shows the data sets, the landing page too, tells of a change at once.
 # 9>&-: it must not keep hyrax-data's lock.
-refresh_banner() { "$LIB/banner" 9>&- || :; }
+refresh_banner() { "$LIB/banner" 9>&- || :; "$LIB/landing" 9>&- || :; }
 
 # quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
 # By the mount table and by asking the port, nothing slower: the data are not touched.
