@@ -344,7 +344,7 @@ def test_a_layer_that_swells_without_end_is_refused(
     layout = make_image(tmp_path / "image", [[Entry("zeros", bytes(50_000_000))]], *CONFIG)
     image = oci.read_image(layout)
     blob = layout / "blobs" / image.layers[0].replace(":", "/")
-    assert blob.stat().st_size < 100_000
+    assert blob.stat().st_size < 200_000
     plain = gzip.decompress(blob.read_bytes())
     if how == "plain":
         blob.write_bytes(plain)
