@@ -20,6 +20,7 @@ from hyraxvm import cache, download, publishing
 from hyraxvm.command import dying_with_parent, output
 from hyraxvm.errors import Failure
 from hyraxvm.store import Store
+from hyraxvm.upload import upload
 
 RCLONE: Final = Path(sys.executable).with_name("rclone")
 FILES: Final = 4
@@ -68,7 +69,7 @@ def transfer(megabytes: int) -> list[str]:
             def publish() -> None:
                 number = next(rounds)
                 # A folder of its own each time: the store, and rclone, remember what was there.
-                store.upload([(path, f"{number}/{path.name}") for path in files], _pass)
+                upload(store, [(path, f"{number}/{path.name}") for path in files], _pass)
 
             def fetch() -> None:
                 target = fresh("fetched")

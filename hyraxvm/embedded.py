@@ -50,7 +50,7 @@ def pack(
 
 def configuration(recipe: Recipe, source: Path) -> oci.Image:
     """What the image says of itself; nothing is built."""
-    name = recipe.server_name
+    name, home = recipe.server_name, recipe.server.home
     init = source / name / "__init__.py"
     version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
     if version is None:
@@ -61,6 +61,7 @@ def configuration(recipe: Recipe, source: Path) -> oci.Image:
         environment={
             f"{name.upper()}_ROOT": recipe.server.data_root,
             f"{name.upper()}_BIND": f"0.0.0.0:{recipe.server.port}",
+            **({f"{name.upper()}_HOME": home} if home else {}),
             "HDF5_USE_FILE_LOCKING": "FALSE",
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         },

@@ -201,6 +201,11 @@ def describe(
     else:
         prepared = hook.prepare(tree, image, recipe)
     tree.make_dir(recipe.server.data_root, 0, 0)
+    if recipe.server.home:
+        parent = recipe.server.home.rpartition("/")[0]
+        if parent and not tree.is_dir(parent):
+            raise Failure(missing(tree, parent, "directory"))
+        tree.make_dir(recipe.server.home, 0, 0)
     # Bound over at run time: the root is read-only then, so what is bound over must be there.
     for path in ("/proc", "/sys", "/dev", "/run"):
         tree.make_dir(path, 0, 0)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from image_maker import TAG, Entry, copy_image, folder, link, make_image, program
 
-from hyraxvm import config, oci, server, source
+from hyraxvm import config, oci, provision, server, source
 from hyraxvm.errors import Failure, UserError
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nserve:x:1234:1235::/:/sbin/nologin\n"
@@ -396,6 +396,22 @@ def test_what_is_missing_in_an_image_is_said(tmp_path: Path, option: str, said: 
     layout = make_image(tmp_path / "image", LAYERS, *config, option)
     with pytest.raises(Failure, match=said):
         built(f"oci:{layout}:{TAG}", tmp_path)
+
+
+def test_the_landing_page_gets_a_place_only_where_one_is_named(
+    layout: Path, tmp_path: Path
+) -> None:
+    reference = f"oci:{layout}:{TAG}"
+    digest = oci.local_digest(reference)
+    for home in (None, "/opt/pages"):
+        more = {"home": home} if home else {}
+        made = built(reference, tmp_path, **more)
+        units = provision.render_units(recipe(reference, digest, **more), made.image)
+        bound = [line for line in units["hyrax-server.service"].splitlines() if "/www" in line]
+        assert bound == ([f"BindReadOnlyPaths=/run/hyrax/www:{home}"] if home else [])
+        assert ("opt/pages" in listed(made.squashfs)) == bool(home)
+    with pytest.raises(Failure, match="no directory /srv/pages; /srv holds: data"):
+        built(reference, tmp_path, home="/srv/pages/ROOT")
 
 
 def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> None:
