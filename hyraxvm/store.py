@@ -47,14 +47,14 @@ _TYPES: Final = {
 
 # What a service says -> what the user can do.
 _HINTS: Final = {
-    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainers.md",
+    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
     "ExpiredToken": "the session has expired; get new credentials",
     "InvalidAccessKeyId": "the store does not know this access key; see AWS_ACCESS_KEY_ID",
     "NoSuchBucket": "there is no such bucket; see store.bucket in publish.toml",
     "PermanentRedirect": "the bucket is in another region; see store.region in publish.toml",
     "RequestTimeTooSkewed": "this computer's clock is wrong; set it (`timedatectl` shows it)",
     "SignatureDoesNotMatch": "the secret key is not the access key's; see AWS_SECRET_ACCESS_KEY",
-    "403": "the credentials do not allow it; see the policy in docs/maintainers.md",
+    "403": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
 }
 _GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 
