@@ -244,6 +244,35 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
 
 @task(
     help={
+        "file": "settings file, see docs/settings.md",
+        "image": "image that it is for; default: the one that images.toml names",
+        "server": "data server in it; default: the one that is wanted first",
+        "to": "disk to write; default: FILE.iso beside it",
+    }
+)
+@reported
+def settings(
+    c: Context,
+    file: str,
+    image: str | None = None,
+    server: str | None = None,
+    to: str | None = None,
+) -> None:
+    """Check a settings file for the first boot, and write the disk that hands it to a machine."""
+    from hyraxvm import config, settings
+
+    table = config.load()
+    source = Path(file)
+    recipe = config.recipe(table, image, server or table.defaults.auto[0])
+    settings.check(source, recipe)
+    disk = Path(to) if to else source.with_suffix(".iso")
+    settings.write_disk(source, disk)
+    print(f"{source}: right for image {recipe.name} with {recipe.server.title}")
+    print(f"{disk}: attach it as a CD before the first start; it holds what {source} holds")
+
+
+@task(
+    help={
         "version": "version to release, as in pyproject.toml and the tag",
         "image": "only build and test this one, as a CI job of its own; default: all, and publish",
         "server": "data server, if it is not to be Hyrax",

@@ -55,7 +55,11 @@ class Console:
 
     def send(self, line: str) -> None:
         """Type `line` and the Enter key."""
-        self._keyboard.write(f"{line}\r".encode())
+        self.press(f"{line}\r")
+
+    def press(self, keys: str) -> None:
+        """Type `keys` as they are."""
+        self._keyboard.write(keys.encode())
         self._keyboard.flush()
 
     def close(self) -> None:

@@ -81,14 +81,14 @@ class Machine:
     def powerdown(self, timeout: float) -> float:
         """Press the ACPI power button; return the seconds until QEMU ended by itself."""
         pressed = time.monotonic()
-        self._qmp("system_powerdown")
+        self.qmp("system_powerdown")
         self.wait(timeout)
         return time.monotonic() - pressed
 
     def reset(self) -> None:
         """Press the reset button; returns when QEMU has reset the machine."""
         self._events.clear()
-        self._qmp("system_reset")
+        self.qmp("system_reset")
         while "RESET" not in self._events:
             self._answer("event")
 
@@ -145,12 +145,16 @@ class Machine:
         control.settimeout(30)
         self._control = self._cleanup.enter_context(control.makefile("rw", encoding="utf-8"))
         self._answer("QMP")
-        self._qmp("qmp_capabilities")
-        table = str(self._qmp("human-monitor-command", **{"command-line": "info usernet"}))
+        self.qmp("qmp_capabilities")
+        self.find_ports()
+
+    def find_ports(self) -> None:
+        """Learn which ports QEMU's user network has chosen, again after a network was added."""
+        table = str(self.qmp("human-monitor-command", **{"command-line": "info usernet"}))
         for host, guest in re.findall(r"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)", table):
             self.ports[int(guest)] = int(host)
 
-    def _qmp(self, command: str, **arguments: object) -> Any:
+    def qmp(self, command: str, **arguments: object) -> Any:
         """Run one QMP command; raises `MachineError` when QEMU refuses it or is gone."""
         try:
             self._control.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")

@@ -77,15 +77,33 @@ def local_path(rest: str) -> tuple[Path, str]:
 
 
 def remote_digest(reference: str, deadline: float = PROBE) -> str:
-    """Ask the registry for the digest of `docker://...`; raises `Failure` when it does not say."""
+    """Ask the registry for the digest of `docker://...`.
+
+    Raises `UserError`: it has no such tag; `Failure`: it does not say.
+    """
     argv = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", reference]
     try:
         digest = output(argv, deadline=deadline).strip()
     except Failure as failure:
+        if "manifest unknown" in str(failure):
+            raise UserError(f"{reference}: there is no such tag{_tags(reference)}") from failure
         raise Failure(f"{reference}: {_cause(str(failure))}") from failure
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise Failure(f"{reference}: the registry gives {digest!r} for its digest")
     return digest
+
+
+def _tags(reference: str) -> str:
+    """What a registry has instead: the tags that begin alike, else the last ones."""
+    name, _, tag = reference.removeprefix("docker://").rpartition(":")
+    try:
+        said = output(["skopeo", "list-tags", f"docker://{name}"], deadline=PROBE)
+        tags: list[str] = json.loads(said)["Tags"]
+    except (Failure, ValueError, KeyError):
+        return ""
+    alike = [each for each in tags if each.startswith(tag)] or tags
+    ordered = sorted(alike, key=lambda each: [int(n) for n in re.findall(r"\d+", each)])
+    return f"; it has {', '.join(ordered[-8:])}" if tags else ""
 
 
 def _cause(text: str) -> str:

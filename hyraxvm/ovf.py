@@ -41,13 +41,29 @@ class Property:
     """A setting that a deployment dialog asks for and VMware hands to the guest (guestinfo)."""
 
     key: str
-    type: str
     label: str
     description: str
+    password: bool = False
 
 
-# Only what the guest reads at its first boot: today it reads none.
-PROPERTIES: Final[tuple[Property, ...]] = ()
+# What the guest reads at its first boot: provision/guest/usr/lib/hyrax-vm/ovf-settings.
+PROPERTIES: Final = (
+    Property("hostname", "Host name", "The name of the machine."),
+    Property("address", "Fixed address", "As 192.168.1.20/24; empty: DHCP."),
+    Property("gateway", "Gateway", "The router's address; only with a fixed address."),
+    Property("dns", "Name servers", "Addresses, separated by commas."),
+    Property("ssh_key", "SSH key", "A public key that may log in as opendap."),
+    Property(
+        "password_hash", "Password hash", "Of opendap, from: openssl passwd -6", password=True
+    ),
+    Property("email", "E-mail address", "The administrator's, shown to the readers of the data."),
+)
+DATA_PROPERTIES: Final = (
+    Property("data_url", "Data", "Where they are: nfs://HOST/EXPORT or smb://HOST/SHARE."),
+    Property("data_name", "Name of the data set", "Empty: the last part of the address."),
+    Property("data_user", "User of the share", "Only for smb://; as DOMAIN\\USER or USER."),
+    Property("data_password", "Password of that user", "Only for smb://.", password=True),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class OvfSpec:
     capacity: int
     memory_mb: int
     cpus: int
-    properties: tuple[Property, ...] = PROPERTIES
+    properties: tuple[Property, ...] = PROPERTIES + DATA_PROPERTIES
 
     @property
     def items(self) -> list[dict[str, object]]:

@@ -223,10 +223,9 @@ def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, boo
 
 def server_folder(recipe: Recipe, name: str) -> Path:
     """A part of the server's folder; one without units of its own runs its entrypoint."""
-    own = PROVISION / "servers" / (recipe.server.folder or "generic")
-    if not (own / "units").is_dir():
-        own = PROVISION / "servers" / "generic"
-    return own / name
+    servers = PROVISION / "servers"
+    own = servers / (recipe.server.folder or "generic") / name
+    return own if own.is_dir() else servers / "generic" / name
 
 
 def release_file(facts: dict[str, str]) -> str:

@@ -57,13 +57,17 @@ class Drive:
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """The hardware of a machine: memory in MiB, firmware "bios" or "efi", disks, models of NICs."""
+    """The hardware of a machine: memory in MiB, firmware "bios" or "efi", disks, models of NICs.
+
+    `extra` are further arguments of QEMU's, for what no descriptor declares.
+    """
 
     drives: tuple[Drive, ...]
     nics: tuple[str, ...]
     memory_mb: int = 1024
     cpus: int = 2
     firmware: str = "bios"
+    extra: tuple[str, ...] = ()
 
     @classmethod
     def from_vmx(cls, vmx: Vmx, folder: Path) -> MachineSpec:
@@ -177,7 +181,7 @@ def qemu_argv(
         if number < len(macs):
             nic += f",mac={macs[number]}"
         argv += ["-netdev", net, "-device", nic]
-    return argv
+    return [*argv, *spec.extra]
 
 
 def efi_variables(spec: MachineSpec, folder: Path) -> Path | None:

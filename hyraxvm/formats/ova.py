@@ -83,6 +83,9 @@ def _spec(
         capacity=recipe.machine.disk_gib * 2**30,
         memory_mb=recipe.machine.memory_mib,
         cpus=recipe.machine.cpus,
+        properties=ovf.PROPERTIES
+        if recipe.image.access == "local"
+        else ovf.PROPERTIES + ovf.DATA_PROPERTIES,
     )
 
 

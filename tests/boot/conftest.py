@@ -1,9 +1,10 @@
 """`pytest tests/boot --artifact FILE`: boots what is inside the file and exercises it.
 
 The VMX zip is booted as two machines: `first` has the devices that its descriptor declares,
-`second` is another copy with a larger disk.  The other formats hold the same disk: each of their
-machines is tested briefly, one of them with UEFI.  A module's tests are for `first` unless its mark
-`machines` says otherwise.
+`second` is another copy with a larger disk.  For one access kind `wires` is a third copy, booted
+several times with other network cards and settings.  The other formats hold the same disk: each
+of their machines is tested briefly, one of them with UEFI.  A module's tests are for `first` unless
+its mark `machines` says otherwise.
 
 With `-n 2` (pytest-xdist) two machines run side by side, each in a process of its own, and its
 tests in the order of their files.
@@ -54,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(f"{needed}: no such file")
     for mark in (
         "access(kind, ...): only for artifacts that reach data in one of these ways",
-        "machines(role, ...): only for machines of these roles: first, second, brief",
+        "machines(role, ...): only for machines of these roles: first, second, wires, brief",
     ):
         config.addinivalue_line("markers", mark)
     # As Ctrl-C does: machines end, journals are kept, scratch files go.
@@ -100,14 +101,18 @@ def pytest_runtest_makereport(
 
 def _machines(artifact: Path) -> Sequence[str]:
     chosen = format_of(artifact)
-    return ("first", "second") if chosen.name == "vmx" else chosen.machines
+    if chosen.name != "vmx":
+        return chosen.machines
+    # What `wires` is for is the same in all images; NFS needs no password.
+    wires = ("wires",) if _read_manifest(artifact)["release"]["ACCESS"] == "nfs" else ()
+    return ("first", "second", *wires)
 
 
 def _is_meant(item: pytest.Item) -> bool:
     """Whether a test is for its machine and for its artifact's way to reach data."""
     assert isinstance(item, pytest.Function)
     machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
-    role = machine if machine in ("first", "second") else "brief"
+    role = machine if machine in ("first", "second", "wires") else "brief"
     access = _read_manifest(artifact)["release"]["ACCESS"]
     roles = item.get_closest_marker("machines")
     return role in (roles.args if roles else ("first",)) and all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
     for case in (CASES[0], CASES[5]):
         url = guest.url(f"data/{data_set}/{case.file}")
         assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
+
+
+def wait_until_shown(guest: Guest, data_set: str, state: str) -> None:
+    """Until the landing page shows the data set in this state; it is looked at every minute."""
+    row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{state}")
+    deadline = time.monotonic() + 120
+    while not row.search(page := guest.get("/").text):
+        assert time.monotonic() < deadline, page
+        time.sleep(1)
 
 
 def test_after_a_reboot_the_data_set_is_served(
@@ -64,6 +74,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         status, said = guest.run(f"hyrax-data status {data_set}", 60)
         assert status == 1
         assert "away" in said
+        wait_until_shown(guest, data_set, "away")
     finally:
         files.start()
 
@@ -73,6 +84,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         time.sleep(1)
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
     assert_data(guest, data_set, files)
+    wait_until_shown(guest, data_set, "available")
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"

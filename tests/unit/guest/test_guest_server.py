@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import HEAD, Guest
+from conftest import HEAD, TREE, Guest
 
 SETTINGS = "EMAIL [a-z]+@[a-z.]+ hyrax-settings.service,hyrax-bes.service who is asked\n"
+SERVERS = TREE.parent / "servers"
 UPPER = "var/lib/hyrax/overlay/upper"
 
 
@@ -32,7 +36,7 @@ def server(guest: Guest, *arguments: str) -> tuple[int, str, str]:
     [
         (["fly"], "'fly' is not a command"),
         (["fl\x1b[31my"], "'fl?[31my' is not a command"),
-        (["status", "now"], "takes nothing"),
+        (["status", "now"], "status takes nothing after it but --json"),
         (["logs", "--all"], "'--all' is not an option"),
         (["set", "email"], "takes a key and a value"),
         (["set", "colour", "red"], "'colour' is not a setting; there are: email"),
@@ -66,9 +70,60 @@ def test_a_setting_is_written_once_and_restarts_what_reads_it(served: Guest) -> 
         assert server(served, "set", "email", address)[:2] == (0, f"email is now {address}\n")
     assert served.read("etc/hyrax/server.conf") == "EMAIL=d@e.f\n"
     calls = served.read("calls.log")
-    assert calls.count("systemctl restart hyrax-settings.service hyrax-bes.service") == 2
+    assert calls.count("systemctl try-restart hyrax-settings.service hyrax-bes.service") == 2
     assert "hyrax-tomcat" not in calls
     assert server(served, "set")[1].split()[:2] == ["email", "d@e.f"]
+
+
+@pytest.mark.parametrize("value", ["default", ""])
+def test_a_setting_goes_back_to_its_default(served: Guest, value: str) -> None:
+    served.write("etc/hyrax/server.conf", "OTHER=1\n")
+    assert server(served, "set", "Email", "a@b.c")[0] == 0
+    assert server(served, "set", "email", value)[:2] == (0, "email is now the default\n")
+    assert served.read("etc/hyrax/server.conf") == "OTHER=1\n"
+    assert server(served, "set")[1].split()[:2] == ["email", "-"]
+
+
+def test_check_says_what_is_wrong_and_changes_nothing(served: Guest) -> None:
+    before = served.state()
+    assert server(served, "set", "email", "a@b.c", "--check") == (0, "", "")
+    assert server(served, "set", "email", "nobody", "--check")[0] == 2
+    assert served.state() == before
+
+
+@pytest.mark.parametrize("name", ["dapdir", "hyrax"])
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("nc:*.dat", True),
+        ("nc:*.dat h5:run_??-*.hdx nc:sst", True),
+        (" ".join(["nc:*.a"] * 16), True),
+        (" ".join(["nc:*.a"] * 17), False),
+        ("*.dat", False),
+        ("nc:", False),
+        ("nc:*.dat;", False),
+        ("nc:*.dat$", False),
+        ("nc:.*\\.dat", False),
+        ("nc:a b", False),
+        ("xx:*.dat", False),
+        ("nc:*.dat\nBES.User=root", False),
+        ("nc:*.dat\tBES.User=root", False),
+        ("nc:*.dat # x", False),
+        ("nc:" + "a" * 65, False),
+        ("nc:'*.dat'", False),
+        ("nc:$(id)", False),
+        ("nc:[ab]", False),
+    ],
+)
+def test_only_plain_patterns_of_file_names_are_taken(
+    served: Guest, name: str, value: str, good: bool
+) -> None:
+    listed = SERVERS / name / "guest/usr/lib/hyrax/settings"
+    served.write("usr/lib/hyrax/settings", listed.read_text())
+    status, _, err = server(served, "set", "types", value)
+    assert (status, err.count("\n")) == ((0, 0) if good else (2, 1))
+    written = served.root / "etc/hyrax/server.conf"
+    assert (written.read_text() if written.exists() else "") == (f"TYPES={value}\n" if good else "")
 
 
 def test_a_server_without_settings_says_so(served: Guest) -> None:
@@ -95,6 +150,114 @@ def test_changed_files_are_told_and_reset(served: Guest) -> None:
     assert "stop hyrax-bes.service hyrax-tomcat.service" in stop
     assert "stop opt-hyrax.mount" in unmount
     assert "start hyrax-bes.service hyrax-tomcat.service hyrax.target" in start
+
+
+# -------------------------------------------------------------------------------- the chain
+
+
+class Answers:
+    """A server on a port of its own: paths that it answers; `port` is told to the guest."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.pages = {"/opendap/sample/sst.nc.dds": "Dataset {"}
+        pages = self.pages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path in pages else 404)
+                self.end_headers()
+                self.wfile.write(pages.get(self.path, "gone").encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+        library = guest.root / "usr/lib/hyrax-vm/lib.sh"
+        text = library.read_text()
+        assert "\nPORT=8080\n" in text
+        library.write_text(text.replace("\nPORT=8080\n", f"\nPORT={self.http.server_port}\n"))
+
+    def stop(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+UNIT = r"""
+case "$*" in
+*ActiveState*) cat "$HYRAX_ROOT/unit-state" ;;
+*Result*) echo exit-code ;;
+*MemoryCurrent*) echo 104857600 ;;
+*NRestarts*) echo 3 ;;
+esac
+"""
+
+
+@pytest.fixture
+def chain(served: Guest) -> Iterator[tuple[Guest, Answers]]:
+    """Everything works; each test breaks one link."""
+    served.write("usr/lib/hyrax/units", "hyrax-server.service\n")
+    served.write("unit-state", "active\n")
+    systemctl = served.bin / "systemctl"
+    systemctl.write_text(systemctl.read_text().replace("esac\n", f"esac\n{UNIT}", 1))
+    answers = Answers(served)
+    yield served, answers
+    answers.stop()
+
+
+def broken(guest: Guest) -> dict[str, str]:
+    """Name and detail of what `hyrax-server status` marks; its two forms say the same."""
+    status, out, _ = server(guest, "status", "--json")
+    said = json.loads(out)
+    rows = [*said["links"], *said["data_sets"]]
+    found = {row.get("link") or row["name"]: row["detail"] for row in rows if row["next"]}
+    assert (status, said["broken"]) == (1 if found else 0, len(found))
+    again, text, _ = server(guest, "status")
+    assert again == status
+    for name, detail in found.items():
+        assert f"  ! {name:22} {detail}\n" in text
+    assert ("Data are served." in text) == (not found)
+    assert len(text.splitlines()) <= 24
+    return found
+
+
+def test_all_links_hold(chain: tuple[Guest, Answers]) -> None:
+    guest, answers = chain
+    guest.write("srv/hyrax/data/mine/a.nc", "x")
+    answers.pages["/opendap/data/mine/"] = "<html>"
+    assert broken(guest) == {}
+    text = server(guest, "status")[1]
+    assert "    network                192.0.2.7 (eth0)\n" in text
+    assert "hyrax-server.service   memory 100 MB, restarted by itself: 3\n" in text
+    assert "    mine                   local, /srv/hyrax/data/mine\n" in text
+
+
+def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: int) -> None:
+    guest, answers = chain
+    guest.write("addresses", "")
+    assert broken(guest) == {"network": "no address: the network adapter eth0 is not connected"}
+    guest.write("addresses", "2: eth0    inet 192.0.2.7/24 scope global eth0\n")
+
+    sample = answers.pages.pop("/opendap/sample/sst.nc.dds")
+    (detail,) = broken(guest).values()
+    assert detail.endswith("/opendap/sample/sst.nc.dds: HTTP 404")
+    answers.pages["/opendap/sample/sst.nc.dds"] = sample
+
+    url = f"nfs://127.0.0.1:{closed_port}/sst"
+    guest.write("etc/hyrax/data.d/old.conf", f"NAME=old\nURL={url}\n")
+    guest.write("srv/hyrax/data/mine/a.nc", "x")
+    found = broken(guest)
+    assert found["old"].startswith("file server: 127.0.0.1 refuses connections")
+    assert found["mine"] == "server: its listing: HTTP 404"
+    (guest.root / "etc/hyrax/data.d/old.conf").unlink()
+    guest.write("forbid-find", "")
+    (guest.bin / "setpriv").write_text(HEAD + "echo /srv/hyrax/data/mine/a.nc\n")
+    assert broken(guest)["mine"].startswith("permission: the data server's user (nobody) may not")
+
+    guest.write("unit-state", "failed\n")
+    assert broken(guest)["hyrax-server.service"] == "failed (exit-code)"
+    answers.stop()
+    assert f"port {answers.http.server_port}" in broken(guest)
 
 
 # ------------------------------------------------------------------------------- the watchdog

@@ -149,7 +149,7 @@ def test_banner(guest: Guest, http: dict[str, str]) -> None:
         "address:   192.0.2.7 (eth0)\n"
         "data at:   http://192.0.2.7:8080/opendap/\n"
         "data sets: none; add one with: hyrax-data add nfs://HOST/EXPORT\n"
-        "log in as: opendap / opendap      then type: hyrax-data --help\n"
+        "log in as: opendap / opendap      then type: hyrax-setup (a menu)\n"
         "\n"
     )
     calls = guest.read("calls.log").count("agetty --reload")
@@ -169,7 +169,7 @@ def test_banner_of_trouble(guest: Guest, port: int, closed_port: int) -> None:
     assert "data sets: old (away, 127.0.0.1 does not answer)\n" in text
     assert "           sst (mounted when it is read)\n" in text
     guest.write("sys/class/net/eth0/carrier", "1\n")
-    assert "none yet: no answer to DHCP on eth0" in banner(guest)
+    assert "none: no answer to DHCP on eth0" in banner(guest)
 
 
 @pytest.mark.parametrize(

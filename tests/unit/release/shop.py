@@ -230,7 +230,7 @@ def make_image(
     """Put files and a manifest of an image into `folder`, as the packaging stage does."""
     recipe = config.recipe(config.load(), image, "dapdir")
     described = server.preview(recipe).model_dump()
-    described |= {"image_digest": f"sha256:{'ab' * 32}", "packages": {"numpy": "2.3.5"}}
+    described |= {"image_digest": f"sha256:{'ab' * 32}", "packages": {"pypi/numpy": "2.3.5"}}
     name = f"hyrax-vm-{image}-dapdir1.0.0-debian12-amd64"
     files = []
     for chosen in FORMATS.values():

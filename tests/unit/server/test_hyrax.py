@@ -84,6 +84,7 @@ LAYER = [
     folder(f"{TOMCAT}/temp/", uid=0),
     Entry(f"{TOMCAT}/temp/old", uid=0),
     Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/web.xml", WEB_XML),
+    Entry(f"{TOMCAT}/webapps/ROOT/index.jsp", b"Tomcat's own"),
     Entry(f"{CONF}/olfs.xml", OLFS_XML),
     program("usr/lib/jvm/java-21-openjdk/bin/java"),
     link("etc/alternatives/jre", "/usr/lib/jvm/java-21-openjdk"),
@@ -169,6 +170,9 @@ def test_what_must_be_written_is_made_and_owned(tmp_path: Path) -> None:
     # Bound over in a root that is read-only: it must be there.
     assert {"etc/bes/site.conf", "etc/hosts", "var/lib/hyrax-tomcat", "proc", "run"} <= set(rows)
     assert "usr/share/doc" not in rows
+    # The landing page takes the place of Tomcat's own.
+    assert rows[f"{TOMCAT}/webapps/ROOT"][:2] == ["drwxr-xr-x", "0/0"]
+    assert f"{TOMCAT}/webapps/ROOT/index.jsp" not in rows
 
 
 def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerImage) -> None:
@@ -262,6 +266,7 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
     assert "ExecStart=/usr/bin/besdaemon -n -i / -c /etc/bes/bes.conf -r /run/hyrax-bes" in bes
     assert "BindReadOnlyPaths=/srv/hyrax:/usr/share/hyrax:rbind" in bes
     assert f"BindReadOnlyPaths=/etc/hyrax/olfs.xml:/{CONF}/olfs.xml" in tomcat
+    assert "BindReadOnlyPaths=/run/hyrax/www:/usr/share/tomcat/webapps/ROOT" in tomcat.splitlines()
     assert "User=tomcat" in tomcat
     assert f"ReadWritePaths=+/{TOMCAT}/work" in tomcat
     # What the image's own environment holds is passed on as it is, nothing of it expanded.
@@ -297,20 +302,10 @@ def test_a_machine_for_it_has_two_gigabytes() -> None:
     assert config.recipe(config.load(), "nfs", "dapdir").machine.memory_mib == 1024
 
 
-@pytest.mark.parametrize(
-    ("conf", "total_kb", "wanted"),
-    [
-        ("", 2_000_000, {"heap": "488", "mail": None, "links": 1}),
-        ("EMAIL=a@b.example\nSYMLINKS=yes\n", 8_000_000, {"heap": "1953", "mail": "a", "links": 2}),
-        ("HEAP=700\n", 2_000_000, {"heap": "700", "mail": None, "links": 1}),
-        ("", 400_000, {"heap": "192", "mail": None, "links": 1}),
-    ],
-)
-def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
-    image: server.ServerImage, tmp_path: Path, conf: str, total_kb: int, wanted: dict[str, Any]
-) -> None:
+def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 2_000_000) -> str:
+    """What hyrax-settings writes for the BES, on a guest of so much memory."""
     files = provision.server_files(recipe(), image)
-    root = tmp_path / "root"
+    root = folder / "root"
     library = provision.PROVISION / "guest/usr/lib/hyrax-vm/lib.sh"
     texts = {
         "usr/lib/hyrax-vm/lib.sh": library.read_text(),
@@ -325,11 +320,50 @@ def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
         (root / name).write_text(text)
     argv = ["sh", str(root / "usr/lib/hyrax-vm/hyrax-settings")]
     subprocess.run(argv, env={"HYRAX_ROOT": str(root), "PATH": "/usr/bin:/bin"}, check=True)
+    return (root / "run/hyrax/site.conf").read_text()
+
+
+def test_an_administrators_patterns_come_before_the_images_own(
+    image: server.ServerImage, tmp_path: Path
+) -> None:
+    settings = written(image, tmp_path, "TYPES=nc:*.dat h5:run-?.x\n")
+    types = [line for line in settings.splitlines() if ".TypeMatch" in line]
+    assert types[:2] == [
+        r"BES.Catalog.catalog.TypeMatch+=nc:.*\.dat$;",
+        r"BES.Catalog.catalog.TypeMatch+=h5:run-.\.x$;",
+    ]
+    # With the image mounted: the list begins anew, and the image's own follow.
+    bes = tmp_path / "root/opt/hyrax/etc/bes"
+    (bes / "modules").mkdir(parents=True)
+    (bes / "bes.conf").write_text("BES.Catalog.catalog.TypeMatch=\nBES.User=x\n")
+    (bes / "modules/ff.conf").write_text("BES.Catalog.catalog.TypeMatch+=ff:.*\\.dat$;\n")
+    settings = written(image, tmp_path, "TYPES=nc:*.dat\n")
+    types = [line for line in settings.splitlines() if ".TypeMatch" in line]
+    assert types[0] == r"BES.Catalog.catalog.TypeMatch=nc:.*\.dat$;"
+    assert types.index(r"BES.Catalog.catalog.TypeMatch+=ff:.*\.dat$;") < types.index(
+        r"BES.Catalog.catalog.TypeMatch+=nc:.*\.(NC|NC4|cdf|CDF|netcdf|NETCDF)(\.bz2|\.gz|\.Z)?$;"
+    )
+    assert settings.count("BES.User") == 0
+
+
+@pytest.mark.parametrize(
+    ("conf", "total_kb", "wanted"),
+    [
+        ("", 2_000_000, {"heap": "488", "mail": None, "links": 1}),
+        ("EMAIL=a@b.example\nSYMLINKS=yes\n", 8_000_000, {"heap": "1953", "mail": "a", "links": 2}),
+        ("HEAP=700\n", 2_000_000, {"heap": "700", "mail": None, "links": 1}),
+        ("", 400_000, {"heap": "192", "mail": None, "links": 1}),
+    ],
+)
+def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
+    image: server.ServerImage, tmp_path: Path, conf: str, total_kb: int, wanted: dict[str, Any]
+) -> None:
+    site = written(image, tmp_path, conf, total_kb)
+    root = tmp_path / "root"
     options = (root / "run/hyrax/tomcat.env").read_text()
     assert f"-Xmx{wanted['heap']}m " in options
     assert "-XX:SharedArchiveFile=/var/lib/hyrax-tomcat/classes.jsa" in options
     assert options.count("\n") == 1
-    site = (root / "run/hyrax/site.conf").read_text()
     lines = site.splitlines()
     assert "BES.Catalog.catalog.RootDirectory=/usr/share/hyrax" in lines
     assert "BES.LogName=/var/log/bes/bes.log" in lines

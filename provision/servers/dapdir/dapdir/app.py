@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from html import escape
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from .constraint import constrain
 from .errors import RequestError, no_such
 from .model import build
 from .names import dap_string
+from .settings import DEFAULTS, Settings
 from .source import Source
 from .tree import Tree, shown, split
 
@@ -26,6 +28,8 @@ _LISTINGS = ("", "contents.html", "catalog.html", "catalog.xml")
 _VERSION = f"Core version: DAP/2.0\nServer version: {SERVER}\n"
 # A file from the data root must not act as a page of this server.
 _PLAIN_TEXT = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".htm")
+# The home page is the administrator's own, and may have a style and a script in it.
+_HOME_POLICY = "default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'"
 _log = logging.getLogger("gunicorn.error")
 
 
@@ -105,11 +109,13 @@ def _cut(message: str) -> BrokenPipeError:
 
 
 class Application:
-    """Serves the tree below `root`."""
+    """Serves the tree below `root`, and a page of the administrator's at /."""
 
-    def __init__(self, root: str) -> None:
-        """`root` is the data root's path in the file system."""
-        self._tree = Tree(root)
+    def __init__(self, root: str, home: str = "", settings: Settings = DEFAULTS) -> None:
+        """`root` is the data root's path in the file system, `home` the directory of the page."""
+        self._settings = settings
+        self._tree = Tree(root, settings.links)
+        self._home = Path(home, "index.html") if home else None
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -120,10 +126,12 @@ class Application:
         try:
             response = self._respond(path, environ)
         except RequestError as error:
-            response = _error(path, error)
+            response = self._error(path, error)
         except Exception:
             _log.exception("cannot answer %r", path)
-            response = _error(path, RequestError(500, "the server failed; its log has the details"))
+            response = self._error(
+                path, RequestError(500, "the server failed; its log has the details")
+            )
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
         headers = {
             "Content-Type": response.content_type,
@@ -143,15 +151,33 @@ class Application:
 
     def _respond(self, path: str, environ: dict[str, Any]) -> Response:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _error(
+            return self._error(
                 path, RequestError(405, "only GET and HEAD are allowed"), Allow="GET, HEAD"
             )
-        if path == "/" or path in _PREFIXES:
-            return _redirect("/opendap/" if path == "/" else f"{path}/")
+        if path == "/" or (path == "/index.html" and self._home):
+            return self._home_page() or _redirect("/opendap/")
+        if path in _PREFIXES:
+            return _redirect(f"{path}/")
         for prefix in _PREFIXES:
             if path.startswith(f"{prefix}/"):
                 return self._below(path.removeprefix(f"{prefix}/"), prefix, environ)
         raise no_such(shown(path))
+
+    def _home_page(self) -> Response | None:
+        if not self._home:
+            return None
+        try:
+            with self._home.open("rb") as file:
+                body, modified = file.read(), os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        return Response.of(
+            body,
+            "text/html; charset=utf-8",
+            Cache_Control="no-cache",
+            Content_Security_Policy=_HOME_POLICY,
+            Last_Modified=formatdate(modified, usegmt=True),
+        )
 
     def _below(self, path: str, prefix: str, environ: dict[str, Any]) -> Response:
         if path == "version":
@@ -175,12 +201,13 @@ class Application:
             return _redirect(quote(os.fsencode(f"{prefix}/{path}/")))
 
     def _listing(self, parts: list[str], kind: str, prefix: str) -> Response:
-        found = (listing.entry_of(entry) for entry in self._tree.scan(parts))
+        found = (listing.entry_of(entry, self._settings) for entry in self._tree.scan(parts))
         entries = (entry for entry in found if entry is not None)
         path = "/".join(["", *parts, ""])
         if kind == "catalog.xml":
             return Response.of(listing.catalog(f"{prefix}/", path, entries), "application/xml")
-        return Response.of(listing.directory_page(path, entries), "text/html; charset=utf-8")
+        page = listing.directory_page(path, entries, self._settings)
+        return Response.of(page, "text/html; charset=utf-8")
 
     def _data(
         self, descriptor: int, parts: list[str], suffix: str, prefix: str, environ: dict[str, Any]
@@ -195,7 +222,7 @@ class Application:
             if suffix == "html":
                 url = f"{_origin(environ)}{prefix}{quote(os.fsencode(path))}"
                 source.close()
-                page = listing.file_page(path, url, dataset)
+                page = listing.file_page(path, url, dataset, self._settings)
                 return Response.of(page, "text/html; charset=utf-8")
             query = environ.get("QUERY_STRING", "")
             answer = responses.ANSWERS[suffix](constrain(dataset, query))
@@ -222,6 +249,21 @@ class Application:
         }
         return Response(kind, Download(descriptor, status.st_size), headers=headers)
 
+    def _error(self, path: str, error: RequestError, **headers: str) -> Response:
+        if path.rpartition(".")[2] in responses.ANSWERS:
+            message = dap_string(error.message)
+            text = f"Error {{\n    code = {error.status};\n    message = {message};\n}};\n"
+            return Response.of(
+                text.encode(),
+                "text/plain; charset=utf-8",
+                error.status,
+                Content_Description="dods_error",
+                **headers,
+            )
+        title = f"{error.status} {HTTPStatus(error.status).phrase}"
+        body = listing.page(title, f"<p>{escape(error.message)}</p>", self._settings)
+        return Response.of(body, "text/html; charset=utf-8", error.status, **headers)
+
 
 def _redirect(location: str) -> Response:
     return Response.of(b"", "text/plain", 302, Location=location)
@@ -230,19 +272,3 @@ def _redirect(location: str) -> Response:
 def _origin(environ: dict[str, Any]) -> str:
     host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
     return f"{environ['wsgi.url_scheme']}://{host}"
-
-
-def _error(path: str, error: RequestError, **headers: str) -> Response:
-    if path.rpartition(".")[2] in responses.ANSWERS:
-        message = dap_string(error.message)
-        text = f"Error {{\n    code = {error.status};\n    message = {message};\n}};\n"
-        return Response.of(
-            text.encode(),
-            "text/plain; charset=utf-8",
-            error.status,
-            Content_Description="dods_error",
-            **headers,
-        )
-    title = f"{error.status} {HTTPStatus(error.status).phrase}"
-    body = listing.page(title, f"<p>{escape(error.message)}</p>")
-    return Response.of(body, "text/html; charset=utf-8", error.status, **headers)

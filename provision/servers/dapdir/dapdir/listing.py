@@ -14,9 +14,9 @@ from pydap.lib import walk
 from pydap.model import BaseType, DatasetType
 
 from . import SERVER
+from .settings import DEFAULTS, Settings
 from .tree import shown
 
-_DATA = (".nc", ".nc3", ".nc4", ".cdf", ".h5", ".hdf5", ".he5")
 _VIEWS = ("html", "dds", "das", "ascii", "dods")
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:60rem;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem .3rem 0;text-align:left;
@@ -27,17 +27,16 @@ vertical-align:top;overflow-wrap:anywhere}tr+tr{border-top:1px solid #ccc}
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a listing; size in bytes and date are None where they are not known."""
+    """A row of a listing; size in bytes and date are None where they are not known.
+
+    `is_data`: this is a file to open with DAP.
+    """
 
     name: str
     is_directory: bool
+    is_data: bool = False
     size: int | None = None
     modified: datetime | None = None
-
-    @property
-    def is_data(self) -> bool:
-        """Whether the name says that this is a file to open with DAP."""
-        return not self.is_directory and self.name.lower().endswith(_DATA)
 
     @property
     def href(self) -> str:
@@ -45,16 +44,17 @@ class Entry:
         return "./" + quote(os.fsencode(self.name)) + ("/" if self.is_directory else "")
 
 
-def entry_of(found: os.DirEntry[str]) -> Entry | None:
+def entry_of(found: os.DirEntry[str], settings: Settings = DEFAULTS) -> Entry | None:
     """Describe a directory entry; None for what is not served.
 
     Only files are examined more closely: a directory may be the mount point of a file server that
     does not answer.
     """
+    is_data = settings.is_data(found.name)
     try:
         if found.is_symlink():
             # Following it could hang too: the name has to do.
-            return Entry(found.name, is_directory="." not in found.name)
+            return Entry(found.name, not is_data and "." not in found.name, is_data)
         if found.is_dir(follow_symlinks=False):
             return Entry(found.name, is_directory=True)
         if not found.is_file(follow_symlinks=False):
@@ -64,23 +64,25 @@ def entry_of(found: os.DirEntry[str]) -> Entry | None:
     try:
         status = found.stat(follow_symlinks=False)
         modified = datetime.fromtimestamp(status.st_mtime, UTC)
-        return Entry(found.name, False, status.st_size, modified)
+        return Entry(found.name, False, is_data, status.st_size, modified)
     except (OSError, ValueError, OverflowError):
-        return Entry(found.name, False)
+        return Entry(found.name, False, is_data)
 
 
-def page(title: str, body: str) -> bytes:
+def page(title: str, body: str, settings: Settings = DEFAULTS) -> bytes:
     """A complete HTML page, `title` as text, `body` as HTML."""
+    email = escape(settings.email)
+    contact = f' &middot; administrator: <a href="mailto:{email}">{email}</a>' if email else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} - {SERVER}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>\n{body}\n<footer>{SERVER} &middot; DAP2</footer>"
+        f"<body><h1>{escape(title)}</h1>\n{body}\n<footer>{SERVER} &middot; DAP2{contact}</footer>"
         "</body></html>\n"
     ).encode()
 
 
-def directory_page(path: str, entries: Iterable[Entry]) -> bytes:
+def directory_page(path: str, entries: Iterable[Entry], settings: Settings = DEFAULTS) -> bytes:
     """The HTML listing of the directory with URL path `path` ("/" at both ends)."""
     rows = [
         '<table><tr><th>Name<th class="n">Size<th class="n d">Modified (UTC)<th>Open as</tr>',
@@ -88,7 +90,7 @@ def directory_page(path: str, entries: Iterable[Entry]) -> bytes:
         *(_row(entry) for entry in entries),
         '</table><p><a href="catalog.xml">THREDDS catalog</a></p>',
     ]
-    return page(f"Contents of {shown(path)}", "\n".join(rows))
+    return page(f"Contents of {shown(path)}", "\n".join(rows), settings)
 
 
 def _row(entry: Entry) -> str:
@@ -137,7 +139,7 @@ def catalog(base: str, path: str, entries: Iterable[Entry]) -> bytes:
     return "\n".join([*lines, "</dataset>", "</catalog>", ""]).encode()
 
 
-def file_page(path: str, url: str, dataset: DatasetType) -> bytes:
+def file_page(path: str, url: str, dataset: DatasetType, settings: Settings = DEFAULTS) -> bytes:
     """What a data file holds, and the URL to give to a DAP client."""
     leaf = quote(os.fsencode(path.rsplit("/", 1)[-1]))
     links = " ".join(f'<a href="./{leaf}.{view}">{view}</a>' for view in _VIEWS[1:])
@@ -154,4 +156,5 @@ def file_page(path: str, url: str, dataset: DatasetType) -> bytes:
         f"<p>Give DAP clients this URL:<br><code>{escape(url)}</code></p>\n"
         f'<p>{links} <a href="./{leaf}">download</a></p>\n'
         f"<table><tr><th>Variable<th>Dimensions<th></tr>{''.join(rows)}</table>",
+        settings,
     )

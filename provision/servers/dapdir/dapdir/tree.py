@@ -37,9 +37,10 @@ def shown(path: str) -> str:
 class Tree:
     """The files and directories below one root."""
 
-    def __init__(self, root: str) -> None:
-        """`root` is a path in the file system."""
+    def __init__(self, root: str, links: bool = True) -> None:
+        """`root` is a path in the file system; without `links`, what is behind one is not there."""
         self._root = os.path.realpath(root)
+        self._links = links
 
     def file(self, parts: list[str]) -> int:
         """Open a regular file for reading; the caller closes the descriptor.
@@ -52,7 +53,7 @@ class Tree:
         try:
             found = os.open(self._path(parts), os.O_PATH | os.O_CLOEXEC)
             try:
-                self._check_inside(found, name)
+                self._check_inside(found, parts)
                 mode = os.fstat(found).st_mode
                 if stat.S_ISREG(mode):
                     return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
@@ -73,7 +74,7 @@ class Tree:
         except OSError as error:
             raise from_oserror(error, shown(name)) from None
         try:
-            self._check_inside(found, name)
+            self._check_inside(found, parts)
         except RequestError:
             os.close(found)
             raise
@@ -85,7 +86,7 @@ class Tree:
         directory = self.directory(parts)
         try:
             with os.scandir(directory) as found:
-                entries = sorted((e for e in found if servable(e.name)), key=lambda e: e.name)
+                entries = sorted((e for e in found if self._served(e)), key=lambda e: e.name)
             # DirEntry.stat() works relative to the descriptor: it must still be open.
             yield from entries
         except OSError as error:
@@ -93,12 +94,16 @@ class Tree:
         finally:
             os.close(directory)
 
+    def _served(self, entry: os.DirEntry[str]) -> bool:
+        return servable(entry.name) and (self._links or not entry.is_symlink())
+
     def _path(self, parts: list[str]) -> str:
         return "/".join([self._root, *parts])
 
-    def _check_inside(self, descriptor: int, name: str) -> None:
+    def _check_inside(self, descriptor: int, parts: list[str]) -> None:
         real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
         inside = real == self._root or real.startswith(self._root.rstrip("/") + "/")
         # A link may also point at a hidden file below the root.
-        if not inside or "/." in real[len(self._root) :]:
-            raise no_such(shown(name))
+        linked = not self._links and parts and real != self._path(parts)
+        if not inside or linked or "/." in real[len(self._root) :]:
+            raise no_such(shown("/".join(parts)))

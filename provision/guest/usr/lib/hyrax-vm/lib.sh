@@ -19,12 +19,43 @@ me=${0##*/}
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "$me" "$*" >&2; }
 # The user's mistake; then: the world outside is not as it should be.
-usage_error() { warn "$@"; exit 2; }
-fail() { warn "$@"; exit 1; }
+usage_error() { refuse 2 "$@"; }
+fail() { refuse 1 "$@"; }
+
+# json: a command that takes --json sets it; then errors are JSON too, on the standard output.
+json=
+refuse() {
+    status=$1
+    shift
+    if [ -n "$json" ]; then json_object error "$*"; else warn "$@"; fi
+    exit "$status"
+}
+
+# json_object KEY[:TYPE] VALUE ...: one line; json_array < lines: an array of such objects
+json_object() { "$LIB/json-object" "$@"; }
+json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
+
+# plain TEXT: what the user typed, safe to show
+plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
 
 # release KEY: a value of /etc/hyrax-vm-release, without its quotes
 release() {
     sed -n "s/^$1=//p" "$ROOT/etc/hyrax-vm-release" 2>/dev/null | sed "s/^[\"']//; s/[\"']\$//"
+}
+
+lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
+upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
+
+# server_setting KEY: what `hyrax-server set` was told, or nothing
+server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
+
+# server_name: as it is told to people; nothing that is not Hyrax is called Hyrax
+server_name() {
+    case $(release SERVER) in
+    hyrax) say "Hyrax $(release SERVER_VERSION)" ;;
+    dapdir) say "dapdir $(release SERVER_VERSION) (embedded default, not Hyrax)" ;;
+    *) say "$(release SERVER) $(release SERVER_VERSION) (not Hyrax)" ;;
+    esac
 }
 
 # with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
@@ -62,6 +93,29 @@ addresses() {
         ip -o $family address show scope global 2>/dev/null |
             sed -n 's|^[0-9]*: *\([^ ]*\) *inet6* \([^/ ]*\).*|\1 \2|p'
     done | grep -v '^lo ' || :
+}
+
+# links: the network adapters, one a line: what has hardware behind it
+links() {
+    for each in "$ROOT"/sys/class/net/*/device; do
+        [ ! -e "$each" ] || basename "${each%/device}"
+    done
+}
+
+# static_address LINK: the address that hyrax-network has set; nothing when it is DHCP's
+static_address() { sed -n 's/^Address=//p' "$ROOT/etc/systemd/network/40-hyrax-$1.network" 2>/dev/null; }
+
+# why_no_address LINK: in words
+why_no_address() {
+    if [ ! -e "$ROOT/sys/class/net/$1" ]; then
+        say "this VM has no network adapter"
+    elif [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" != 1 ]; then
+        say "the network adapter $1 is not connected"
+    elif [ -n "$(static_address "$1")" ]; then
+        say "$(static_address "$1") is not free on $1"
+    else
+        say "no answer to DHCP on $1"
+    fi
 }
 
 # url_host ADDRESS: as it stands in a URL

@@ -1,0 +1,153 @@
+# shellcheck shell=sh disable=SC2030,SC2031,SC2034,SC2154  # variables are shared with hyrax-server
+# hyrax-server status: the chain between data and reader, link by link. Sourced by hyrax-server.
+
+# Not a tab: the shell would take two of them for one, and an empty field for none.
+SEP=$(printf '\037')
+SAMPLE=/opendap/sample/sst.nc.dds
+
+# The chain's links and the data sets, one a line: NAME, ok or broken, DETAIL, NEXT, with SEP between.
+links='' sets=''
+
+status() {
+    [ "${1:-}" != --json ] || json=yes
+    [ $# -eq 0 ] || [ "$#:$json" = 1:yes ] || usage_error "status takes nothing after it but --json"
+    look_at_network
+    look_at_units
+    look_at_answers
+    look_at_data
+    broken=$(printf '%s%s' "$links" "$sets" | grep -c "^[^$SEP]*${SEP}broken")
+    if [ -n "$json" ]; then status_json; else status_text; fi
+    [ "$broken" -eq 0 ]
+}
+
+# found NAME STATE DETAIL [NEXT]: one link of the chain
+found() {
+    links="$links$1$SEP$2$SEP$3$SEP${4:-}
+"
+}
+
+look_at_network() {
+    here=$(addresses | sed 's/^\([^ ]*\) \(.*\)/\2 (\1)/' | paste -s -d ' ')
+    if [ -n "$here" ]; then
+        found network ok "$here"
+    else
+        found network broken "no address: $(why_no_address eth0)" "hyrax-network status"
+    fi
+}
+
+look_at_units() {
+    for unit in $(units); do
+        state=$(property ActiveState)
+        if [ "$state" = active ]; then
+            found "$unit" ok "memory $(memory), restarted by itself: $(property NRestarts)"
+        else
+            found "$unit" broken "$state ($(property Result))" "hyrax-server logs; hyrax-server restart"
+        fi
+    done
+}
+
+# memory: of $unit
+memory() {
+    bytes=$(property MemoryCurrent)
+    case $bytes in
+    '' | *[!0-9]*) say - ;;
+    *) say "$((bytes / 1048576)) MB" ;;
+    esac
+}
+
+# look_at_answers: sets answers when the samples, which need no file server, are served
+look_at_answers() {
+    answers=
+    if [ "$("$LIB/tcp-probe" 127.0.0.1 "$PORT" 3)" != open ]; then
+        found "port $PORT" broken "nothing listens" "hyrax-server restart"
+        return
+    fi
+    found "port $PORT" ok "open"
+    code=$(ask_server "$SAMPLE")
+    if [ "$code" = 200 ]; then
+        answers=yes
+        found samples ok "http://127.0.0.1:$PORT$SAMPLE"
+    else
+        found samples broken "http://127.0.0.1:$PORT$SAMPLE: $(in_words "$code")" "hyrax-server logs"
+    fi
+}
+
+# ask_server PATH: the HTTP status, 000 for no answer
+ask_server() { curl -s -m 20 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$1"; }
+in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP $1"; fi; }
+
+# look_at_data: which link of each data set is broken: file server, mount, permission or server
+look_at_data() {
+    rows=$("$ROOT/usr/bin/hyrax-data" status --json | "$LIB/json-rows" name state problem source) ||
+        found "data sets" broken "their state cannot be told" "hyrax-data status"
+    sets=$(printf '%s\n' "$rows" | sed '/^$/d' |
+        while IFS=$SEP read -r name state problem source; do
+            next="hyrax-data status $name" code=200
+            [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_server "/opendap/data/$name/")
+            if [ -n "$problem" ]; then
+                printf '%s\037broken\037%s: %s\037%s\n' "$name" "$(link_of "$name" "$state")" "$problem" "$next"
+            elif [ "$code" != 200 ]; then
+                printf '%s\037broken\037server: its listing: %s\037%s\n' "$name" "$(in_words "$code")" "hyrax-data test $name"
+            else
+                printf '%s\037ok\037%s, %s\037\n' "$name" "$state" "$source"
+            fi
+        done)
+}
+
+# link_of NAME STATE
+link_of() {
+    case $2 in
+    unreadable) say permission ;;
+    hung) say "file server" ;;
+    *)
+        quick_state "$1"
+        if [ "$state" = away ]; then say "file server"; else say mount; fi
+        ;;
+    esac
+}
+
+status_text() {
+    if [ -n "$answers" ]; then state='answers'; else state='does not answer'; fi
+    say "$(release SERVER_TITLE) $(release SERVER_VERSION) $state at $(base_url)"
+    show "$links"
+    if [ -n "$sets" ]; then
+        say "  data sets:"
+        show "$sets"
+    else
+        say "  data sets: none; $(add_hint)"
+    fi
+    count=$(changed | wc -l)
+    say "  files that differ from the shipped ones: $count"
+    changed | sed 's|^|    /opt/hyrax|' | head -n 10
+    case $broken in
+    0) say "Data are served." ;;
+    *) say "Not all is well: $broken broken, marked with ! above." ;;
+    esac
+}
+
+# show ROWS
+show() {
+    printf '%s\n' "$1" | while IFS=$SEP read -r name state detail next; do
+        case $state in
+        ok) printf '    %-22s %s\n' "$name" "$detail" ;;
+        broken)
+            printf '  ! %-22s %s\n' "$name" "$detail"
+            printf '    %-22s type: %s\n' '' "$next"
+            ;;
+        esac
+    done
+}
+
+status_json() {
+    json_object title "$(release SERVER_TITLE)" version "$(release SERVER_VERSION)" \
+        url "$(base_url)" answers:flag "$answers" broken:number "$broken" \
+        links:json "$(rows_json link "$links")" data_sets:json "$(rows_json name "$sets")" \
+        changed_files:number "$(changed | wc -l)"
+}
+
+# rows_json KEY ROWS
+rows_json() {
+    printf '%s\n' "$2" | while IFS=$SEP read -r name state detail next; do
+        [ -z "$name" ] || json_object "$1" "$name" state "$state" detail "$detail" next:text "$next"
+    done | json_array
+}

@@ -1,0 +1,44 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-setup
+# hyrax-setup: the server's settings, and diagnostics. Sourced by hyrax-setup.
+
+menu_server() {
+    settings=$ROOT/usr/lib/hyrax/settings
+    [ -f "$settings" ] || {
+        tell "Server" "$(release SERVER_TITLE) has no settings."
+        return 0
+    }
+    while :; do
+        set --
+        while read -r key _ _ meaning; do
+            set -- "$@" "$(lower "$key")" "$(server_setting "$key" | sed 's/$/: /')$meaning"
+        done <"$settings"
+        choose Back "Server" "Settings of $(release SERVER_TITLE) $(release SERVER_VERSION)" "$@" || return 0
+        change_setting "$answer"
+    done
+}
+
+# change_setting KEY
+change_setting() {
+    key=$1
+    meaning=$(awk -v key="$key" 'tolower($1) == key' "$settings" | cut -d ' ' -f 4-)
+    ask "Server" "$key: $meaning
+(nothing: back to the default)" "$(server_setting "$(upper "$key")")" || return 0
+    perform hyrax-server set "$key" "${answer:-default}"
+}
+
+menu_diagnose() {
+    while choose Back "What is wrong?" "Begin with status: it names what is broken and what to type." \
+        status "Are data served? If not, which link is broken" \
+        test "Fetch one file of a data set through the server" \
+        logs "The server's last messages" \
+        restart "Stop and start the server" \
+        support "Make a file for whoever helps you"; do
+        case $answer in
+        status) perform hyrax-server status ;;
+        test) ! pick_data_set "Which one is to be tested?" || perform hyrax-data test "$answer" ;;
+        logs) perform hyrax-server logs ;;
+        restart) perform hyrax-server restart ;;
+        support) perform hyrax-setup support ;;
+        esac
+    done
+}

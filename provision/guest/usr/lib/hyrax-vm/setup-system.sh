@@ -1,0 +1,102 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-setup
+# hyrax-setup: network, password, SSH, upgrades. Sourced by hyrax-setup.
+
+menu_network() {
+    while choose Back "Network" "Addresses: $(addresses | sed 's/^[^ ]* //' | paste -s -d ' ')
+Who is connected over SSH loses the connection when the address changes; this VM's console always works." \
+        status "How the network is set, and whether it works" \
+        dhcp "Take the address from the network (DHCP)" \
+        static "Set a fixed address" \
+        dns "Set the name servers (DNS)" \
+        hostname "Set this VM's name"; do
+        case $answer in
+        status) perform hyrax-network status ;;
+        dhcp) perform hyrax-network dhcp ;;
+        static) static_address ;;
+        dns)
+            ! ask_some "Network" "Addresses of the name servers, with commas between them, for example 192.168.1.1,9.9.9.9:" ||
+                perform hyrax-network dns "$answer"
+            ;;
+        hostname)
+            ! ask_some "Network" "The name of this VM: letters, digits and -" "$(uname -n)" ||
+                perform hyrax-network hostname "$answer"
+            ;;
+        esac
+    done
+}
+
+static_address() {
+    ask_some "Network" "The address, and how many of its bits are the network's (24 for 255.255.255.0), for example 192.168.1.20/24:" ||
+        return 0
+    address=$answer
+    ask "Network" "The gateway (router), for example 192.168.1.1; nothing when there is none:" || return 0
+    gateway=$answer
+    ask "Network" "The name servers (DNS), with commas between them; nothing when there are none:" "$gateway" || return 0
+    perform hyrax-network static "$address" ${gateway:+--gateway "$gateway"} ${answer:+--dns "$answer"}
+}
+
+menu_password() {
+    ! confirm "Password" "$(password_rule)
+
+Set the password of $USER_NAME now?" || {
+        if [ "$(id -un)" = "$USER_NAME" ]; then perform passwd; else perform sudo passwd "$USER_NAME"; fi
+    }
+}
+
+# password_rule: does SSH take a password, and why
+password_rule() {
+    if [ -e "$ROOT/run/hyrax/sshd/password.conf" ]; then
+        say "The password was changed: SSH accepts it, and keys."
+    else
+        say "The password is the documented one: SSH accepts keys only, until it is changed."
+    fi
+}
+
+menu_ssh() {
+    while ssh_state; choose Back "SSH" "SSH is $now. $(password_rule)" \
+        "$other" "Switch SSH $other" \
+        list "The keys that may log in" \
+        add "Let a key in" \
+        remove "Take a key away"; do
+        case $answer in
+        on) perform sudo systemctl enable --now ssh.service ;;
+        off)
+            ! confirm "SSH" "After this, log in on this VM's console only. Switch SSH off?" ||
+                perform sudo systemctl disable --now ssh.service
+            ;;
+        list) perform hyrax-setup ssh-key list ;;
+        add)
+            ! ask_some "SSH" "The public key, one line that begins with ssh-ed25519 or the like; on the other computer it is in the file .ssh/id_ed25519.pub:" ||
+                perform hyrax-setup ssh-key add "$answer"
+            ;;
+        remove) remove_key ;;
+        esac
+    done
+}
+
+ssh_state() {
+    if systemctl is-active --quiet ssh.service; then now=on other=off; else now=off other=on; fi
+}
+
+remove_key() {
+    set --
+    while read -r number key; do
+        [ -z "$number" ] || set -- "$@" "$number" "$key"
+    done <<END
+$(key_rows)
+END
+    [ $# -gt 0 ] || {
+        tell "SSH" "There are no keys."
+        return 0
+    }
+    ! choose Back "SSH" "Which key may not log in any more?" "$@" || perform hyrax-setup ssh-key remove "$answer"
+}
+
+menu_upgrades() {
+    while choose Back "Security upgrades" "Debian's security upgrades can be installed every night. This VM never restarts by itself for one." \
+        status "Are they installed, and when next?" \
+        on "Install them every night; needs the Internet" \
+        off "Do not install them"; do
+        perform hyrax-setup upgrades "$answer"
+    done
+}
