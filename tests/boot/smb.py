@@ -183,6 +183,10 @@ class SmbServer:
         """Stop answering while connections stay open."""
         self._signal(signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """Go on answering after `freeze`."""
+        self._signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it as a power cut does; harmless when it does not run."""
         if self._process is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import Guest, divert_curl
@@ -101,7 +103,39 @@ def test_test_without_a_server(guest: Guest, port: int, closed_port: int) -> Non
     assert status == 1 and "the data server does not answer on port 8080" in err
 
 
+def sockets(guest: Guest, *rows: str) -> None:
+    """The kernel's table of TCP sockets."""
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+    text = "".join(f"   {n}: {row} 00000000:00000000 00:00000000\n" for n, row in enumerate(rows))
+    guest.write("proc/net/tcp", head + text)
+
+
+SSH, HTTP = "00000000:0016 00000000:0000 0A", "00000000:1F90 00000000:0000 0A"
+
+
+def test_a_port_is_waited_for(guest: Guest) -> None:
+    # The kernel's own rows: one that listens elsewhere, a connection from and one to the port.
+    sockets(guest, SSH, "0100007F:1F90 0100007F:D431 01", "0100007F:D431 0100007F:1F90 01")
+    status, _, err = guest.run("usr/lib/hyrax-vm/wait-port", "8080", "1")
+    assert status == 1 and "nothing listens on port 8080 after 1 s" in err
+    sockets(guest, SSH, HTTP)
+    assert guest.run("usr/lib/hyrax-vm/wait-port", "8080", "1")[0] == 0
+    assert guest.run("usr/lib/hyrax-vm/wait-port", "22", "1")[0] == 0
+
+
+def test_a_real_port_is_seen(guest: Guest) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        guest.write("proc/net/tcp", Path("/proc/net/tcp").read_text())
+        assert guest.run("usr/lib/hyrax-vm/wait-port", str(port), "1")[0] == 0
+    guest.write("proc/net/tcp", Path("/proc/net/tcp").read_text())
+    assert guest.run("usr/lib/hyrax-vm/wait-port", str(port), "1")[0] == 1
+
+
 def test_ready_when_the_server_answers(guest: Guest, http: dict[str, str]) -> None:
+    sockets(guest, SSH)
+    assert guest.run("usr/lib/hyrax-vm/wait-ready", "1")[0] == 1
+    sockets(guest, SSH, HTTP)
     assert guest.run("usr/lib/hyrax-vm/wait-ready", "1")[0] == 0
     del http["/opendap/version"]
     status, _, err = guest.run("usr/lib/hyrax-vm/wait-ready", "1")

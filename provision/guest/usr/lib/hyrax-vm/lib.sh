@@ -136,6 +136,13 @@ base_url() {
     fi
 }
 
+# listening PORT: does something on this machine accept connections? A look at the kernel's table:
+# what is asked for while a server starts must not take its processor time (proc(5), net/tcp).
+listening() {
+    grep -q "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F]*:0000 0A " \
+        "$ROOT/proc/net/tcp" "$ROOT/proc/net/tcp6" 2>/dev/null
+}
+
 # healthy: does the server answer? (10 s at most: Java under emulation is slow)
 healthy() {
     path=$(release HEALTH_PATH)
