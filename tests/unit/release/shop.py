@@ -26,6 +26,7 @@ from hyraxvm.store import Store
 
 RCLONE = str(Path(sys.executable).with_name("rclone"))
 ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"
+AUTH = f"{ACCESS},{SECRET}"
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 
 
@@ -71,7 +72,7 @@ class Rclone:
 
 
 def s3(folder: Path, fsize: int = 0) -> Rclone:
-    return Rclone(folder, "--auth-key", f"{ACCESS},{SECRET}", fsize=fsize)
+    return Rclone(folder, "--auth-key", AUTH, fsize=fsize)
 
 
 class Proxy:
@@ -180,6 +181,7 @@ class Shop:
                     "endpoint": url or self.server.url,
                     "region": "",
                     "profile": "",
+                    "cache": "",
                 },
                 "download": {"url": ""},
                 "signing": {"key": self.key},
