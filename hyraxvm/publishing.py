@@ -97,5 +97,7 @@ def required(value: str, key: str) -> str:
     """
     if not value:
         path = os.environ.get(VARIABLE) or PUBLISH_TOML
-        raise UserError(f"{path}: {key}: is empty; write its value there, see docs/maintainer-guide.md")
+        raise UserError(
+            f"{path}: {key}: is empty; write its value there, see docs/maintainer-guide.md"
+        )
     return value
