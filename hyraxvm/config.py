@@ -78,8 +78,9 @@ class Machine(Model):
 
 
 class Budget(Model):
-    """The most that each format's file may have, in MB (10^6 bytes)."""
+    """The most that the packed server and each format's file may have, in MB (10^6 bytes)."""
 
+    server: Megabytes
     vmx: Megabytes
     ova: Megabytes
     qcow2: Megabytes

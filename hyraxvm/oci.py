@@ -28,6 +28,7 @@ PROBE = 10.0  # seconds that a registry gets to answer
 TAG = "server"
 TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
 CHUNK = 1 << 20
+LAYER = 20 * 10**9  # bytes that a layer may have unpacked: a small one can fill any disk
 
 
 class Image(BaseModel):
@@ -209,7 +210,11 @@ def _unpack(blob: Path, tar: Path) -> str:
             argv = dying_with_parent(["zstd", "-dcq", str(blob)])
             with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
-                _copy(process.stdout, sink, total)
+                try:
+                    _copy(process.stdout, sink, total)
+                except Failure:
+                    process.kill()
+                    raise
             if process.returncode:
                 raise Failure(f"zstd: exit status {process.returncode}")
         elif magic[:2] == b"\x1f\x8b":
@@ -225,7 +230,11 @@ def _unpack(blob: Path, tar: Path) -> str:
 
 
 def _copy(source: Any, sink: Any, total: Any) -> None:
+    size = 0
     while piece := source.read(CHUNK):
+        size += len(piece)
+        if size > LAYER:
+            raise Failure(f"{Path(sink.name).name}: has more than {LAYER / 1e9:g} GB; refused")
         total.update(piece)
         sink.write(piece)
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, embedded, inventory, oci
+from hyraxvm import cache, embedded, inventory, oci, sizes
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import PROVISION
@@ -123,7 +123,8 @@ def folder(recipe: Recipe) -> Path:
 def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Server:
     """Return the server's squashfs and description.
 
-    Raises `Failure`: a tool fails, the image is hostile, or it lacks what the server needs.
+    Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
+    result exceeds its budget.
     """
 
     def make(work: Path) -> None:
@@ -147,7 +148,9 @@ def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: st
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
     done = cache.produce("server", key(recipe, refresh), make)
-    return Server(squashfs=done / "server.squashfs", image=_kept(done))
+    made = Server(squashfs=done / "server.squashfs", image=_kept(done))
+    _check_budget(recipe, made)
+    return made
 
 
 def preview(recipe: Recipe) -> ServerImage:
@@ -338,6 +341,17 @@ def _program(tree: Tree, image: oci.Image) -> str:
 def _table(tree: Tree, path: str) -> list[list[str]]:
     text = (tree.read(path) or b"").decode("utf-8", "replace")
     return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _check_budget(recipe: Recipe, made: Server) -> None:
+    size = made.squashfs.stat().st_size
+    if size > recipe.budget.server * 10**6:
+        name = recipe.server_name
+        raise Failure(
+            f"{name} {made.image.version}: packed it has {size / 1e6:.1f} MB, allowed are "
+            f"{recipe.budget.server} MB (budget.{name}.server in images.toml; what is left out "
+            f"stands in server.{name}.trim)\n{sizes.largest_of_server(made.squashfs)}"
+        )
 
 
 def _kept(done: Path) -> ServerImage:

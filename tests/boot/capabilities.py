@@ -1,58 +1,40 @@
 """In what the DAP servers differ as seen from outside; everything else is the same for all.
 
-What a server claims here, `test_2_claims.py` tests.
+What a server claims stands in its folder, `provision/servers/NAME/capabilities.toml`; what it
+claims there, `test_2_claims.py` and `test_2_samples.py` test.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from hyraxvm import tables
+from hyraxvm.paths import PROVISION
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """How a server answers: HTTP status of a file that is not there, and of a wrong constraint."""
+class Capabilities(tables.Model):
+    """How a server answers; every suffix is put behind the URL of a data file."""
 
+    # HTTP status: a file that is not there, a wrong constraint, HEAD, the URL of the file itself.
     missing: int
     bad_constraint: int
+    head: int
+    file: int
     # Whether clients that know DAP4 only can be used too.
     dap4: bool
-    # Suffixes to which a data file answers.
-    responses: tuple[str, ...]
-    # Those of them that are netCDF files.
-    netcdf: tuple[str, ...] = ()
+    # Suffixes that are answered, and some that readers of other servers may try in vain.
+    responses: list[str]
+    refused: list[str]
+    # Those of the answered that have the values as text, and those that are netCDF files.
+    numbers: list[str]
+    netcdf: list[str]
+    # Names below a directory's URL: lists for people, and THREDDS catalogs.
+    listings: list[str]
+    catalogs: list[str]
     # Whether a symbolic link is served that stays inside the data root; none is that leaves it.
-    links: bool = False
+    links: bool
     # Whether a file whose name begins with a dot is refused; no listing shows one.
-    refuses_hidden: bool = False
+    refuses_hidden: bool
 
 
-SERVERS = {
-    "dapdir": Capabilities(
-        missing=404,
-        bad_constraint=400,
-        dap4=False,
-        responses=(".dds", ".das", ".dods", ".ascii", ".asc", ".html", ".ver"),
-        links=True,
-        refuses_hidden=True,
-    ),
-    "hyrax": Capabilities(
-        missing=404,
-        bad_constraint=400,
-        dap4=True,
-        responses=(
-            *(".dds", ".das", ".ddx", ".dods", ".ascii", ".csv", ".html", ".info", ".ver"),
-            *(
-                ".nc",
-                ".nc4",
-                ".json",
-                ".dmr",
-                ".dmr.xml",
-                ".dap",
-                ".dap.csv",
-                ".dap.nc",
-                ".dap.nc4",
-            ),
-        ),
-        netcdf=(".nc", ".nc4", ".dap.nc", ".dap.nc4"),
-    ),
-}
+def load(server: str) -> Capabilities:
+    """What the server `server` claims."""
+    return tables.load(PROVISION / "servers" / server / "capabilities.toml", Capabilities)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capabilities import SERVERS, Capabilities
+from capabilities import Capabilities, load
 from data import make_data
 from fileserver import KINDS, FileServer
 from guest import Artifact, Guest
@@ -175,7 +175,7 @@ def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
 @pytest.fixture(scope="session")
 def server(artifact: Artifact) -> Capabilities:
     """What the data server inside the artifact can do."""
-    return SERVERS[artifact.manifest["release"]["SERVER"]]
+    return load(artifact.manifest["release"]["SERVER"])
 
 
 @pytest.fixture(scope="session")

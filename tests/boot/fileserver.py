@@ -15,7 +15,7 @@ from smb import SmbServer
 class FileServer(Protocol):
     """Files of the host's directory `export`, as a data set in the guest.
 
-    `freeze` leaves connections open and answers nothing; `stop` is a power cut.
+    `freeze` leaves connections open and answers nothing until `thaw`; `stop` is a power cut.
     """
 
     export: Path
@@ -24,6 +24,7 @@ class FileServer(Protocol):
 
     def start(self) -> None: ...
     def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
     def stop(self) -> None: ...
 
     def add(self, guest: Guest, name: str, folder: str = "") -> str:

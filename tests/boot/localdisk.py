@@ -28,7 +28,7 @@ class LocalDisk:
     def start(self) -> None:
         """Do nothing."""
 
-    freeze = stop = start
+    freeze = thaw = stop = start
 
     def source(self, name: str) -> str:
         """Return the folder."""

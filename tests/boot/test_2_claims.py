@@ -1,15 +1,21 @@
-"""What the server claims in `capabilities.py`, and its policy for links and hidden files."""
+"""What the server claims in its `capabilities.toml`, line by line, and what it does not."""
 
 from __future__ import annotations
 
+import http.client
+import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import netCDF4
 import numpy as np
+import pytest
 from capabilities import Capabilities
 from data import Case, assert_same, local
 from guest import Guest
 from pydap.client import open_url
+
+from hyraxvm.qemu import HTTP
 
 WHOLE = Case("sst.nc", "sst")
 
@@ -20,6 +26,51 @@ def test_every_claimed_response_is_given(guest: Guest, server: Capabilities) -> 
         for suffix in server.responses
     }
     assert statuses == dict.fromkeys(server.responses, 200)
+
+
+def test_what_is_not_claimed_is_no_data(guest: Guest, server: Capabilities) -> None:
+    assert not set(server.refused) & set(server.responses)
+    for suffix in server.refused:
+        assert guest.get(f"/opendap/sample/sst.nc{suffix}").status >= 400, suffix
+
+
+def test_the_file_itself_and_its_head(guest: Guest, server: Capabilities, samples: Path) -> None:
+    answer = guest.get("/opendap/sample/sst.nc")
+    assert answer.status == server.file
+    assert (answer.body == (samples / "sst.nc").read_bytes()) == (server.file == 200)
+    asked = http.client.HTTPConnection("127.0.0.1", guest.machine.ports[HTTP], timeout=60)
+    try:
+        asked.request("HEAD", "/opendap/sample/sst.nc.dds")
+        head = asked.getresponse()
+        assert (head.status, head.read()) == (server.head, b"")
+    finally:
+        asked.close()
+
+
+def test_values_as_text_are_those_of_the_file(
+    guest: Guest, server: Capabilities, samples: Path
+) -> None:
+    assert set(server.numbers) <= set(server.responses)
+    wanted = local(samples, Case("sst.nc", "lat")).tolist()
+    for suffix in server.numbers:
+        text = guest.get(f"/opendap/sample/sst.nc{suffix}", timeout=120).text
+        found = [float(number) for number in re.findall(r"(?<![\w.\]])-?\d+(?:\.\d+)?", text)]
+        runs = (found[at : at + len(wanted)] for at in range(len(found) - len(wanted) + 1))
+        assert any(run == pytest.approx(wanted, rel=1e-5) for run in runs), f"{suffix}:\n{text}"
+
+
+def test_every_listing_and_catalog_shows_the_samples(guest: Guest, server: Capabilities) -> None:
+    names = {"sst.nc", "stations.nc", "elevation.h5"}
+    assert server.listings
+    for listing in server.listings:
+        answer = guest.get(f"/opendap/sample/{listing}")
+        assert (answer.status, answer.headers.get_content_type()) == (200, "text/html"), listing
+        assert all(name in answer.text for name in names), listing
+    assert server.catalogs
+    for catalog in server.catalogs:
+        answer = guest.get(f"/opendap/sample/{catalog}")
+        shown = {str(each.get("name")) for each in ET.fromstring(answer.body).iter()}
+        assert names <= shown, catalog
 
 
 def test_every_netcdf_response_holds_the_values(

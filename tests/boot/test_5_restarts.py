@@ -5,16 +5,20 @@ from __future__ import annotations
 import http.client
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from clients import netcdf4
 from data import CASES, Case, assert_same, local
-from fileserver import FileServer
-from guest import Guest
+from fileserver import KINDS, FileServer
+from guest import Artifact, Guest
+from watching import Watch, until
 
 pytestmark = pytest.mark.machines("second")
 SAMPLE = Case("sst.nc", "sst")
+# Seconds: for how long nothing may be served when a file server hangs, and it may be away after.
+GAP, BACK = 15, 30
 
 
 def assert_samples(guest: Guest, samples: Path) -> None:
@@ -27,13 +31,16 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
         assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
 
 
-def wait_until_shown(guest: Guest, data_set: str, state: str) -> None:
-    """Until the landing page shows the data set in this state; it is looked at every minute."""
-    row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{state}")
-    deadline = time.monotonic() + 120
-    while not row.search(page := guest.get("/").text):
-        assert time.monotonic() < deadline, page
-        time.sleep(1)
+def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> float:
+    """Until the banner and the landing page show the data set so; return the seconds."""
+    row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{page}")
+    started = time.monotonic()
+    while f"{data_set} ({banner}" not in (shown := guest.check("cat /run/hyrax/issue")) or (
+        not row.search(shown := guest.get("/").text)
+    ):
+        assert time.monotonic() - started < 45, shown
+        time.sleep(0.5)
+    return round(time.monotonic() - started, 1)
 
 
 def test_after_a_reboot_the_data_set_is_served(
@@ -43,6 +50,47 @@ def test_after_a_reboot_the_data_set_is_served(
     assert_data(guest, data_set, files)
     assert_samples(guest, samples)
     assert guest.check("systemctl --failed --no-legend --plain") == ""
+
+
+@pytest.fixture
+def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> Iterator[FileServer]:
+    """Another file server, whose data set is `other`."""
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    server = KINDS[artifact.manifest["release"]["ACCESS"]](samples, tmp_path / "other")
+    try:
+        server.start()
+        server.add(guest, "other")
+        yield server
+        guest.check("hyrax-data remove other")
+    finally:
+        server.stop()
+
+
+@pytest.mark.access("nfs", "smb")
+def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
+    guest: Guest, data_set: str, files: FileServer, other: FileServer, record_property
+) -> None:
+    path = f"/opendap/data/{data_set}/classic.nc.dds"
+    until(guest, path, 200, 60)
+    until(guest, "/opendap/data/other/sst.nc.dds", 200, 60)
+    with (
+        Watch(guest, "/opendap/sample/sst.nc.dds") as sample,
+        Watch(guest, "/opendap/data/other/sst.nc.dds") as beside,
+    ):
+        files.freeze()
+        try:
+            away = until(guest, path, 404, 120)
+        finally:
+            files.thaw()
+        back = until(guest, path, 200, 60)
+    record_property("seconds until a hung file server is detached", round(away, 1))
+    record_property("longest gap of a sample meanwhile", round(sample.gap, 1))
+    record_property("longest gap of another file server's data", round(beside.gap, 1))
+    record_property("seconds until it is back, once it answers", round(back, 1))
+    assert min(sample.answers, beside.answers) > 10
+    assert max(sample.gap, beside.gap) < GAP
+    assert back < BACK
 
 
 @pytest.mark.access("nfs", "smb")
@@ -62,6 +110,11 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
             "seconds to read a sample, file server hung", round(time.monotonic() - started, 1)
         )
         hung.close()
+        took = wait_until_shown(guest, data_set, "away, 10.0.2.2 does not answer", "away")
+        record_property("seconds until banner and page tell, file server hung", took)
+        status, said = guest.run(f"hyrax-data status {data_set}", 60)
+        assert status == 1
+        assert said.splitlines()[1].split()[1] == "away"
         files.stop()
         assert_samples(guest, samples)
 
@@ -74,7 +127,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         status, said = guest.run(f"hyrax-data status {data_set}", 60)
         assert status == 1
         assert "away" in said
-        wait_until_shown(guest, data_set, "away")
+        wait_until_shown(guest, data_set, "away", "away")
     finally:
         files.start()
 
@@ -84,7 +137,8 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         time.sleep(1)
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
     assert_data(guest, data_set, files)
-    wait_until_shown(guest, data_set, "available")
+    took = wait_until_shown(guest, data_set, "mounted", "available")
+    record_property("seconds until banner and page tell that they are", took)
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"

@@ -26,7 +26,14 @@ def recipe(name: str, reference: str, **fields: object) -> config.Recipe:
     served = config.Server.model_validate({"source": f"docker://made/{name}:0", **fields})
     memory = max(known.machine.memory_mib, served.memory_mib)
     machine = known.machine.model_copy(update={"memory_mib": memory})
-    return known.model_copy(update={"server_name": name, "server": served, "machine": machine})
+    return known.model_copy(
+        update={
+            "server_name": name,
+            "server": served,
+            "machine": machine,
+            "budget": table.budget["hyrax"],
+        }
+    )
 
 
 STANDIN: dict[str, object] = {

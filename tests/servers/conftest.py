@@ -67,13 +67,13 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Built:
     work = tmp_path_factory.mktemp("standin")
-    return build(recipe("standin", make_standin(work / "image"), **STANDIN), work, _say)
+    return build(recipe("standin", make_standin(), **STANDIN), work, _say)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Built:
     work = tmp_path_factory.mktemp("files")
-    return build(recipe("files", make_files(work / "image"), **FILES), work, _say)
+    return build(recipe("files", make_files(), **FILES), work, _say)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hyraxvm import rootfs
+from hyraxvm import cache, rootfs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "server"))
 from image_maker import TAG
 
 HERE = Path(__file__).parent
 TOMCAT = "/home/tomcat/apache-tomcat-10.1"
+
+LIBRARIES = (
+    "gson",
+    "httpclient",
+    "jdom2",
+    "logback-classic",
+    "logback-core",
+    "saxonb",
+    "slf4j-api",
+)
 
 STANDIN_HOOKS = [
     # Only root and the two users that the official image has, with the ids that it gives them.
@@ -34,12 +44,21 @@ STANDIN_HOOKS = [
     f'cp -L "$1/usr/share/java/eclipse-jdt-core.jar" "$1{TOMCAT}/lib/"',
     f'ln -s {TOMCAT} "$1/usr/share/tomcat"',
     f'cp -r {HERE}/standin/webapp "$1{TOMCAT}/webapps/opendap"',
+    # Libraries as the OLFS has them, for Tomcat to search; one of them holds tags.
+    f'mkdir "$1{TOMCAT}/webapps/opendap/WEB-INF/lib"; cd "$1/usr/share/java"; '
+    f"cp -L {' '.join(f'{name}.jar' for name in LIBRARIES)} "
+    f'"$1{TOMCAT}/webapps/opendap/WEB-INF/lib/"',
+    f"cd {HERE}/standin/tags; python3 -m zipfile -c "
+    f'"$1{TOMCAT}/webapps/opendap/WEB-INF/lib/tags.jar" META-INF',
     f'cp {HERE}/standin/bes/bes.conf "$1/etc/bes/"; '
     f'cp {HERE}/standin/bes/besdaemon {HERE}/standin/bes/beslistener "$1/usr/bin/"; '
     f'chmod 755 "$1/usr/bin/besdaemon" "$1/usr/bin/beslistener"; '
     f'cp {HERE}/standin/bes/bes_keys.py "$1/usr/lib/python3/dist-packages/"',
     # As the official image has them: Tomcat's files are its user's, some are for nobody else.
     f'chown -R 1000:1000 "$1/home/tomcat"; chmod 600 "$1{TOMCAT}/conf/tomcat-users.xml"',
+    # The image is read-only: Python could not keep what it compiles.
+    'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.11 '
+    "/usr/lib/python3 || test $? = 1",
     'ln -s /usr/lib/jvm/java-17-openjdk-amd64 "$1/usr/lib/jvm/jre"; '
     'rm -rf "$1/usr/share/doc" "$1/usr/share/man" "$1/var/log/bes"',
 ]
@@ -50,13 +69,14 @@ FILES_HOOKS = [
 ]
 
 
-def make_standin(layout: Path) -> str:
+def make_standin() -> str:
     """Build the stand-in; returns its reference."""
     packages = (
-        "tomcat10,openjdk-17-jre-headless,libeclipse-jdt-core-java,python3,dash,coreutils,sed"
+        "tomcat10,openjdk-17-jre-headless,libeclipse-jdt-core-java,python3,dash,coreutils,sed,"
+        "libgoogle-gson-java,libhttpclient-java,libjdom2-java,liblogback-java,libsaxonb-java,"
+        "libslf4j-java"
     )
     return _make(
-        layout,
         packages,
         STANDIN_HOOKS,
         "--config.entrypoint=/entrypoint.sh",
@@ -70,10 +90,9 @@ def make_standin(layout: Path) -> str:
     )
 
 
-def make_files(layout: Path) -> str:
+def make_files() -> str:
     """Build the plain file server; returns its reference."""
     return _make(
-        layout,
         "python3-minimal,libpython3-stdlib",
         FILES_HOOKS,
         "--config.entrypoint=python3",
@@ -89,26 +108,30 @@ def make_files(layout: Path) -> str:
     )
 
 
-def _make(layout: Path, packages: str, hooks: list[str], *config: str) -> str:
-    layer = layout.with_name(f"{layout.name}.tar")
-    subprocess.run(
-        [
-            *("mmdebstrap", "--quiet", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"),
-            *("--variant=extract", f"--include={packages}"),
-            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-            *rootfs.keep_packages(rootfs.package_cache(), "extract"),
-            *(f"--extract-hook={hook}" for hook in hooks),
-            *("bookworm", str(layer)),
-        ],
-        check=True,
-    )
-    image = f"{layout}:{TAG}"
-    for command in (
-        ["umoci", "init", "--layout", str(layout)],
-        ["umoci", "new", "--image", image],
-        ["umoci", "raw", "add-layer", "--image", image, str(layer)],
-        ["umoci", "config", "--image", image, *config],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
-    layer.unlink()
-    return f"oci:{image}"
+def _make(packages: str, hooks: list[str], *config: str) -> str:
+    """Pack it once: the same image again spares the stages that work from it."""
+
+    def pack(work: Path) -> None:
+        layer, image = work / "layer.tar", f"{work / 'layout'}:{TAG}"
+        subprocess.run(
+            [
+                *("mmdebstrap", "--quiet", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"),
+                *("--variant=extract", f"--include={packages}"),
+                "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+                *rootfs.keep_packages(rootfs.package_cache(), "extract"),
+                *(f"--extract-hook={hook}" for hook in hooks),
+                *("bookworm", str(layer)),
+            ],
+            check=True,
+        )
+        for command in (
+            ["umoci", "init", "--layout", str(work / "layout")],
+            ["umoci", "new", "--image", image],
+            ["umoci", "raw", "add-layer", "--image", image, str(layer)],
+            ["umoci", "config", "--image", image, *config],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+        layer.unlink()
+
+    key = cache.digest(packages, hooks, list(config), HERE / "standin", Path(__file__))
+    return f"oci:{cache.produce('test-images', key, pack) / 'layout'}:{TAG}"

@@ -107,6 +107,15 @@ def test_only_the_service_and_ssh_listen(hyrax: Guest) -> None:
     assert 8005 not in local
 
 
+def test_only_libraries_with_something_in_them_are_searched(hyrax: Guest) -> None:
+    # Tags of a library are found, and no other library has been opened for them.
+    assert facts(hyrax, "java")["tags"] == "work"
+    conf = hyrax.check("cat /etc/hyrax/context.xml")
+    assert 'tldScan="tags.jar"' in conf
+    assert 'pluggabilityScan="logback-classic.jar"' in conf
+    assert "was scanned for TLDs" not in hyrax.check(f"sudo -n journalctl --no-pager -u {TOMCAT}")
+
+
 def test_values_come_through_unchanged(hyrax: Guest, samples: Path) -> None:
     for name in ("sst.nc", "elevation.h5"):
         expected = (samples / name).read_bytes()

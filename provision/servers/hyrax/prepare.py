@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+import zipfile
 from collections.abc import Callable
 from io import BytesIO
 
@@ -20,6 +21,11 @@ from hyraxvm.tree import Tree
 LOG_DIR = "/var/log/bes"  # site.conf sets BES.LogName
 BES_PORT = "10022"  # what the OLFS asks unless its configuration says otherwise
 CONNECTIONS = "16"  # of the OLFS to the BES; each is a process
+SCANS = {  # what Tomcat searches libraries for: kind of search -> names in a jar
+    "tldScan": r"META-INF/.*\.tld$",
+    "pluggabilityScan": r"META-INF/(web-fragment\.xml$|resources/.|"
+    r"services/(javax|jakarta)\.servlet\.ServletContainerInitializer$)",
+}
 TIMEOUT = "20000"  # milliseconds for a client to send its request
 
 
@@ -47,13 +53,14 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     webapp = f"{tomcat_real}/webapps/opendap"
     olfs = olfs_configuration(tree, environment, webapp)
 
+    jars = scanned(tree, [f"{webapp}/WEB-INF/lib", f"{tomcat_real}/lib"])
     port = recipe.server.port
     files, bound = {}, []
     edits: list[tuple[str, Callable[[ET.Element], None]]] = [
         (f"{tomcat_real}/conf/server.xml", lambda root: edit_server(root, port)),
         (olfs, edit_olfs),
         (f"{webapp}/WEB-INF/web.xml", edit_web),
-        (f"{tomcat_real}/conf/context.xml", edit_context),
+        (f"{tomcat_real}/conf/context.xml", lambda root: edit_context(root, jars)),
     ]
     for path, edit in edits:
         real = tree.resolve(path)
@@ -293,14 +300,34 @@ def edit_web(root: ET.Element) -> None:
             value.text = re.sub("DEBUG|INFO", "WARN", value.text or "")
 
 
-def edit_context(root: ET.Element) -> None:
-    """Tomcat's context.xml: classes of libraries are not searched for annotations at each start.
+def scanned(tree: Tree, folders: list[str]) -> dict[str, list[str]]:
+    """The libraries that Tomcat finds something in when it searches all of them at each start.
 
-    The OLFS declares its servlets in web.xml; tag libraries are still looked for.
+    By the two kinds of its search: tag libraries, and what plugs itself into a webapp.
+    """
+    found: dict[str, list[str]] = {"tldScan": [], "pluggabilityScan": []}
+    for path in [path for folder in folders for path in tree.glob(f"{folder}/*.jar")]:
+        try:
+            with zipfile.ZipFile(BytesIO(tree.read(path) or b"")) as jar:
+                names = jar.namelist()
+        except zipfile.BadZipFile as error:
+            raise Failure(f"the image's {path} is no jar: {error}") from error
+        for kind, pattern in SCANS.items():
+            if any(re.match(pattern, name) for name in names):
+                found[kind].append(path.rpartition("/")[2])
+    return found
+
+
+def edit_context(root: ET.Element, jars: dict[str, list[str]]) -> None:
+    """Tomcat's context.xml: only libraries that hold something to be found are searched.
+
+    Else each start opens all of them and Java's own, for tag libraries and annotations.
     """
     if root.tag != "Context":
         raise LookupError(f"its root is <{root.tag}>, not <Context>")
     for scanner in root.findall("JarScanner"):
         root.remove(scanner)
     scanner = ET.SubElement(root, "JarScanner")
-    ET.SubElement(scanner, "JarScanFilter", defaultPluggabilityScan="false")
+    found = {kind: ",".join(names) for kind, names in jars.items() if names}
+    none = {"defaultTldScan": "false", "defaultPluggabilityScan": "false"}
+    ET.SubElement(scanner, "JarScanFilter", none | found)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import xml.etree.ElementTree as ET
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,21 @@ PASSWD = (
     b"root:x:0:0::/root:/bin/bash\nbin:x:1:1::/:\n"
     b"bes:x:998:996::/:/sbin/nologin\ntomcat:x:1000:1000::/home/tomcat:/bin/false\n"
 )
+
+
+def jar(name: str, *entries: str) -> Entry:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for entry in ("META-INF/MANIFEST.MF", "org/example/Thing.class", *entries):
+            file.writestr(entry, b"x")
+    return Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/lib/{name}", content.getvalue())
+
+
 LAYER = [
+    jar("plain-1.jar", "org/example/x.tld"),
+    jar("jstl-1.2.jar", "META-INF/c.tld"),
+    jar("logback-1.jar", "META-INF/services/jakarta.servlet.ServletContainerInitializer"),
+    jar("both-1.jar", "META-INF/tags/c.tld", "META-INF/web-fragment.xml"),
     Entry("etc/passwd", PASSWD),
     Entry("etc/group", b"root:x:0:\nbes:x:996:\ntomcat:x:1000:\n"),
     program("usr/bin/besdaemon"),
@@ -206,12 +222,17 @@ def test_web_xml_keeps_its_namespace_and_logs_less(image: server.ServerImage) ->
     assert re.findall(r"sysout:\w+", text) == ["sysout:WARN", "sysout:DEBUG"]
 
 
-def test_libraries_are_not_searched_for_annotations(image: server.ServerImage) -> None:
+def test_only_libraries_that_hold_something_are_searched(image: server.ServerImage) -> None:
     root = ET.fromstring(image.files["etc/hyrax/context.xml"])
     assert [child.tag for child in root] == ["WatchedResource", "JarScanner"]
     scan = root.find("JarScanner/JarScanFilter")
     assert scan is not None
-    assert scan.attrib == {"defaultPluggabilityScan": "false"}
+    assert scan.attrib == {
+        "defaultTldScan": "false",
+        "tldScan": "both-1.jar,jstl-1.2.jar",
+        "defaultPluggabilityScan": "false",
+        "pluggabilityScan": "both-1.jar,logback-1.jar",
+    }
 
 
 @pytest.mark.parametrize(
@@ -230,6 +251,8 @@ def test_libraries_are_not_searched_for_annotations(image: server.ServerImage) -
         (replaced(f"{CONF}/olfs.xml", b"<OLFSConfig>"), CONFIG, "olfs.xml is not well-formed"),
         (replaced(f"{CONF}/olfs.xml", b"<Other/>"), CONFIG, "has no <ClientPool>"),
         (replaced(f"{TOMCAT}/conf/server.xml", b"<Server/>"), CONFIG, "no <Connector>"),
+        ([*LAYER, Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/lib/x.jar", b"x")], CONFIG,
+         r"lib/x\.jar is no jar"),
         (LAYER, [*CONFIG, "--config.env=CATALINA_HOME=/opt/cat"],
          "no directory /opt/cat; there is no /opt"),
     ],

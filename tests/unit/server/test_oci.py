@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -336,6 +337,26 @@ def test_layers_are_read_however_they_are_compressed(tmp_path: Path, how: str) -
     assert tree.read("/etc/passwd") == PASSWD
 
 
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd"])
+def test_a_layer_that_swells_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    layout = make_image(tmp_path / "image", [[Entry("zeros", bytes(50_000_000))]], *CONFIG)
+    image = oci.read_image(layout)
+    blob = layout / "blobs" / image.layers[0].replace(":", "/")
+    assert blob.stat().st_size < 200_000
+    plain = gzip.decompress(blob.read_bytes())
+    if how == "plain":
+        blob.write_bytes(plain)
+    elif how == "zstd":
+        done = subprocess.run(["zstd", "-c"], input=plain, capture_output=True, check=True)
+        blob.write_bytes(done.stdout)
+    monkeypatch.setattr(oci, "LAYER", 5_000_000)
+    with pytest.raises(Failure, match=r"layer 1: has more than 0\.005 GB; refused"):
+        oci.flatten(layout, image, tmp_path / "scratch", lambda line: None)
+    assert (tmp_path / "scratch/layer 1").stat().st_size <= 6_000_000
+
+
 @pytest.mark.parametrize(
     ("user", "wanted"),
     [
@@ -404,6 +425,24 @@ def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> 
     ]
     assert any("trim /etc/m*" in line for line in lines)
     assert "etc/motd" not in listed(made.squashfs)
+
+
+def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
+    layout: Path, tmp_path: Path
+) -> None:
+    large = [*LAYERS, [Entry("opt/lib/deep/er/x", random.Random(1).randbytes(2_000_000))]]
+    reference = f"oci:{make_image(tmp_path / 'image', large, *CONFIG)}:{TAG}"
+    chosen = recipe(reference, oci.local_digest(reference))
+    small = chosen.model_copy(update={"budget": chosen.budget.model_copy(update={"server": 1})})
+    for _ in range(2):  # a result of the cache too
+        with pytest.raises(Failure) as caught:
+            server.build(small, tmp_path / "log", lambda line: None)
+        said = str(caught.value).splitlines()
+        assert said[0].startswith("plain 2.5: packed it has 2.0 MB, allowed are 1 MB")
+        assert "budget.plain.server in images.toml" in said[0]
+        assert said[2].split() == ["/opt/lib/deep", "2.0", "MB"]
+    made = server.build(chosen, tmp_path / "log", lambda line: pytest.fail(f"built again: {line}"))
+    assert made.squashfs.stat().st_size > 2_000_000
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-<%@page trimDirectiveWhitespaces="true" contentType="text/plain" import="java.io.*,java.net.*,java.nio.file.*"%><%
+<%@page trimDirectiveWhitespaces="true" contentType="text/plain" import="java.io.*,java.net.*,java.nio.file.*"%><%@taglib prefix="s" uri="urn:standin"%><%
 // Hands the path to the stand-in of the BES; `/java` tells of this process.
 String path = request.getPathInfo();
 if (path == null) path = request.getRequestURI().substring(request.getContextPath().length());
 if (path.startsWith("/hyrax/")) path = path.substring(6);
 if (path.equals("/java")) {
+    %><s:greet/><%
+    out.println();
     out.println("user " + System.getProperty("user.name"));
     out.println("heap " + Runtime.getRuntime().maxMemory() / 1048576);
     out.println("level " + config.getInitParameter("logLevel"));
