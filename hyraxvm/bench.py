@@ -20,6 +20,7 @@ from hyraxvm import cache, download, publishing
 from hyraxvm.command import dying_with_parent, output
 from hyraxvm.errors import Failure
 from hyraxvm.store import Store
+from hyraxvm.upload import upload
 
 RCLONE: Final = Path(sys.executable).with_name("rclone")
 FILES: Final = 4
@@ -48,7 +49,7 @@ def transfer(megabytes: int) -> list[str]:
         (top / BUCKET).mkdir(parents=True)
         with _server(top) as url:
             store_settings = publishing.Store(
-                bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile=""
+                bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile="", cache=""
             )
             # Nothing of the user's own takes part.
             os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -68,7 +69,7 @@ def transfer(megabytes: int) -> list[str]:
             def publish() -> None:
                 number = next(rounds)
                 # A folder of its own each time: the store, and rclone, remember what was there.
-                store.upload([(path, f"{number}/{path.name}") for path in files], _pass)
+                upload(store, [(path, f"{number}/{path.name}") for path in files], _pass)
 
             def fetch() -> None:
                 target = fresh("fetched")

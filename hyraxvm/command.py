@@ -113,6 +113,7 @@ def output(argv: Sequence[str], *, deadline: float = 60.0, cwd: Path | None = No
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=deadline,
             check=False,
         )

@@ -50,6 +50,8 @@ class Server(Model):
     folder: Name | None = None
     packages: list[DebianPackage] = Field(default_factory=list)
     data_root: AbsolutePath
+    # The directory that the server shows at /, inside its own root; without one / is its own.
+    home: AbsolutePath | None = None
     port: Annotated[int, Field(ge=1, le=65535)]
     health_path: UrlPath
     memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
@@ -76,8 +78,9 @@ class Machine(Model):
 
 
 class Budget(Model):
-    """The most that each format's file may have, in MB (10^6 bytes)."""
+    """The most that the packed server and each format's file may have, in MB (10^6 bytes)."""
 
+    server: Megabytes
     vmx: Megabytes
     ova: Megabytes
     qcow2: Megabytes

@@ -24,7 +24,8 @@ from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.meter import meter
 from hyraxvm.package import SUMS
-from hyraxvm.store import MAX_TEXT, MIB, client
+from hyraxvm.parts import MIB
+from hyraxvm.store import MAX_TEXT, client
 from hyraxvm.verify import sums
 
 TRIES: Final = 6  # without a byte gained

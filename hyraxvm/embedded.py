@@ -50,7 +50,7 @@ def pack(
 
 def configuration(recipe: Recipe, source: Path) -> oci.Image:
     """What the image says of itself; nothing is built."""
-    name = recipe.server_name
+    name, home = recipe.server_name, recipe.server.home
     init = source / name / "__init__.py"
     version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
     if version is None:
@@ -61,6 +61,7 @@ def configuration(recipe: Recipe, source: Path) -> oci.Image:
         environment={
             f"{name.upper()}_ROOT": recipe.server.data_root,
             f"{name.upper()}_BIND": f"0.0.0.0:{recipe.server.port}",
+            **({f"{name.upper()}_HOME": home} if home else {}),
             "HDF5_USE_FILE_LOCKING": "FALSE",
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         },
@@ -100,7 +101,13 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
     user = recipe.server_name
     account = f"{user}:x:{UID}:{UID}::/tmp:/usr/sbin/nologin"
     data = recipe.server.data_root
+    packages = " ".join(recipe.server.packages)
     hooks = [
+        # Nothing is installed, so dpkg has no record of what is there; apt says what it would be.
+        'mkdir -p "$1/var/lib/dpkg"; APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
+        f"apt-get --simulate -qq install {packages} | sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*"
+        "/Package: \\1\\nStatus: install ok installed\\nVersion: \\2\\n/p' "
+        '>"$1/var/lib/dpkg/status"',
         f'mkdir -p "$1{modules}" "$1{data}" "$1/run" "$1/proc" "$1/sys"; chmod 1777 "$1/tmp"',
         f"sync-in {site} {modules}",
         f'cp -r {package} "$1{modules}/"',

@@ -28,6 +28,7 @@ PROBE = 10.0  # seconds that a registry gets to answer
 TAG = "server"
 TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
 CHUNK = 1 << 20
+LAYER = 20 * 10**9  # bytes that a layer may have unpacked: a small one can fill any disk
 
 
 class Image(BaseModel):
@@ -77,15 +78,33 @@ def local_path(rest: str) -> tuple[Path, str]:
 
 
 def remote_digest(reference: str, deadline: float = PROBE) -> str:
-    """Ask the registry for the digest of `docker://...`; raises `Failure` when it does not say."""
+    """Ask the registry for the digest of `docker://...`.
+
+    Raises `UserError`: it has no such tag; `Failure`: it does not say.
+    """
     argv = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", reference]
     try:
         digest = output(argv, deadline=deadline).strip()
     except Failure as failure:
+        if "manifest unknown" in str(failure):
+            raise UserError(f"{reference}: there is no such tag{_tags(reference)}") from failure
         raise Failure(f"{reference}: {_cause(str(failure))}") from failure
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise Failure(f"{reference}: the registry gives {digest!r} for its digest")
     return digest
+
+
+def _tags(reference: str) -> str:
+    """What a registry has instead: the tags that begin alike, else the last ones."""
+    name, _, tag = reference.removeprefix("docker://").rpartition(":")
+    try:
+        said = output(["skopeo", "list-tags", f"docker://{name}"], deadline=PROBE)
+        tags: list[str] = json.loads(said)["Tags"]
+    except (Failure, ValueError, KeyError):
+        return ""
+    alike = [each for each in tags if each.startswith(tag)] or tags
+    ordered = sorted(alike, key=lambda each: [int(n) for n in re.findall(r"\d+", each)])
+    return f"; it has {', '.join(ordered[-8:])}" if tags else ""
 
 
 def _cause(text: str) -> str:
@@ -128,7 +147,8 @@ def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[s
         argv = ["skopeo", "copy", "--override-os=linux", f"--override-arch={arch}", source, target]
         run(argv, log=log, deadline=DEADLINE, on_line=on_line)
 
-    return cache.produce("oci", pull_key(reference, digest, arch), make) / "layout"
+    # It is in a registry already.
+    return cache.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
 
 
 def read_image(layout: Path, arch: str = "amd64") -> Image:
@@ -190,7 +210,11 @@ def _unpack(blob: Path, tar: Path) -> str:
             argv = dying_with_parent(["zstd", "-dcq", str(blob)])
             with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
-                _copy(process.stdout, sink, total)
+                try:
+                    _copy(process.stdout, sink, total)
+                except Failure:
+                    process.kill()
+                    raise
             if process.returncode:
                 raise Failure(f"zstd: exit status {process.returncode}")
         elif magic[:2] == b"\x1f\x8b":
@@ -206,7 +230,11 @@ def _unpack(blob: Path, tar: Path) -> str:
 
 
 def _copy(source: Any, sink: Any, total: Any) -> None:
+    size = 0
     while piece := source.read(CHUNK):
+        size += len(piece)
+        if size > LAYER:
+            raise Failure(f"{Path(sink.name).name}: has more than {LAYER / 1e9:g} GB; refused")
         total.update(piece)
         sink.write(piece)
 

@@ -19,6 +19,7 @@ from hyraxvm.errors import Failure, UserError
 from hyraxvm.meter import meter
 from hyraxvm.parallel import together
 from hyraxvm.store import BRIEFLY, WORKERS, Conflict, Store
+from hyraxvm.upload import upload
 
 TRIES: Final = 5  # at an index that others write at the same time
 PAGE: Final = "index.html"
@@ -97,7 +98,7 @@ def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int,
     if chosen.send:
         started = time.monotonic()
         with meter(f"publishing {new.version}", chosen.size) as moved:
-            store.upload([(path, f"{new.path}/{path.name}") for path in chosen.send], moved)
+            upload(store, [(path, f"{new.path}/{path.name}") for path in chosen.send], moved)
         took = time.monotonic() - started
         say(f"{len(chosen.send)} files, {chosen.size / 1e6:.1f} MB sent in {took:.1f} s")
 

@@ -16,7 +16,7 @@ from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
-from hyraxvm import __version__
+from hyraxvm import __version__, inventory
 
 SUFFIX: Final = ".cdx.json"
 
@@ -51,11 +51,8 @@ def sbom(manifest: dict[str, Any]) -> str:
         )
         for name, version in manifest["packages"].items()
     ]
-    # The embedded server's are Python's; other images mix their databases.
-    type_ = "pypi" if not server.get("reference") else "generic"
     own = [
-        _component(PackageURL(type_, None, name, version))
-        for name, version in server["packages"].items()
+        _component(inventory.purl(name, version)) for name, version in server["packages"].items()
     ]
     bom = Bom(
         serial_number=_serial(manifest),

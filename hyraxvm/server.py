@@ -15,7 +15,7 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, embedded, oci, rootfs
+from hyraxvm import cache, embedded, inventory, oci, sizes
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import PROVISION
@@ -67,7 +67,7 @@ class ServerImage(BaseModel):
     accounts: list[Account]
     writable: list[str]  # directories of the image
     labels: dict[str, str]
-    packages: dict[str, str]
+    packages: dict[str, str]  # as `inventory` names them
     trimmed: list[Trimmed]
     # What the server's `prepare.py` has found, for the templates in its folder.
     facts: dict[str, str] = Field(default_factory=dict)
@@ -96,7 +96,8 @@ class Prepared(BaseModel):
 
 def key(recipe: Recipe, refresh: str = "") -> str:
     """The digest of the stage's inputs."""
-    modules = [Path(__file__).with_name(name) for name in ("oci.py", "embedded.py", "tree.py")]
+    names = ("embedded.py", "inventory.py", "oci.py", "tree.py")
+    modules = [Path(__file__).with_name(name) for name in names]
     return cache.digest(
         recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
         recipe.server_name,
@@ -122,7 +123,8 @@ def folder(recipe: Recipe) -> Path:
 def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Server:
     """Return the server's squashfs and description.
 
-    Raises `Failure`: a tool fails, the image is hostile, or it lacks what the server needs.
+    Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
+    result exceeds its budget.
     """
 
     def make(work: Path) -> None:
@@ -134,8 +136,10 @@ def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: st
             )
         found = oci.read_image(layout, recipe.base.arch)
         tree = oci.flatten(layout, found, work / "layers", on_line)
+        # Before the databases are trimmed.
+        packages = inventory.packages(tree, work / "databases")
         trimmed = trim(tree, recipe.server.trim, on_line)
-        image = describe(recipe, found, tree, trimmed)
+        image = describe(recipe, found, tree, packages, trimmed)
         on_line(f"packing {tree.size() / 1e6:.0f} MB")
         oci.squash(tree, work / "server.squashfs", log)
         (work / "server.json").write_text(image.model_dump_json(indent=1) + "\n")
@@ -144,7 +148,9 @@ def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: st
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
     done = cache.produce("server", key(recipe, refresh), make)
-    return Server(squashfs=done / "server.squashfs", image=_kept(done))
+    made = Server(squashfs=done / "server.squashfs", image=_kept(done))
+    _check_budget(recipe, made)
+    return made
 
 
 def preview(recipe: Recipe) -> ServerImage:
@@ -175,7 +181,13 @@ def trim(tree: Tree, patterns: list[str], on_line: Callable[[str], None]) -> lis
     return result
 
 
-def describe(recipe: Recipe, image: oci.Image, tree: Tree, trimmed: list[Trimmed]) -> ServerImage:
+def describe(
+    recipe: Recipe,
+    image: oci.Image,
+    tree: Tree,
+    packages: dict[str, str],
+    trimmed: list[Trimmed],
+) -> ServerImage:
     """Read what the guest must know; makes the directories that the services write in."""
     hook = _hook(recipe)
     prepared: Prepared
@@ -189,6 +201,11 @@ def describe(recipe: Recipe, image: oci.Image, tree: Tree, trimmed: list[Trimmed
     else:
         prepared = hook.prepare(tree, image, recipe)
     tree.make_dir(recipe.server.data_root, 0, 0)
+    if recipe.server.home:
+        parent = recipe.server.home.rpartition("/")[0]
+        if parent and not tree.is_dir(parent):
+            raise Failure(missing(tree, parent, "directory"))
+        tree.make_dir(recipe.server.home, 0, 0)
     # Bound over at run time: the root is read-only then, so what is bound over must be there.
     for path in ("/proc", "/sys", "/dev", "/run"):
         tree.make_dir(path, 0, 0)
@@ -196,7 +213,7 @@ def describe(recipe: Recipe, image: oci.Image, tree: Tree, trimmed: list[Trimmed
     tree.make_dir("/var/tmp", 0, 0, 0o1777)  # noqa: S108 - inside the image
     if tree.read("/etc/hosts") is None:
         tree.write("/etc/hosts", b"")
-    return _image(recipe, image, prepared, _packages(tree), trimmed)
+    return _image(recipe, image, prepared, packages, trimmed)
 
 
 def missing(tree: Tree, path: str, kind: str) -> str:
@@ -326,14 +343,15 @@ def _table(tree: Tree, path: str) -> list[list[str]]:
     return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def _packages(tree: Tree) -> dict[str, str]:
-    """Name and version of what the image's package databases list: dpkg's, and Python's."""
-    status = tree.read("/var/lib/dpkg/status") or b""
-    found = rootfs.parse_status(status.decode("utf-8", "replace"))
-    for path in tree.glob("**/*.dist-info"):
-        name, _, number = path.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
-        found[name] = number
-    return dict(sorted(found.items()))
+def _check_budget(recipe: Recipe, made: Server) -> None:
+    size = made.squashfs.stat().st_size
+    if size > recipe.budget.server * 10**6:
+        name = recipe.server_name
+        raise Failure(
+            f"{name} {made.image.version}: packed it has {size / 1e6:.1f} MB, allowed are "
+            f"{recipe.budget.server} MB (budget.{name}.server in images.toml; what is left out "
+            f"stands in server.{name}.trim)\n{sizes.largest_of_server(made.squashfs)}"
+        )
 
 
 def _kept(done: Path) -> ServerImage:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tarfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from hyraxvm.columns import align
-from hyraxvm.command import output
+from hyraxvm.command import dying_with_parent, output
 from hyraxvm.rootfs import DPKG_STATUS
 
 MOST = 10
@@ -21,10 +23,25 @@ def largest(rootfs: Path, squashfs: Path) -> str:
     `rootfs` is the tar of the root file system, `squashfs` the packed server.
     """
     status = output(["tar", "--extract", "--to-stdout", "--file", str(rootfs), DPKG_STATUS])
-    found = [("largest packages", packages(status)), ("largest directories", directories(rootfs))]
-    found[1][1]["/usr/lib/hyrax"] += squashfs.stat().st_size
+    with tarfile.open(rootfs) as tar:
+        found = directories(tar)
+    found["/usr/lib/hyrax"] += squashfs.stat().st_size
+    return _table({"largest packages": packages(status), "largest directories": found})
+
+
+def largest_of_server(squashfs: Path) -> str:
+    """Describe the ten largest directories of a packed server, unpacked sizes."""
+    argv = dying_with_parent(["sqfs2tar", str(squashfs)])
+    with (
+        subprocess.Popen(argv, stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+    ):
+        return _table({"largest directories": directories(tar)})
+
+
+def _table(found: Mapping[str, Counter[str]]) -> str:
     lines: list[list[str]] = []
-    for title, sizes in found:
+    for title, sizes in found.items():
         lines.append([title, ""])
         lines += [[f"  {name}", f"{size / 1e6:7.1f} MB"] for name, size in sizes.most_common(MOST)]
     return align(lines)
@@ -41,12 +58,11 @@ def packages(status: str) -> Counter[str]:
     return found
 
 
-def directories(rootfs: Path) -> Counter[str]:
+def directories(tar: tarfile.TarFile) -> Counter[str]:
     """Directory, three levels deep at most -> bytes of the files in and below it."""
     found: Counter[str] = Counter()
-    with tarfile.open(rootfs) as tar:
-        for member in tar:
-            if member.isreg():
-                parts = Path("/", member.name).parent.parts
-                found[str(Path(*parts[: DEPTH + 1]))] += member.size
+    for member in tar:
+        if member.isreg():
+            parts = Path("/", member.name).parent.parts
+            found[str(Path(*parts[: DEPTH + 1]))] += member.size
     return found

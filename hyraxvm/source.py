@@ -48,7 +48,12 @@ def choose(
     if server_image:
         return _named_image(table, wanted, server_image)
     if wanted != AUTO:
-        return _locked(table, wanted, lock, say)
+        try:
+            return _locked(table, wanted, lock, say)
+        except UserError:
+            raise
+        except Failure as failure:
+            raise Failure(f"{failure}\n{_otherwise(wanted)}") from failure
     reasons = []
     for name in table.defaults.auto:
         try:
@@ -65,7 +70,7 @@ def choose(
 def pin(table: Config, name: str, lock: Path = IMAGES_LOCK) -> str:
     """Write the digest that the registry now gives for a server's tag; returns it.
 
-    Raises `UserError`: the server has no tag in a registry; `Failure`: the registry does not say.
+    Raises `UserError`: there is no such tag to pin; `Failure`: the registry does not say.
     """
     config.choose("server", name, table.server)
     source = table.server[name].source
@@ -136,8 +141,14 @@ def _notice(table: Config, name: str, reasons: list[str]) -> tuple[str, ...]:
         "",
         *lines,
         "",
-        f"To build with {wanted}, bring its image as a file:",
-        f"./inv build --server {wanted} --server-image oci-archive:FILE",
+        *_otherwise(wanted).split("; "),
+    )
+
+
+def _otherwise(server: str) -> str:
+    return (
+        f"where no registry can be reached, bring the image as a file; "
+        f"type: ./inv build --server {server} --server-image oci-archive:FILE"
     )
 
 

@@ -1,16 +1,13 @@
-"""An S3-compatible store: uploads that resume and are confirmed, and what else a release needs.
+"""An S3-compatible store: reading, writing, listing and comparing; `upload.py` sends files.
 
 Made for every store that speaks the S3 API: nothing relies on what only AWS has.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,17 +24,15 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from hyraxvm import publishing
+from hyraxvm import cache, parts, publishing
 from hyraxvm.command import go_on
 from hyraxvm.errors import Failure, UserError
-from hyraxvm.parallel import together
+from hyraxvm.parts import MIB, Digests, Whole
 
-MIB: Final = 1024 * 1024
-PART: Final = 8 * MIB
-MOST_PARTS: Final = 10_000  # Amazon S3 user guide, "multipart upload limits"
-WORKERS: Final = 4  # parts in flight; with PART it bounds the memory
+WORKERS: Final = 4  # parts in flight; with the parts' size it bounds the memory
 MAX_TEXT: Final = 16 * MIB  # of what is read into memory
 PAGE: Final = 1000  # keys in one request to delete
+TRIES: Final = 3  # without a byte gained
 FOREVER: Final = "public, max-age=31536000, immutable"
 BRIEFLY: Final = "public, max-age=60, must-revalidate"
 
@@ -52,14 +47,14 @@ _TYPES: Final = {
 
 # What a service says -> what the user can do.
 _HINTS: Final = {
-    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainers.md",
+    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
     "ExpiredToken": "the session has expired; get new credentials",
     "InvalidAccessKeyId": "the store does not know this access key; see AWS_ACCESS_KEY_ID",
     "NoSuchBucket": "there is no such bucket; see store.bucket in publish.toml",
     "PermanentRedirect": "the bucket is in another region; see store.region in publish.toml",
     "RequestTimeTooSkewed": "this computer's clock is wrong; set it (`timedatectl` shows it)",
     "SignatureDoesNotMatch": "the secret key is not the access key's; see AWS_SECRET_ACCESS_KEY",
-    "403": "the credentials do not allow it; see the policy in docs/maintainers.md",
+    "403": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
 }
 _GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 
@@ -72,32 +67,8 @@ class Gone(Failure):
     """There is no such object, or no such upload any more."""
 
 
-@dataclass
-class _Upload:
-    """One file on its way: what is there already, and what is still to be sent."""
-
-    path: Path
-    key: str
-    size: int
-    part: int
-    id: str
-    sent: dict[int, dict[str, str]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def count(self) -> int:
-        return parts(self.size)
-
-
-def part_size(size: int) -> int:
-    """The bytes of each part but the last: always the same for a size, so that uploads resume."""
-    needed = -(-size // MOST_PARTS)
-    return max(PART, -(-needed // MIB) * MIB)
-
-
-def parts(size: int) -> int:
-    """How many parts a file of `size` bytes has."""
-    return max(1, -(-size // part_size(size)))
+class Differs(Failure):
+    """The object has another size."""
 
 
 def content_type(name: str) -> str:
@@ -112,13 +83,13 @@ class Store:
     `Failure` for what the store could not do after several tries.
     """
 
-    def __init__(self, settings: publishing.Store) -> None:
+    def __init__(self, settings: publishing.Store, attempts: int = 6) -> None:
         """Find credentials as boto3 does; nothing is sent yet."""
         self.bucket = publishing.required(settings.bucket, "store.bucket")
         self.prefix = settings.prefix
-        with self._told(""):
+        with self.told(""):
             try:
-                self._client = client(settings)
+                self.client = client(settings, attempts=attempts)
             except ValueError as error:
                 raise UserError(f"{self.name}: {error}; see [store] in publish.toml") from error
 
@@ -127,16 +98,42 @@ class Store:
         """What users read: `s3://bucket/prefix`."""
         return f"s3://{self.bucket}/{self.prefix}"
 
+    def ask(self, operation: str, key: str, **arguments: Any) -> Any:
+        """Call an operation of the S3 API about one object."""
+        with self.told(key):
+            return getattr(self.client, operation)(
+                Bucket=self.bucket, Key=self.prefix + key, **arguments
+            )
+
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return a small object's content and ETag, or None: there is no such object."""
         try:
-            with self._told(key):
-                found = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            with self.told(key):
+                found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
                 if found["ContentLength"] > MAX_TEXT:
                     raise UserError(f"{self.name}{key}: too long; allowed are {MAX_TEXT} bytes")
                 return found["Body"].read(), found["ETag"]
         except Gone:
             return None
+
+    def fetch(self, key: str, path: Path, size: int, moved: Callable[[int], None]) -> None:
+        """Read an object of `size` bytes into a file; goes on where a connection has broken.
+
+        Raises `Gone`; `Differs`: the object has another size.
+        """
+        tries = 0
+        with path.open("wb") as sink:
+            while (begin := sink.tell()) < size:
+                try:
+                    for chunk in self._chunks(key, begin, size):
+                        sink.write(chunk)
+                        moved(len(chunk))
+                except (Gone, Differs, UserError):
+                    raise
+                except Failure:
+                    tries = 1 if sink.tell() > begin else tries + 1
+                    if tries == TRIES:
+                        raise
 
     def write(self, key: str, data: bytes, cache: str, etag: str | None = None) -> None:
         """Write a small object at once; with `etag`, only over what was read with it.
@@ -145,15 +142,15 @@ class Store:
         """
         condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         put = partial(
-            self._client.put_object,
+            self.client.put_object,
             Bucket=self.bucket,
             Key=self.prefix + key,
             Body=data,
             ContentType=content_type(key),
             CacheControl=cache,
-            **_digests(data),
+            **parts.digests(data).arguments,
         )
-        with self._told(key):
+        with self.told(key):
             try:
                 put(**condition)
             except ClientError as error:
@@ -166,29 +163,36 @@ class Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, page by page."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
-        )
-        with self._told(prefix):
-            for page in pages:
-                for entry in page.get("Contents", []):
-                    yield entry["Key"].removeprefix(self.prefix)
+        for entry in self._listed("list_objects_v2", "Contents", Prefix=self.prefix + prefix):
+            yield entry["Key"].removeprefix(self.prefix)
+
+    def unfinished(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """The uploads below `prefix` that are neither complete nor given up."""
+        try:
+            yield from self._listed(
+                "list_multipart_uploads", "Uploads", Prefix=self.prefix + prefix
+            )
+        except Gone:
+            return  # what rclone answers for a bucket that never had one
+
+    def sent_parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
+        """The parts that an unfinished upload has."""
+        return self._listed("list_parts", "Parts", Key=self.prefix + key, UploadId=upload)
 
     def remove(self, prefix: str) -> int:
         """Remove all that is below `prefix`, half-sent uploads too; returns how many objects."""
-        with self._told(prefix):
-            for upload in self._uploads(prefix):
-                self._client.abort_multipart_upload(
-                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
-            found = list(self.keys(prefix))
-            for first in range(0, len(found), PAGE):
-                batch = [{"Key": self.prefix + key} for key in found[first : first + PAGE]]
-                done = self._client.delete_objects(
+        for upload in self.unfinished(prefix):
+            key = upload["Key"].removeprefix(self.prefix)
+            self.ask("abort_multipart_upload", key, UploadId=upload["UploadId"])
+        found = list(self.keys(prefix))
+        for first in range(0, len(found), PAGE):
+            batch = [{"Key": self.prefix + key} for key in found[first : first + PAGE]]
+            with self.told(prefix):
+                done = self.client.delete_objects(
                     Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
                 )
-                for error in done.get("Errors", []):
-                    raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
+            for error in done.get("Errors", []):
+                raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
         return len(found)
 
     def holds(self, path: Path, key: str) -> bool:
@@ -196,149 +200,52 @@ class Store:
 
         Where it has none, the object is read again and compared.
         """
+        return self._same(path, key, lambda: parts.of(path))
+
+    def confirm(self, path: Path, key: str, sent: Digests) -> None:
+        """Raise `Failure` unless the store has what was sent with these digests."""
+        if not self._same(path, key, lambda: sent):
+            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
+
+    def _same(self, path: Path, key: str, in_parts: Callable[[], Digests]) -> bool:
         try:
-            with self._told(key):
-                head = self._client.head_object(
-                    Bucket=self.bucket, Key=self.prefix + key, ChecksumMode="ENABLED"
-                )
+            head = self.ask("head_object", key, ChecksumMode="ENABLED")
         except Gone:
             return False
         if head["ContentLength"] != path.stat().st_size:
             return False
-        etag = head["ETag"].strip('"')
-        # A store that encrypts with a key of its own gives an ETag that is no MD5.
-        if not head.get("SSEKMSKeyId") and not head.get("SSECustomerAlgorithm"):
-            plain, composite = _md5(path, whole="-" not in etag)
-            if etag == (composite if "-" in etag else plain):
-                return True
-        return self._read_again(key) == _sha256(path)
-
-    def upload(self, files: Sequence[tuple[Path, str]], moved: Callable[[int], None]) -> None:
-        """Send files, several parts at a time; parts that an earlier try has sent are not resent.
-
-        `files` are pairs of path and key; `moved` takes the bytes that are through, resumed ones
-        included.  What the store has of a file is compared with it at the end.
-        """
-        small = [(path, key) for path, key in files if path.stat().st_size <= PART]
-        started = [self._start(path, key) for path, key in files if (path, key) not in small]
-        jobs = [partial(self._put, path, key, moved) for path, key in small]
-        finished = [upload for upload in started if len(upload.sent) == upload.count]
-        # Several files side by side: some stores take the parts of one only in their order.
-        for first in range(0, len(started), WORKERS):
-            group = started[first : first + WORKERS]
-            for number in range(1, max(upload.count for upload in group) + 1):
-                for upload in group:
-                    if number in upload.sent:
-                        moved(min(upload.part, upload.size - (number - 1) * upload.part))
-                    elif number <= upload.count:
-                        jobs.append(partial(self._send, upload, number, moved))
-        together(jobs, WORKERS)
-        together([partial(self._finish, upload) for upload in finished], WORKERS)
-
-    def _put(self, path: Path, key: str, moved: Callable[[int], None]) -> None:
-        go_on()
-        data = path.read_bytes()
-        self.write(key, data, FOREVER)
-        self._confirm(path, key)
-        moved(len(data))
-
-    def _start(self, path: Path, key: str) -> _Upload:
-        """Find the upload that an earlier try has begun, with the parts that are as they should."""
-        size = path.stat().st_size
-        upload = _Upload(path, key, size, part_size(size), "")
-        with self._told(key):
-            for found in self._uploads(key):
-                if found["Key"] == self.prefix + key:
-                    upload.id = found["UploadId"]
-                    upload.sent = self._sent(upload)
-            if not upload.id:
-                upload.id = self._client.create_multipart_upload(
-                    Bucket=self.bucket,
-                    Key=self.prefix + key,
-                    ContentType=content_type(key),
-                    CacheControl=FOREVER,
-                    ChecksumAlgorithm="SHA256",
-                )["UploadId"]
-        return upload
-
-    def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
-        """The uploads that are neither complete nor given up."""
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
-        )
-        try:
-            for page in pages:
-                yield from page.get("Uploads", [])
-        except ClientError as error:
-            # What rclone answers for a bucket that never had one.
-            if error.response["Error"]["Code"] != "NoSuchUpload":
-                raise
-
-    def _sent(self, upload: _Upload) -> dict[int, dict[str, str]]:
-        """The parts that the store has, as far as they equal the file's."""
-        good = {}
-        pages = self._client.get_paginator("list_parts").paginate(
-            Bucket=self.bucket, Key=self.prefix + upload.key, UploadId=upload.id
-        )
-        for found in (entry for page in pages for entry in page.get("Parts", [])):
-            number = found["PartNumber"]
-            data = _part(upload, number)
-            digests = _digests(data)
-            etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            same = found.get("ChecksumSHA256", digests["ChecksumSHA256"])
-            if (
-                found["Size"] == len(data)
-                and found["ETag"].strip('"') == etag
-                and same == digests["ChecksumSHA256"]
-            ):
-                good[number] = _receipt(number, found["ETag"], digests)
-        return good
-
-    def _send(self, upload: _Upload, number: int, moved: Callable[[int], None]) -> None:
-        go_on()
-        data = _part(upload, number)
-        digests = _digests(data)
-        with self._told(upload.key):
-            sent = self._client.upload_part(
-                Bucket=self.bucket,
-                Key=self.prefix + upload.key,
-                UploadId=upload.id,
-                PartNumber=number,
-                Body=data,
-                **digests,
-            )
-        with upload.lock:
-            upload.sent[number] = _receipt(number, sent["ETag"], digests)
-            moved(len(data))
-            complete = len(upload.sent) == upload.count
-        if complete:
-            self._finish(upload)
-
-    def _finish(self, upload: _Upload) -> None:
-        with self._told(upload.key):
-            self._client.complete_multipart_upload(
-                Bucket=self.bucket,
-                Key=self.prefix + upload.key,
-                UploadId=upload.id,
-                MultipartUpload={"Parts": [upload.sent[number] for number in sorted(upload.sent)]},
-            )
-        self._confirm(upload.path, upload.key)
-
-    def _confirm(self, path: Path, key: str) -> None:
-        if not self.holds(path, key):
-            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
+        said, etag = head.get("ChecksumSHA256", ""), head["ETag"].strip('"')
+        digests = in_parts() if "-" in (said or etag) else Whole(path)
+        # With a key of the store's own, the ETag is no MD5.
+        secret = head.get("SSEKMSKeyId") or head.get("SSECustomerAlgorithm")
+        same = said == digests.checksum if said else not secret and etag == digests.etag
+        return same or self._read_again(key) == cache.file_digest(path)
 
     def _read_again(self, key: str) -> str:
         total = hashlib.sha256()
-        with self._told(key):
-            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"]
-            for chunk in body.iter_chunks(MIB):
-                go_on()
-                total.update(chunk)
+        for chunk in self._chunks(key):
+            total.update(chunk)
         return total.hexdigest()
 
+    def _chunks(self, key: str, begin: int = 0, size: int | None = None) -> Iterator[bytes]:
+        more = {"Range": f"bytes={begin}-"} if begin else {}
+        with self.told(key):
+            found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
+            total = begin + found["ContentLength"]
+            if size not in (None, total):
+                raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
+            for chunk in found["Body"].iter_chunks(MIB):
+                go_on()
+                yield chunk
+
+    def _listed(self, operation: str, what: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
+        with self.told(arguments.get("Prefix", "").removeprefix(self.prefix)):
+            for page in pages:
+                yield from page.get(what, [])
+
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def told(self, key: str) -> Iterator[None]:
         """Turn what botocore raises into one line."""
         where = f"s3://{self.bucket}/{self.prefix}{key}"
         try:
@@ -364,7 +271,7 @@ class Store:
             raise Failure(f"{where}: {' '.join(str(error).split())[:300]}") from error
 
 
-def client(settings: publishing.Store, *, anonymous: bool = False) -> Any:
+def client(settings: publishing.Store, *, anonymous: bool = False, attempts: int = 6) -> Any:
     """A boto3 client for S3; without credentials if `anonymous`."""
     session = boto3.session.Session(
         profile_name=(settings.profile or None) if not anonymous else None,
@@ -377,54 +284,16 @@ def client(settings: publishing.Store, *, anonymous: bool = False) -> Any:
         endpoint_url=settings.endpoint or None,
         region_name=settings.region or session.region_name or "us-east-1",
         config=Config(
-            retries={"mode": "standard", "total_max_attempts": 6},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=10,
             read_timeout=120,
             max_pool_connections=WORKERS + 2,
-            # Most stores have no host name for each bucket.
-            s3={"addressing_style": "path" if own else "auto"},
+            s3={
+                # Most stores have no host name for each bucket.
+                "addressing_style": "path" if own else "auto",
+                # Each body's digests are in headers that are signed.
+                "payload_signing_enabled": False,
+            },
             **options,
         ),
     )
-
-
-def _part(upload: _Upload, number: int) -> bytes:
-    with upload.path.open("rb") as stream:
-        stream.seek((number - 1) * upload.part)
-        return stream.read(upload.part)
-
-
-def _digests(data: bytes) -> dict[str, str]:
-    # MD5 too: stores that are not AWS's verify it, and not always the other.
-    md5 = hashlib.md5(data, usedforsecurity=False).digest()
-    return {
-        "ContentMD5": base64.b64encode(md5).decode(),
-        "ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode(),
-    }
-
-
-def _receipt(number: int, etag: str, digests: dict[str, str]) -> dict[str, Any]:
-    return {"PartNumber": number, "ETag": etag, "ChecksumSHA256": digests["ChecksumSHA256"]}
-
-
-def _md5(path: Path, *, whole: bool) -> tuple[str, str]:
-    """The MD5 of a file, and the one of its parts' MD5s with their number, as an ETag has it."""
-    total = hashlib.md5(usedforsecurity=False)
-    of_parts = b""
-    count = 0
-    size = part_size(path.stat().st_size)
-    with path.open("rb") as stream:
-        while data := stream.read(size):
-            go_on()
-            if whole:
-                total.update(data)
-            else:
-                of_parts += hashlib.md5(data, usedforsecurity=False).digest()
-                count += 1
-    composite = hashlib.md5(of_parts, usedforsecurity=False).hexdigest()
-    return total.hexdigest(), f"{composite}-{count}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

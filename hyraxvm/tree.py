@@ -74,6 +74,8 @@ class Tree:
             self._add(path, info, source, layer)
 
     def _white_out(self, path: str, name: str, layer: Path) -> None:
+        if name == WHITEOUT:
+            raise Failure(f"{layer.name}: the whiteout {path!r} hides nothing; refused")
         place = self._inside(str(PurePosixPath(path).parent), layer)
         if name == OPAQUE:
             self._forget(place, keep=True)

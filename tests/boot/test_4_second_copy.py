@@ -7,15 +7,40 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pexpect
 import pytest
 from conftest import EXTRA
-from guest import PASSWORD, USER, Artifact, Guest
+from data import CASES, assert_same, local
+from fileserver import FileServer
+from guest import BOOT, PASSWORD, USER, Artifact, Guest
+from pydap.client import open_url
 
+from hyraxvm.console import LOGIN_PROMPT
 from hyraxvm.qemu import SSH
 
 pytestmark = pytest.mark.machines("second")
 NEW_PASSWORD = "Correct-Horse-7-Staple"
+
+
+@pytest.mark.access("nfs")
+def test_who_follows_the_banner_serves_data(
+    guest: Guest, files: FileServer, record_property
+) -> None:
+    # Nothing else being known: whom to log in as, what to type, where to look.
+    shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", BOOT)
+    user, guest.password = re.findall(r"log in as: (\S+) / (\S+)", shown)[-1]
+    assert user == USER
+    command = re.findall(r"add one with: ([^\r\n]*)", shown)[-1]
+    assert command == "hyrax-data add nfs://HOST/EXPORT"
+    url = guest.check(command.replace("nfs://HOST/EXPORT", files.source("ocean")), 120)
+    path = url.strip().removeprefix("http://10.0.2.15:8080")
+    case = CASES[0]
+    found = open_url(f"{guest.machine.url}{path}{case.file}", protocol="dap2")[case.variable]
+    assert_same(np.asarray(found.data[...]), local(files.export, case))
+    seconds = time.monotonic() - guest.machine.started
+    record_property("seconds from power-on to data served, by the banner alone", round(seconds))
+    guest.check("hyrax-data remove data")
 
 
 def test_it_has_grown_to_the_larger_disk(guest: Guest, artifact: Artifact) -> None:

@@ -33,6 +33,7 @@ STANDIN: dict[str, object] = {
     "title": "stand-in (not Hyrax)",
     "folder": "hyrax",
     "data_root": "/usr/share/hyrax",
+    "home": "/usr/share/tomcat/webapps/ROOT",
     "port": 8080,
     "health_path": "/opendap/sample/sst.nc.dds",
     "memory_mib": 2048,

@@ -26,6 +26,8 @@ def test_what_the_image_says_is_what_runs(plain: Guest, files: Built) -> None:
 
 def test_its_port_is_passed_on_and_not_open(plain: Guest, samples: Path) -> None:
     assert plain.get(SAMPLE).body == (samples / "sst.nc").read_bytes()
+    # The landing page is for servers that name a place for it.
+    assert "Directory listing for /" in plain.get("/").text
     ports = set()
     for line in plain.check("sudo -n ss -H -lnt").splitlines():
         host, _, port = line.split()[3].rpartition(":")

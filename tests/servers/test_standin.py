@@ -130,6 +130,32 @@ def test_links_are_followed_only_when_the_administrator_says_so(hyrax: Guest) ->
     hyrax.check("sudo -n rm /srv/hyrax/sample/link.nc /srv/hyrax/sample/passwd.nc")
 
 
+def test_tomcat_shows_the_landing_page_and_sees_it_replaced(hyrax: Guest) -> None:
+    def words(expected: str) -> str:
+        deadline = time.monotonic() + 90
+        while expected not in (text := hyrax.get("/").text) and time.monotonic() < deadline:
+            time.sleep(1)
+        return text
+
+    assert "The data server answers" in words("The data server answers")
+    answer = hyrax.get("/")
+    assert answer.headers.get_content_type() == "text/html"
+    assert "standin 0.1 (not Hyrax)" in answer.text
+    assert "/opendap/data/mine/" not in answer.text
+    hyrax.check("mkdir /srv/hyrax/data/mine")
+    try:
+        assert "/opendap/data/mine/" in words("/opendap/data/mine/")
+    finally:
+        hyrax.check("rmdir /srv/hyrax/data/mine")
+    assert hyrax.get("/index.jsp").status == 404
+    inside = f"sudo -n nsenter -m -t {main_pid(hyrax, TOMCAT)} --"
+    root = "/opt/hyrax/home/tomcat/apache-tomcat-10.1/webapps/ROOT"
+    mounts = hyrax.check(f"{inside} cat /proc/self/mountinfo")
+    options = {line.split()[4]: line.split()[5] for line in mounts.splitlines()}
+    place = root if root in options else root.removeprefix("/opt/hyrax")
+    assert options[place].startswith("ro,")
+
+
 def test_settings_are_checked_and_take_effect(hyrax: Guest) -> None:
     for wrong in ("set email nonsense", "set nothing 1", "set symlinks maybe", "set heap 1; ls"):
         status, said = hyrax.run(f"hyrax-server {wrong.replace(';', '%3b')}")

@@ -100,7 +100,11 @@ def test_the_artifact_name() -> None:
         (("access", "nfs", "packages"), ["no spaces"], ["access.nfs.packages.0", "no spaces"]),
         (("server", "dapdir", "data_root"), "data", ["server.dapdir.data_root", "'data'"]),
         (("budget", "dapdir", "ova"), 0, ["budget.dapdir.ova", "0", "greater"]),
-        (("budget", "dapdir", "iso"), 9, ["budget.dapdir.iso", "unknown key", "hyperv, ova"]),
+        (
+            ("budget", "dapdir", "iso"),
+            9,
+            ["budget.dapdir.iso", "unknown key", "hyperv, ova, qcow2, server"],
+        ),
         (("server", "dapdir", "folder"), "../x", ["server.dapdir.folder", "'../x'"]),
     ],
 )

@@ -26,7 +26,7 @@ class Answer:
 
 
 class Server:
-    def __init__(self, root, log, workers=2, **settings):
+    def __init__(self, root, log, workers=2, home="", **settings):
         self.root = Path(root)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -38,6 +38,7 @@ class Server:
             "DAPDIR_ROOT": str(root),
             "DAPDIR_BIND": f"127.0.0.1:{self.port}",
             "DAPDIR_WORKERS": str(workers),
+            "DAPDIR_HOME": str(home),
             **settings,
         }
         self.log = Path(log)

@@ -272,6 +272,8 @@ def test_everything_right_is_applied_and_what_is_wrong_is_on_the_banner(vm: Gues
     for path in (vm.root / "run").rglob("*"):
         assert not path.is_file() or HASH not in path.read_text()
     assert HASH not in vm.read("calls.log")
+    # networkd starts afterwards; to speak to it now would wait for it.
+    assert "networkctl" not in vm.read("calls.log")
 
 
 def test_it_is_applied_once_and_again_when_it_has_changed(vm: Guest) -> None:

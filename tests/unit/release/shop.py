@@ -26,6 +26,7 @@ from hyraxvm.store import Store
 
 RCLONE = str(Path(sys.executable).with_name("rclone"))
 ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"
+AUTH = f"{ACCESS},{SECRET}"
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 
 
@@ -71,7 +72,7 @@ class Rclone:
 
 
 def s3(folder: Path, fsize: int = 0) -> Rclone:
-    return Rclone(folder, "--auth-key", f"{ACCESS},{SECRET}", fsize=fsize)
+    return Rclone(folder, "--auth-key", AUTH, fsize=fsize)
 
 
 class Proxy:
@@ -180,6 +181,7 @@ class Shop:
                     "endpoint": url or self.server.url,
                     "region": "",
                     "profile": "",
+                    "cache": "",
                 },
                 "download": {"url": ""},
                 "signing": {"key": self.key},
@@ -228,7 +230,7 @@ def make_image(
     """Put files and a manifest of an image into `folder`, as the packaging stage does."""
     recipe = config.recipe(config.load(), image, "dapdir")
     described = server.preview(recipe).model_dump()
-    described |= {"image_digest": f"sha256:{'ab' * 32}", "packages": {"numpy": "2.3.5"}}
+    described |= {"image_digest": f"sha256:{'ab' * 32}", "packages": {"pypi/numpy": "2.3.5"}}
     name = f"hyrax-vm-{image}-dapdir1.0.0-debian12-amd64"
     files = []
     for chosen in FORMATS.values():

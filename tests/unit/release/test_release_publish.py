@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -12,13 +14,14 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from shop import ACCESS, Proxy, Shop, answer, assemble, make_image, s3
 
-from hyraxvm import cache, index, publish, release, signing, store
+from hyraxvm import cache, index, parts, publish, release, signing, store, upload
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.package import SUMS
-from hyraxvm.store import MIB, PART
+from hyraxvm.parts import MIB, PART
 
 SLOW_DOWN = answer(503, "Slow Down", "SlowDown")
 BROKEN = answer(500, "Internal Server Error", "InternalError")
@@ -114,7 +117,7 @@ def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
 ) -> None:
     folder = second
     files = [(path, f"releases/1.1.0/{path.name}") for path in folder.iterdir()]
-    shop.store().upload(files, lambda count: None)
+    upload.upload(shop.store(), files, lambda count: None)
     image = next(folder.glob("*.ova"))
     (shop.folder / "vm/releases/1.1.0" / image.name).write_bytes(bytes(image.stat().st_size))
     said: list[str] = []
@@ -129,8 +132,8 @@ def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
 @pytest.fixture
 def tiny_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     """rclone takes parts of any size."""
-    monkeypatch.setattr(store, "PART", 100_000)
-    monkeypatch.setattr(store, "MIB", 1)
+    monkeypatch.setattr(parts, "PART", 100_000)
+    monkeypatch.setattr(parts, "MIB", 1)
     return 100_000
 
 
@@ -198,7 +201,7 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
         here.check(page=False)
         states.append("old" if here.read("index.json") == old else "new")
         publish.folder(to, lean, public, here.settings(), lambda line: None)
-        to._client.close()  # the next child is not to share its connections
+        to.client.close()  # the next child is not to share its connections
         here.check(page=False)
         assert [one["version"] for one in here.index()["releases"]] == ["2.0.0", "1.1.0"]
         assert here.read("releases/2.0.0/image.ova") == (lean / "image.ova").read_bytes()
@@ -224,7 +227,7 @@ def _publish_until(to: store.Store, shop: Shop, folder: Path, public: bytes, ste
 
     status = 1
     try:
-        to._client.meta.events.register("before-send.s3", count)
+        to.client.meta.events.register("before-send.s3", count)
         publish.folder(to, folder, public, shop.settings(), lambda line: None)
         status = 0
     finally:
@@ -245,7 +248,7 @@ def test_a_network_that_fails_for_a_while(
     proxy.faults = [fault, fault]
     to = shop.store(proxy.url)
     moved: list[int] = []
-    to.upload([(path, "large.zip")], moved.append)
+    upload.upload(to, [(path, "large.zip")], moved.append)
     assert proxy.connections >= 2
     proxy.close()
     assert sum(moved) == 350_000
@@ -266,7 +269,7 @@ def test_a_network_that_fails_for_good_is_one_line(shop: Shop, quick: None) -> N
     ("code", "told"),
     [
         ("RequestTimeTooSkewed", "this computer's clock is wrong"),
-        ("AccessDenied", "see the policy in docs/maintainers.md"),
+        ("AccessDenied", "see the policy in docs/maintainer-guide.md"),
         ("ExpiredToken", "the session has expired"),
         ("PermanentRedirect", "see store.region in publish.toml"),
     ],
@@ -310,7 +313,7 @@ def test_a_full_disk_at_the_store(tmp_path: Path, key: str, quick: None) -> None
     path = tmp_path / "large.zip"
     path.write_bytes(os.urandom(1_000_000))
     with pytest.raises(Failure, match=r"s3://full-bucket/vm/large.zip: "):
-        shop.store().upload([(path, "large.zip")], lambda count: None)
+        upload.upload(shop.store(), [(path, "large.zip")], lambda count: None)
     server.kill()
     assert shop.objects() == set()
 
@@ -321,17 +324,17 @@ def test_parts_that_are_there_are_not_sent_again(
     path = tmp_path / "large.qcow2"
     path.write_bytes(os.urandom(4 * tiny_parts + 17))
     to = shop.store()
-    started = to._start(path, "large.qcow2")
+    started = upload.start(to, path, "large.qcow2")
     for number in (1, 2):
-        to._send(started, number, lambda count: None)
+        upload.send(to, started, number, lambda count: None)
     again = shop.store()
     sent: list[int] = []
-    again._client.meta.events.register(
+    again.client.meta.events.register(
         "before-call.s3.UploadPart",
         lambda params, **more: sent.append(int(params["query_string"]["partNumber"])),
     )
     moved: list[int] = []
-    again.upload([(path, "large.qcow2")], moved.append)
+    upload.upload(again, [(path, "large.qcow2")], moved.append)
     assert sorted(sent) == [3, 4, 5]
     assert sum(moved) == path.stat().st_size
     assert shop.read("large.qcow2") == path.read_bytes()
@@ -343,16 +346,16 @@ def test_parts_of_another_content_are_sent_again(
     path = tmp_path / "large.qcow2"
     path.write_bytes(os.urandom(2 * tiny_parts))
     to = shop.store()
-    begun = to._start(path, "large.qcow2")
-    to._send(begun, 1, lambda count: None)
+    begun = upload.start(to, path, "large.qcow2")
+    upload.send(to, begun, 1, lambda count: None)
     path.write_bytes(os.urandom(2 * tiny_parts))
-    assert to._start(path, "large.qcow2").sent == {}
+    assert upload.start(to, path, "large.qcow2").sent == {}
     # Whether a part may be replaced is the store's business; the object is never a mixture.
     try:
-        to.upload([(path, "large.qcow2")], lambda count: None)
+        upload.upload(to, [(path, "large.qcow2")], lambda count: None)
     except Failure:
         to.remove("large.qcow2")
-        to.upload([(path, "large.qcow2")], lambda count: None)
+        upload.upload(to, [(path, "large.qcow2")], lambda count: None)
     assert shop.read("large.qcow2") == path.read_bytes()
 
 
@@ -362,7 +365,7 @@ def test_a_store_that_was_killed_in_mid_publish(
     server = s3(tmp_path / "data")
     shop = Shop(server, "killed-bucket", key)
     to = shop.store()
-    to._client.meta.events.register("before-call.s3.PutObject", lambda **more: server.kill())
+    to.client.meta.events.register("before-call.s3.PutObject", lambda **more: server.kill())
     with pytest.raises(Failure):
         publish.folder(to, folder, public, shop.settings(), lambda line: None)
     assert "index.json" not in shop.objects()
@@ -373,11 +376,11 @@ def test_a_store_that_was_killed_in_mid_publish(
 
 
 def test_part_sizes_grow_with_the_file() -> None:
-    assert store.part_size(0) == store.part_size(10_000 * PART) == PART
-    assert store.parts(0) == 1
+    assert parts.part_size(0) == parts.part_size(10_000 * PART) == PART
+    assert parts.count(0) == 1
     for size in (10_000 * PART + 1, 2**42):
-        assert store.parts(size) <= 10_000
-        assert store.part_size(size) % MIB == 0
+        assert parts.count(size) <= 10_000
+        assert parts.part_size(size) % MIB == 0
 
 
 def test_a_digest_that_is_no_md5_means_reading_again(
@@ -387,19 +390,45 @@ def test_a_digest_that_is_no_md5_means_reading_again(
     path = tmp_path / "file.zip"
     path.write_bytes(b"content" * 1000)
     to = shop.store()
-    to.upload([(path, "file.zip")], lambda count: None)
+    upload.upload(to, [(path, "file.zip")], lambda count: None)
     read: list[str] = []
     again = to._read_again
     monkeypatch.setattr(to, "_read_again", lambda key: read.append(key) or again(key))
     assert to.holds(path, "file.zip")
     assert not read
-    head = to._client.head_object
-    foreign = {"SSEKMSKeyId": "arn:aws:kms:key", "ETag": '"0123"'}
-    monkeypatch.setattr(to._client, "head_object", lambda **more: {**head(**more), **foreign})
+    head = to.client.head_object
+    foreign = {"SSEKMSKeyId": "arn:aws:kms:key", "ETag": '"0123"', "ChecksumSHA256": ""}
+    monkeypatch.setattr(to.client, "head_object", lambda **more: {**head(**more), **foreign})
     assert to.holds(path, "file.zip")
     path.write_bytes(b"CONTENT" * 1000)
     assert not to.holds(path, "file.zip")
     assert read == ["file.zip", "file.zip"]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_the_stores_own_sha256_is_compared_where_there_is_one(
+    shop: Shop, tmp_path: Path, tiny_parts: int, encrypted: bool
+) -> None:
+    """As AWS makes it of an object in parts; rclone makes none of those."""
+    path = tmp_path / "file.zip"
+    path.write_bytes(os.urandom(2 * tiny_parts + 1))
+    pieces = [
+        path.read_bytes()[at : at + tiny_parts] for at in range(0, 2 * tiny_parts + 1, tiny_parts)
+    ]
+    total = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).digest()
+    good = f"{base64.b64encode(total).decode()}-3"
+    to = shop.store()
+    head = {"ContentLength": 2 * tiny_parts + 1, "ETag": '"0123-3"'}
+    if encrypted:
+        head["SSEKMSKeyId"] = "arn:aws:kms:key"
+    with Stubber(to.client) as stub:
+        stub.add_response("head_object", {**head, "ChecksumSHA256": good})
+        assert to.holds(path, "file.zip")
+        stub.add_response("head_object", {**head, "ChecksumSHA256": good.replace("-3", "-4")})
+        body = StreamingBody(io.BytesIO(bytes(2 * tiny_parts + 1)), 2 * tiny_parts + 1)
+        stub.add_response("get_object", {"Body": body})
+        assert not to.holds(path, "file.zip")
+        stub.assert_no_pending_responses()
 
 
 def test_thousands_of_objects(shop: Shop) -> None:
@@ -462,7 +491,7 @@ def test_another_publisher_at_the_same_time_is_not_overwritten(
 ) -> None:
     """rclone takes no conditional writes; the answer is the one that AWS gives."""
     to = shop.store()
-    put = to._client.put_object
+    put = to.client.put_object
     seen: list[dict[str, Any]] = []
 
     def first_conflicts(**more: Any) -> Any:
@@ -474,7 +503,7 @@ def test_another_publisher_at_the_same_time_is_not_overwritten(
                 raise ClientError(error, "PutObject")
         return put(**more)
 
-    monkeypatch.setattr(to._client, "put_object", first_conflicts)
+    monkeypatch.setattr(to.client, "put_object", first_conflicts)
     publish.folder(to, folder, public, shop.settings(), lambda line: None)
     assert [one["version"] for one in shop.index()["releases"]] == ["1.1.0", "1.0.0"]
     assert seen[0]["IfNoneMatch"] == "*"
@@ -491,7 +520,7 @@ def seen_index(seen: list[dict[str, Any]]) -> bytes:
 def test_a_store_without_conditional_writes(shop: Shop) -> None:
     client = boto3.client("s3", region_name="us-east-1")
     to = shop.store()
-    to._client = client
+    to.client = client
     with Stubber(client) as stub:
         stub.add_client_error("put_object", "NotImplemented", http_status_code=501)
         stub.add_response("put_object", {"ETag": '"1"'})

@@ -84,6 +84,7 @@ LAYER = [
     folder(f"{TOMCAT}/temp/", uid=0),
     Entry(f"{TOMCAT}/temp/old", uid=0),
     Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/web.xml", WEB_XML),
+    Entry(f"{TOMCAT}/webapps/ROOT/index.jsp", b"Tomcat's own"),
     Entry(f"{CONF}/olfs.xml", OLFS_XML),
     program("usr/lib/jvm/java-21-openjdk/bin/java"),
     link("etc/alternatives/jre", "/usr/lib/jvm/java-21-openjdk"),
@@ -169,6 +170,9 @@ def test_what_must_be_written_is_made_and_owned(tmp_path: Path) -> None:
     # Bound over in a root that is read-only: it must be there.
     assert {"etc/bes/site.conf", "etc/hosts", "var/lib/hyrax-tomcat", "proc", "run"} <= set(rows)
     assert "usr/share/doc" not in rows
+    # The landing page takes the place of Tomcat's own.
+    assert rows[f"{TOMCAT}/webapps/ROOT"][:2] == ["drwxr-xr-x", "0/0"]
+    assert f"{TOMCAT}/webapps/ROOT/index.jsp" not in rows
 
 
 def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerImage) -> None:
@@ -262,6 +266,7 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
     assert "ExecStart=/usr/bin/besdaemon -n -i / -c /etc/bes/bes.conf -r /run/hyrax-bes" in bes
     assert "BindReadOnlyPaths=/srv/hyrax:/usr/share/hyrax:rbind" in bes
     assert f"BindReadOnlyPaths=/etc/hyrax/olfs.xml:/{CONF}/olfs.xml" in tomcat
+    assert "BindReadOnlyPaths=/run/hyrax/www:/usr/share/tomcat/webapps/ROOT" in tomcat.splitlines()
     assert "User=tomcat" in tomcat
     assert f"ReadWritePaths=+/{TOMCAT}/work" in tomcat
     # What the image's own environment holds is passed on as it is, nothing of it expanded.

@@ -5,15 +5,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
+import shutil
+import socket
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from image_maker import TAG, Entry, copy_image, folder, link, make_image, program
 
-from hyraxvm import config, oci, server, source
+from hyraxvm import config, oci, provision, server, source
 from hyraxvm.errors import Failure, UserError
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nserve:x:1234:1235::/:/sbin/nologin\n"
@@ -150,6 +154,64 @@ def test_auto_falls_back_with_a_notice_and_a_named_server_never_does(tmp_path: P
     assert not lock.exists()
 
 
+def test_a_registry_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    assert oci.PROBE == 10
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(Failure, match="not done after 1 s") as caught:
+            oci.remote_digest(f"docker://{address}/made/plain:1", 1.0)
+        assert time.monotonic() - started < 5
+        assert "\n" not in str(caught.value)
+
+
+def test_a_tag_that_is_not_there_is_the_users_mistake(
+    layout: Path, tmp_path: Path, registry: str
+) -> None:
+    name = f"docker://{registry}/made/tags"
+    for tag in ("1.17.1-9-el9", "1.18.0-2-el9", "1.18.0-10-el9", "snapshot"):
+        copy_image(layout, f"{name}:{tag}")
+    lock = tmp_path / "images.lock"
+    said = f"{name}:1.18.0: there is no such tag; it has 1.18.0-2-el9, 1.18.0-10-el9"
+    # Nor does `auto` fall back: the registry answers, the table is wrong.
+    for server_name in ("plain", None):
+        with pytest.raises(UserError) as caught:
+            source.choose(with_source(f"{name}:1.18.0"), server_name, None, print, lock)
+        assert str(caught.value) == said
+    with pytest.raises(UserError, match=r"it has snapshot, 1\.17\.1-9-el9, "):
+        source.pin(with_source(f"{name}:2"), "plain", lock)
+    assert not lock.exists()
+
+
+def test_pinning_again_takes_what_the_tag_has_become(
+    layout: Path, tmp_path: Path, registry: str
+) -> None:
+    tagged = f"docker://{registry}/made/again:1"
+    copy_image(layout, tagged)
+    lock = tmp_path / "images.lock"
+    lock.write_text('{"other": {"source": "docker://x/y:1", "digest": "sha256:1"}}')
+    first = source.pin(with_source(tagged), "plain", lock)
+    copy_image(make_image(tmp_path / "other", [[program("opt/serve")]], *CONFIG), tagged)
+    second = source.pin(with_source(tagged), "plain", lock)
+    assert first != second
+    kept = json.loads(lock.read_text())
+    assert kept["plain"] == {"source": tagged, "digest": second}
+    assert kept["other"]["digest"] == "sha256:1"
+    assert [path.name for path in tmp_path.glob("*images.lock*")] == ["images.lock"]
+
+
+def test_an_image_of_a_registry_can_be_named_on_the_command_line(
+    layout: Path, registry: str
+) -> None:
+    tagged = f"docker://{registry}/made/named:1"
+    copy_image(layout, tagged)
+    chosen = source.choose(with_source("docker://made/plain:1"), None, tagged, print)
+    assert (chosen.server, chosen.image) == ("plain", tagged)
+    assert chosen.digest == oci.remote_digest(tagged)
+    named = oci.with_digest(tagged, chosen.digest)
+    assert source.choose(with_source("docker://x/y:1"), None, named, print).digest == chosen.digest
+
+
 def with_source(reference: str) -> config.Config:
     """The table with a server `plain` that comes first."""
     table = config.load()
@@ -195,6 +257,46 @@ def test_a_file_that_is_no_image_is_said_so(tmp_path: Path) -> None:
         built(f"oci-archive:{path}", tmp_path)
 
 
+@pytest.mark.parametrize("transport", ["oci", "oci-archive", "docker-archive", "docker"])
+def test_an_image_that_somebody_has_tampered_with_is_refused(
+    layout: Path, tmp_path: Path, request: pytest.FixtureRequest, own_cache: Path, transport: str
+) -> None:
+    """One octet of the highest layer, wherever the transport keeps it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(layout, copy)
+    layer = oci.read_image(layout).layers[-1].rpartition(":")[2]
+    reference = f"oci:{copy}:{TAG}"
+    if transport == "docker":
+        address = request.getfixturevalue("registry")
+        reference = f"docker://{address}/made/{transport}-tampered:1"
+    elif transport != "oci":
+        reference = f"{transport}:{tmp_path}/image.tar"
+    if transport == "oci":
+        damaged = copy / "blobs/sha256" / layer
+    else:
+        tag = ":made/plain:1" if transport == "docker-archive" else ""
+        copy_image(copy, f"{reference}{tag}")
+        damaged = tmp_path / "image.tar"
+    if transport == "docker":
+        _, home = request.getfixturevalue("running_registry")
+        (damaged,) = home.parent.glob(f"data/**/sha256/*/{layer}/data")
+    blob = (layout / "blobs/sha256" / layer).read_bytes()
+    # docker-archive keeps layers uncompressed.
+    needle = gzip.decompress(blob)[:1500] if transport == "docker-archive" else blob[:40]
+    content = damaged.read_bytes()
+    assert content.count(needle) == 1
+    at = content.index(needle) + len(needle) - 1
+    original = damaged.read_bytes()
+    damaged.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    try:
+        digest = oci.remote_digest(reference) if transport == "docker" else "sha256:0"
+        with pytest.raises(Failure, match=r"(?i)digest|content is|checksum"):
+            server.build(recipe(reference, digest), tmp_path / "log", lambda line: None)
+    finally:
+        damaged.write_bytes(original)
+    assert [p for p in (own_cache / "stages/server").glob("*") if p.is_dir()] == []
+
+
 def test_an_image_for_other_machines_is_refused(tmp_path: Path) -> None:
     layout = make_image(tmp_path / "arm", LAYERS, *CONFIG, arch="arm64")
     with pytest.raises(Failure, match="is for linux/arm64, not linux/amd64"):
@@ -233,6 +335,26 @@ def test_layers_are_read_however_they_are_compressed(tmp_path: Path, how: str) -
         blob.write_bytes(done.stdout)
     tree = oci.flatten(layout, image, tmp_path / "scratch", lambda line: None)
     assert tree.read("/etc/passwd") == PASSWD
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd"])
+def test_a_layer_that_swells_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    layout = make_image(tmp_path / "image", [[Entry("zeros", bytes(50_000_000))]], *CONFIG)
+    image = oci.read_image(layout)
+    blob = layout / "blobs" / image.layers[0].replace(":", "/")
+    assert blob.stat().st_size < 200_000
+    plain = gzip.decompress(blob.read_bytes())
+    if how == "plain":
+        blob.write_bytes(plain)
+    elif how == "zstd":
+        done = subprocess.run(["zstd", "-c"], input=plain, capture_output=True, check=True)
+        blob.write_bytes(done.stdout)
+    monkeypatch.setattr(oci, "LAYER", 5_000_000)
+    with pytest.raises(Failure, match=r"layer 1: has more than 0\.005 GB; refused"):
+        oci.flatten(layout, image, tmp_path / "scratch", lambda line: None)
+    assert (tmp_path / "scratch/layer 1").stat().st_size <= 6_000_000
 
 
 @pytest.mark.parametrize(
@@ -276,6 +398,22 @@ def test_what_is_missing_in_an_image_is_said(tmp_path: Path, option: str, said: 
         built(f"oci:{layout}:{TAG}", tmp_path)
 
 
+def test_the_landing_page_gets_a_place_only_where_one_is_named(
+    layout: Path, tmp_path: Path
+) -> None:
+    reference = f"oci:{layout}:{TAG}"
+    digest = oci.local_digest(reference)
+    for home in (None, "/opt/pages"):
+        more = {"home": home} if home else {}
+        made = built(reference, tmp_path, **more)
+        units = provision.render_units(recipe(reference, digest, **more), made.image)
+        bound = [line for line in units["hyrax-server.service"].splitlines() if "/www" in line]
+        assert bound == ([f"BindReadOnlyPaths=/run/hyrax/www:{home}"] if home else [])
+        assert ("opt/pages" in listed(made.squashfs)) == bool(home)
+    with pytest.raises(Failure, match="no directory /srv/pages; /srv holds: data"):
+        built(reference, tmp_path, home="/srv/pages/ROOT")
+
+
 def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     reference = f"oci:{layout}:{TAG}"
@@ -287,6 +425,24 @@ def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> 
     ]
     assert any("trim /etc/m*" in line for line in lines)
     assert "etc/motd" not in listed(made.squashfs)
+
+
+def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
+    layout: Path, tmp_path: Path
+) -> None:
+    large = [*LAYERS, [Entry("opt/lib/deep/er/x", random.Random(1).randbytes(2_000_000))]]
+    reference = f"oci:{make_image(tmp_path / 'image', large, *CONFIG)}:{TAG}"
+    chosen = recipe(reference, oci.local_digest(reference))
+    small = chosen.model_copy(update={"budget": chosen.budget.model_copy(update={"server": 1})})
+    for _ in range(2):  # a result of the cache too
+        with pytest.raises(Failure) as caught:
+            server.build(small, tmp_path / "log", lambda line: None)
+        said = str(caught.value).splitlines()
+        assert said[0].startswith("plain 2.5: packed it has 2.0 MB, allowed are 1 MB")
+        assert "budget.plain.server in images.toml" in said[0]
+        assert said[2].split() == ["/opt/lib/deep", "2.0", "MB"]
+    made = server.build(chosen, tmp_path / "log", lambda line: pytest.fail(f"built again: {line}"))
+    assert made.squashfs.stat().st_size > 2_000_000
 
 
 @pytest.mark.parametrize(

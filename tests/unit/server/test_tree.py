@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
-from image_maker import Entry, folder, hard, link, program, write_layer
+from image_maker import TAG, Entry, folder, hard, link, make_image, program, write_layer
 
 from hyraxvm import oci
 from hyraxvm.errors import Failure
@@ -130,6 +131,97 @@ def test_devices_are_left_out(tmp_path: Path) -> None:
         [Entry("dev/sda", kind=tarfile.BLKTYPE), Entry("dev/mem", kind=tarfile.CHRTYPE)],
     )
     assert (tree.nodes, tree.dropped_devices) == ({}, 2)
+
+
+LAYERS = [
+    [
+        folder("usr/bin/", 0o751, 3, 4),
+        program("usr/bin/su", b"s" * 5, 0o4755),
+        program("usr/bin/wall", b"w", 0o2755),
+        hard("usr/bin/also", "usr/bin/su"),
+        folder("tmp/", 0o1777),
+        link("bin", "usr/bin"),
+        Entry("etc/shadow", b"x", 0o600, 0, 42),
+        folder("var/cache/", 0o700, 101, 102),
+        Entry("var/cache/old", b"o"),
+        Entry("var/cache/sub/x", b"x"),
+        folder("opt/"),
+        Entry("opt/file", b"f"),
+        folder("opt/place/"),
+        Entry("opt/place/inside", b"i"),
+        Entry("opt/fifo", kind=tarfile.FIFOTYPE),
+        Entry("opt/noted", b"n", attributes={"user.note": "kept"}),
+        link("opt/dangling", "/nowhere"),
+    ],
+    [
+        # Through a link, beside a file that goes, over a directory that stays.
+        Entry("bin/new", b"n", 0o755),
+        Entry("usr/bin/.wh.wall"),
+        folder("var/cache/", 0o700, 101, 102),
+        Entry("var/cache/.wh..wh..opq"),
+        Entry("var/cache/fresh", b"1", 0o640, 101, 102),
+        folder("opt/", 0o710, 7, 8),
+        Entry("opt/.wh.place"),
+        Entry("n\u00e4me", b"u"),
+    ],
+    [
+        # One name of two gets content of its own, a directory's place a file, a file's a directory.
+        Entry("usr/bin/also", b"alone", 0o755),
+        hard("usr/bin/third", "usr/bin/su"),
+        Entry("opt/place", b"now a file"),
+        Entry("opt/.wh.file"),
+        folder("etc/shadow.d/"),
+        Entry("var/cache/sub/y", b"y"),
+    ],
+]
+
+
+def described(root: Path) -> dict[str, tuple[object, ...]]:
+    """What is on a file system, as `nodes` describes a tree."""
+    found: dict[str, tuple[object, ...]] = {}
+    owned = os.geteuid() == 0
+    for path in root.rglob("*"):
+        info = path.lstat()
+        content: object = None
+        if path.is_symlink():
+            content = str(path.readlink())
+        elif path.is_file():
+            content = path.read_bytes()
+        mode = 0o777 if path.is_symlink() else stat.S_IMODE(info.st_mode)
+        owner = (info.st_uid, info.st_gid) if owned else ()
+        links = 1 if path.is_dir() else info.st_nlink
+        found[str(path.relative_to(root))] = (
+            stat.S_IFMT(info.st_mode),
+            mode,
+            owner,
+            links,
+            content,
+        )
+    return found
+
+
+def test_layers_become_what_umoci_unpacks(tmp_path: Path) -> None:
+    """An independent reading of the specification, on a real file system."""
+    layout = make_image(tmp_path / "image", LAYERS)
+    options = [] if os.geteuid() == 0 else ["--rootless"]
+    argv = ["umoci", "unpack", *options, "--image", f"{layout}:{TAG}", str(tmp_path / "bundle")]
+    subprocess.run(argv, check=True, capture_output=True)
+    expected = described(tmp_path / "bundle/rootfs")
+    image = oci.read_image(layout)
+    tree = oci.flatten(layout, image, tmp_path / "scratch", lambda line: None)
+    oci.squash(tree, tmp_path / "x.squashfs", tmp_path / "log")
+    out = tmp_path / "out"
+    argv = ["unsquashfs", "-q", "-no-progress", "-d", str(out), str(tmp_path / "x.squashfs")]
+    subprocess.run(argv, check=os.geteuid() == 0, capture_output=True)
+    assert described(out) == expected
+    assert expected["usr/bin/su"][3:] == (2, b"sssss")
+    assert os.getxattr(out / "opt/noted", "user.note") == b"kept"
+    assert not {"usr/bin/wall", "var/cache/old", "var/cache/sub/x", "opt/file"} & set(expected)
+
+
+def test_a_whiteout_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="hides nothing"):
+        merged(tmp_path, [Entry("a")], [Entry(".wh.")])
 
 
 def test_garbage_is_no_layer(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ STALLED = 60  # seconds after which a client that takes or sends nothing is give
 
 
 def main() -> None:
-    """Read DAPDIR_ROOT, DAPDIR_BIND, DAPDIR_WORKERS and the settings, and serve."""
+    """Read DAPDIR_ROOT, DAPDIR_HOME, DAPDIR_BIND, DAPDIR_WORKERS and the settings, and serve."""
     root = os.environ.get("DAPDIR_ROOT", "/data")
+    home = os.environ.get("DAPDIR_HOME", "")
     workers = os.environ.get("DAPDIR_WORKERS", "2")
-    if not Path(root).is_dir():
-        sys.exit(f"dapdir: DAPDIR_ROOT={root!r} is not a directory")
+    for name, directory in (("DAPDIR_ROOT", root), ("DAPDIR_HOME", home or "/")):
+        if not Path(directory).is_dir():
+            sys.exit(f"dapdir: {name}={directory!r} is not a directory")
     if workers not in {str(n) for n in range(1, MAX_WORKERS + 1)}:
         sys.exit(f"dapdir: DAPDIR_WORKERS={workers!r}: use a number from 1 to {MAX_WORKERS}")
     try:
@@ -40,6 +42,7 @@ def main() -> None:
     gunicorn.http.wsgi.SERVER = SERVER  # the Server header; there is no setting for it
     Server(
         root,
+        home,
         settings,
         {
             "bind": os.environ.get("DAPDIR_BIND", "0.0.0.0:8080"),
@@ -82,9 +85,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn with settings from here rather than from its command line."""
 
-    def __init__(self, root: str, settings: Settings, options: dict[str, Any]) -> None:
-        """Serve `root`; `options` are named as in Gunicorn's documentation."""
+    def __init__(self, root: str, home: str, settings: Settings, options: dict[str, Any]) -> None:
+        """Serve `root` and `home`; `options` are named as in Gunicorn's documentation."""
         self._root = root
+        self._home = home
         self._settings = settings
         self._options = options
         super().__init__()
@@ -96,7 +100,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Application:
         """Make the application, once, before the workers are forked."""
-        application = Application(self._root, self._settings)
+        application = Application(self._root, self._home, self._settings)
         gc.freeze()  # or the workers' first collection copies the memory that they share
         return application
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from html import escape
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +28,8 @@ _LISTINGS = ("", "contents.html", "catalog.html", "catalog.xml")
 _VERSION = f"Core version: DAP/2.0\nServer version: {SERVER}\n"
 # A file from the data root must not act as a page of this server.
 _PLAIN_TEXT = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".htm")
+# The home page is the administrator's own, and may have a style and a script in it.
+_HOME_POLICY = "default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'"
 _log = logging.getLogger("gunicorn.error")
 
 
@@ -106,12 +109,13 @@ def _cut(message: str) -> BrokenPipeError:
 
 
 class Application:
-    """Serves the tree below `root`."""
+    """Serves the tree below `root`, and a page of the administrator's at /."""
 
-    def __init__(self, root: str, settings: Settings = DEFAULTS) -> None:
-        """`root` is the data root's path in the file system."""
+    def __init__(self, root: str, home: str = "", settings: Settings = DEFAULTS) -> None:
+        """`root` is the data root's path in the file system, `home` the directory of the page."""
         self._settings = settings
         self._tree = Tree(root, settings.links)
+        self._home = Path(home, "index.html") if home else None
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -150,12 +154,30 @@ class Application:
             return self._error(
                 path, RequestError(405, "only GET and HEAD are allowed"), Allow="GET, HEAD"
             )
-        if path == "/" or path in _PREFIXES:
-            return _redirect("/opendap/" if path == "/" else f"{path}/")
+        if path == "/" or (path == "/index.html" and self._home):
+            return self._home_page() or _redirect("/opendap/")
+        if path in _PREFIXES:
+            return _redirect(f"{path}/")
         for prefix in _PREFIXES:
             if path.startswith(f"{prefix}/"):
                 return self._below(path.removeprefix(f"{prefix}/"), prefix, environ)
         raise no_such(shown(path))
+
+    def _home_page(self) -> Response | None:
+        if not self._home:
+            return None
+        try:
+            with self._home.open("rb") as file:
+                body, modified = file.read(), os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        return Response.of(
+            body,
+            "text/html; charset=utf-8",
+            Cache_Control="no-cache",
+            Content_Security_Policy=_HOME_POLICY,
+            Last_Modified=formatdate(modified, usegmt=True),
+        )
 
     def _below(self, path: str, prefix: str, environ: dict[str, Any]) -> Response:
         if path == "version":

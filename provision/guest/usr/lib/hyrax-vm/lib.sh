@@ -49,6 +49,15 @@ upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
 # server_setting KEY: what `hyrax-server set` was told, or nothing
 server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
 
+# server_name: as it is told to people; nothing that is not Hyrax is called Hyrax
+server_name() {
+    case $(release SERVER) in
+    hyrax) say "Hyrax $(release SERVER_VERSION)" ;;
+    dapdir) say "dapdir $(release SERVER_VERSION) (embedded default, not Hyrax)" ;;
+    *) say "$(release SERVER) $(release SERVER_VERSION) (not Hyrax)" ;;
+    esac
+}
+
 # with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
 # A process on a hung mount may not die even from SIGKILL; `timeout` would wait for it, this does
 # not. For the same reason send its output to a file: a pipe would be held open.
@@ -154,7 +163,7 @@ is_local() {
 }
 
 # conf_value NAME KEY
-conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf"; }
+conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf" 2>/dev/null; }
 
 # data_url NAME: where it comes from
 data_url() { if [ -f "$CONF/$1.conf" ]; then conf_value "$1" URL; else say "$DATA/$1"; fi; }
@@ -185,6 +194,10 @@ in_mount_table() {
     awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
         "$ROOT/proc/self/mounts" 2>/dev/null
 }
+
+# refresh_banner: what shows the data sets, the landing page too, tells of a change at once.
+# 9>&-: it must not keep hyrax-data's lock.
+refresh_banner() { "$LIB/banner" 9>&- || :; "$LIB/landing" 9>&- || :; }
 
 # quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
 # By the mount table and by asking the port, nothing slower: the data are not touched.

@@ -1,0 +1,84 @@
+"""Chromium, as the people who read our pages have it, driven through WebDriver."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+from hyraxvm.paths import REPORTS
+
+DESKTOP = (1280, 900)  # CSS pixels
+PHONE = (390, 844)
+PICTURES = REPORTS / "pages"
+_SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+class Browser:
+    """One window; every page is opened at a given size, with or without JavaScript."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str, size: tuple[int, int] = DESKTOP, *, script: bool = True) -> None:
+        """Open a page and wait until it is loaded; what the console said before is forgotten."""
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self.command("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
+        self.command("Emulation.setScriptExecutionDisabled", value=not script)
+        self.complaints()
+        self.driver.get(url)
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """Send a command of the DevTools protocol."""
+        return self.driver.execute_cdp_cmd(name, arguments)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run JavaScript in the page, also where its own is switched off."""
+        self.command("Emulation.setScriptExecutionDisabled", value=False)
+        return self.driver.execute_script(script, *arguments)
+
+    def complaints(self) -> list[str]:
+        """What the console has said since the last time: errors, missing files, refused content."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than the window; 0 is how it should be."""
+        return int(
+            self.run(
+                "const page = document.documentElement;"
+                "return Math.max(0, page.scrollWidth - page.clientWidth);"
+            )
+        )
+
+    def picture(self, name: str) -> None:
+        """Keep the whole page as artifacts/reports/pages/NAME.png, for people to look at."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        shot = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium with a fresh profile, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
+        options = ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for switch in (*_SWITCHES, f"--user-data-dir={profile}"):
+            options.add_argument(switch)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        # Both are named, so that Selenium looks for neither on the network.
+        driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        try:
+            driver.set_page_load_timeout(60)
+            yield Browser(driver)
+        finally:
+            driver.quit()
