@@ -177,7 +177,10 @@ def test_a_refused_mount_in_words(
     guest: Guest, smbd: SmbServer, mount: int, kernel: str, login: str, words: str
 ) -> None:
     before = guest.state()
-    guest.write("mount-says", f"mount error({mount}): {os.strerror(mount)}\nRefer to the mount.cifs(8) manual page\n")
+    guest.write(
+        "mount-says",
+        f"mount error({mount}): {os.strerror(mount)}\nRefer to the mount.cifs(8) manual page\n",
+    )
     guest.write("kernel-says", kernel + "\n")
     # Of an earlier mount.
     guest.write("dev/kmsg", "STATUS_ACCOUNT_DISABLED sign fail\n")
