@@ -111,9 +111,10 @@ name = "ocean"
         *("-device", "ide-cd,drive=cd"),
         password=PASSWORD,
     ) as guest:
-        # The whole banner, as it is printed above the first login prompt.
-        shown = guest.console.expect(r"Hyrax VM [\s\S]*?(?=wires login: )", BOOT)
-        assert "address:   none: no answer to DHCP on eth0" in shown
+        # Above the login prompt, before anybody has logged in.
+        shown = guest.console.expect(
+            r"address:   none: no answer to DHCP on eth0\r\n[\s\S]*?(?=wires login: )", BOOT
+        )
         assert (
             "settings:  the settings disk: line 7: address: '10.0.2.300' is not an IP add" in shown
         )

@@ -173,8 +173,9 @@ def test_banner_of_trouble(guest: Guest, port: int, closed_port: int) -> None:
     guest.write("addresses", "")
     text = banner(guest)
     assert "not ready yet" in text
-    assert "none yet: no answer to DHCP" not in text
-    assert "eth0 is not connected" in text
+    assert "none: the network adapter eth0 is not switched on yet" in text
+    guest.write("sys/class/net/eth0/carrier", "0\n")
+    assert "none: the network adapter eth0 is not connected" in banner(guest)
     assert "data sets: old (away, 127.0.0.1 does not answer)\n" in text
     assert "           sst (mounted when it is read)\n" in text
     guest.write("sys/class/net/eth0/carrier", "1\n")
