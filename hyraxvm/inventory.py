@@ -13,11 +13,13 @@ from packageurl import PackageURL
 
 from hyraxvm import rootfs
 from hyraxvm.command import output
+from hyraxvm.errors import Failure
 from hyraxvm.tree import Tree
 
 DEADLINE = 120.0  # seconds
 DPKG = "/var/lib/dpkg"
 RPM = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
+RPM_FILES = {"rpmdb.sqlite", "Packages.db", "Packages"}  # its formats: el9, SUSE, el8
 APK = "/lib/apk/db/installed"
 ROW = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n"
 
@@ -71,7 +73,7 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
     # One leads to the other, or each is the place of its own distribution.
     for number, folder in enumerate(dict.fromkeys(tree.resolve(path) for path in RPM)):
         files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder or "")}
-        if not any(files.values()):
+        if not RPM_FILES & files.keys():
             continue
         copy = scratch / f"rpm-{number}"
         copy.mkdir(parents=True)
@@ -82,6 +84,8 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
             ["rpm", "--dbpath", str(copy), "--query", "--all", "--queryformat", ROW],
             deadline=DEADLINE,
         )
+        if not rows:  # rpm's exit status does not tell
+            raise Failure(f"the image's {folder} is a database of rpm's that lists no package")
         for row in rows.splitlines():
             name, _, version = row.partition(" ")
             if name != "gpg-pubkey":  # a key that somebody has imported

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from build import Built
 from guest import Guest
+from little_suite import write_suite
 from nfs import NfsServer
 from watching import Watch, until
 
+from hyraxvm import regression
 from hyraxvm.qemu import HOST, HTTP, SSH
 
 DDS = "/opendap/sample/sst.nc.dds"
@@ -272,6 +274,20 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
     assert other.gap < 15
     assert back < 30
     assert "away" not in hyrax.check("hyrax-data status one")
+
+
+def test_a_regression_suite_finds_the_files_of_the_image(hyrax: Guest, tmp_path: Path) -> None:
+    tests = {"nc3/tested.nc.dds": "RESPONSE([%s])", "nc3/gone.nc.dds": "RESPONSE([%s])"}
+    inputs = {
+        "nc3/tested.nc.dds": ("data/nc/tested.nc.dds", "Dataset {\n tested.nc;\n"),
+        "nc3/gone.nc.dds": ("data/nc/gone.nc.dds", ""),
+    }
+    checkout = write_suite(tmp_path / "checkout", tests, inputs)
+    regression.place_data(hyrax.check, checkout)
+    url = hyrax.url("").rstrip("/")
+    found = regression.suite(checkout, url, tmp_path, tmp_path / "log", lambda line: None)
+    assert found == regression.Counts(1, 0, 0, ("curl nc3/gone.nc.dds",))
+    hyrax.check("sudo -n rm -r /srv/hyrax/data/nc")
 
 
 def test_it_stops_quickly_and_the_machine_too(hyrax: Guest, record_property) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from axe_core_python.selenium import Axe
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -76,6 +77,16 @@ class Browser:
                 "return Math.max(0, page.scrollWidth - page.clientWidth);"
             )
         )
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds that keeps people out: contrast, names, structure, focus."""
+        self.command("Emulation.setScriptExecutionDisabled", value=False)
+        found = Axe().run(self.driver)["violations"]
+        return [
+            f"{one['id']}: {node['html'][:200]}: {node['failureSummary']}"
+            for one in found
+            for node in one["nodes"]
+        ]
 
     def picture(self, name: str) -> None:
         """Keep the whole page as artifacts/reports/pages/NAME.png, for people to look at."""

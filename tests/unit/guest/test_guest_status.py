@@ -218,6 +218,9 @@ def test_a_data_set_that_cannot_be_mounted_any_more(guest: Guest, port: int) -> 
     status, out, _ = guest.data("status")
     assert status == 1 and out.splitlines()[1].split()[1] == "refused"
     assert "does not let this VM (192.0.2.7) mount '/sst'" in out.splitlines()[2]
+    guest.write("mount-says", "mount.nfs4: Connection timed out\n")
+    status, out, _ = guest.data("status")
+    assert status == 1 and out.splitlines()[1].split()[1] == "hung"
     (guest.root / "mount-says").unlink()
     wants = guest.root / "etc/systemd/system/multi-user.target.wants"
     (wants / "srv-hyrax-data-sst.automount").unlink()

@@ -309,8 +309,9 @@ def gpg(*words: str) -> str:
     return done.stdout
 
 
-def make_key(name: str, *options: str, expires: str = "never") -> str:
+def make_key(name: str, *options: str, expires: str = "never", passphrase: str = "") -> str:
     """Make a key that signs; returns its fingerprint."""
-    gpg("--passphrase", "", *options, "--quick-gen-key", name, "ed25519", "sign", expires)
+    secret = ("--pinentry-mode", "loopback", "--passphrase", passphrase)
+    gpg(*secret, *options, "--quick-gen-key", name, "ed25519", "sign", expires)
     listed = gpg("--with-colons", "--list-keys", f"={name}")
     return re.findall(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[0]
