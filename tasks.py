@@ -14,6 +14,7 @@ from invoke import Context, task
 from hyraxvm.errors import Failure, UserError
 
 if TYPE_CHECKING:
+    from hyraxvm.progress import Progress
     from hyraxvm.source import Choice
 
 # Modules are imported where they are used: `./inv --list` must not wait for all of them.
@@ -78,7 +79,7 @@ def build(
     names = [config.choose("image", name, table.image) for name in dict.fromkeys(names)]
     wanted = formats.choose(format)
     chosen = _chosen(server, server_image)
-    progress = Progress()
+    progress = _shared(Progress())
     made = pipeline.build(
         [config.recipe(table, n, chosen.server, chosen.image, chosen.digest) for n in names],
         wanted,
@@ -127,7 +128,7 @@ def test(
         return
     chosen = _chosen(None, None)
     recipes = [config.recipe(table, n, chosen.server, chosen.image, chosen.digest) for n in names]
-    for artifact in pipeline.build(recipes, wanted, Progress()):
+    for artifact in pipeline.build(recipes, wanted, _shared(Progress())):
         print(f"{artifact.path.name}: boot test passed")
 
 
@@ -293,7 +294,7 @@ def release(
     from hyraxvm.progress import Progress
     from hyraxvm.store import Store
 
-    progress = Progress()
+    progress = _shared(Progress())
     wanted = release.recipes(config.load(), [image] if image else [], server, print)
 
     def build(recipes: Sequence[config.Recipe]) -> list[pipeline.Artifact] | None:
@@ -335,7 +336,7 @@ def nightly(
     from hyraxvm import config, formats, nightly, pipeline, publishing, release
     from hyraxvm.progress import Progress
 
-    progress = Progress()
+    progress = _shared(Progress())
     wanted = release.recipes(config.load(), image, server, print)
 
     def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
@@ -487,6 +488,14 @@ def _chosen(server: str | None, server_image: str | None) -> Choice:
     if chosen.notice:
         print(source.banner(chosen.notice), file=sys.stderr)
     return chosen
+
+
+def _shared(progress: Progress) -> Progress:
+    """Let the stages come from other machines too, where this one has the key."""
+    from hyraxvm import cache, shared
+
+    cache.remote = shared.connect(progress.say)
+    return progress
 
 
 def _today() -> str:

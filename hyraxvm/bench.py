@@ -49,7 +49,7 @@ def transfer(megabytes: int) -> list[str]:
         (top / BUCKET).mkdir(parents=True)
         with _server(top) as url:
             store_settings = publishing.Store(
-                bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile=""
+                bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile="", cache=""
             )
             # Nothing of the user's own takes part.
             os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}

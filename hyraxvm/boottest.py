@@ -59,8 +59,8 @@ def verdict(artifact: Path) -> dict[str, Any] | None:
     return found if found.get("key") == key(artifact) else None
 
 
-def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
-    """Boot and exercise one artifact; returns the verdict.
+def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> dict[str, Any]:
+    """Boot and exercise one artifact, `machines` at a time; returns the verdict.
 
     Raises `UserError`: there is no such file; `Failure`: a test failed.
     """
@@ -78,8 +78,7 @@ def test(artifact: Path, on_line: Callable[[str], None]) -> dict[str, Any]:
     run(
         [
             *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
-            # Two machines at a time; more would only wait for each other.
-            *("-n", "2"),
+            *("-n", str(machines)),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),

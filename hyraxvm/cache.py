@@ -14,13 +14,26 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import cache_root
 
 KEEP = 4  # results of one stage that are kept, the most recently used first
 NEEDED_BYTES = 8 * 1024**3  # what a cold build writes, with head-room
+
+
+class Remote(Protocol):
+    """What other machines have made; neither method fails, whatever happens there."""
+
+    def fetch(self, stage: str, key: str, work: Path, spare: Path) -> bool:
+        """Fill the empty directory `work` with an output, if there is one."""
+
+    def keep(self, stage: str, key: str, made: Path, spare: Path) -> None:
+        """Keep an output for others."""
+
+
+remote: Remote | None = None  # asked before a stage is made here; see shared.py
 
 
 def digest(*inputs: Any) -> str:
@@ -59,8 +72,10 @@ def _files(path: Path) -> Iterator[tuple[str, int, str]]:
         yield path.name, path.stat().st_mode & 0o777, file_digest(path)
 
 
-def produce(stage: str, key: str, make: Callable[[Path], None]) -> Path:
+def produce(stage: str, key: str, make: Callable[[Path], None], *, local: bool = False) -> Path:
     """Return the directory that holds a stage's output; `make` fills it if it is not there yet.
+
+    Unless it is `local`, another machine's output may take the place of what `make` would make.
 
     Raises what `make` raises; nothing is kept then.  Another process that makes the same output
     is waited for.
@@ -69,18 +84,31 @@ def produce(stage: str, key: str, make: Callable[[Path], None]) -> Path:
     final = folder / key[:24]
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / f".{final.name}.lock"):
-        if not final.is_dir():
-            work = folder / f".{final.name}.work"
-            remove_tree(work)  # what a killed run left
-            work.mkdir()
-            try:
-                make(work)
+        work, spare = folder / f".{final.name}.work", folder / f".{final.name}.spare"
+        others = None if local else remote
+        try:
+            if final.is_dir():
+                pass
+            elif others and others.fetch(stage, key, _fresh(work), _fresh(spare)):
                 work.rename(final)
-            finally:
-                remove_tree(work)
+            else:
+                make(_fresh(work))
+                work.rename(final)
+                if others:
+                    others.keep(stage, key, final, _fresh(spare))
+        finally:
+            remove_tree(work)
+            remove_tree(spare)
         os.utime(final)
     _prune(folder, final)
     return final
+
+
+def _fresh(folder: Path) -> Path:
+    """Empty a directory of what a killed run, or a try that failed, has left in it."""
+    remove_tree(folder)
+    folder.mkdir()
+    return folder
 
 
 def contains(stage: str, key: str) -> bool:

@@ -147,7 +147,8 @@ def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[s
         argv = ["skopeo", "copy", "--override-os=linux", f"--override-arch={arch}", source, target]
         run(argv, log=log, deadline=DEADLINE, on_line=on_line)
 
-    return cache.produce("oci", pull_key(reference, digest, arch), make) / "layout"
+    # It is in a registry already.
+    return cache.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
 
 
 def read_image(layout: Path, arch: str = "amd64") -> Image:

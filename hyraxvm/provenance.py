@@ -14,7 +14,7 @@ from hyraxvm.paths import ROOT
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
-BUILD_TYPE: Final = "urn:hyrax-vm:build:1"  # docs/maintainers.md, "Provenance"
+BUILD_TYPE: Final = "urn:hyrax-vm:build:1"  # docs/maintainer-guide.md, "Provenance"
 
 
 def statement(

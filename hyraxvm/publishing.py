@@ -23,6 +23,12 @@ Prefix = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*
 Endpoint = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
 Url = Annotated[str, StringConstraints(pattern=r"^((https?|s3)://[^\s?#]+)?$")]
+Folder = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*)?$"
+    ),
+]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
 
 
@@ -34,6 +40,7 @@ class Store(Model):
     endpoint: Endpoint
     region: Word
     profile: Word
+    cache: Folder
 
 
 class Download(Model):
@@ -90,5 +97,7 @@ def required(value: str, key: str) -> str:
     """
     if not value:
         path = os.environ.get(VARIABLE) or PUBLISH_TOML
-        raise UserError(f"{path}: {key}: is empty; write its value there, see docs/maintainers.md")
+        raise UserError(
+            f"{path}: {key}: is empty; write its value there, see docs/maintainer-guide.md"
+        )
     return value

@@ -47,14 +47,14 @@ _TYPES: Final = {
 
 # What a service says -> what the user can do.
 _HINTS: Final = {
-    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainers.md",
+    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
     "ExpiredToken": "the session has expired; get new credentials",
     "InvalidAccessKeyId": "the store does not know this access key; see AWS_ACCESS_KEY_ID",
     "NoSuchBucket": "there is no such bucket; see store.bucket in publish.toml",
     "PermanentRedirect": "the bucket is in another region; see store.region in publish.toml",
     "RequestTimeTooSkewed": "this computer's clock is wrong; set it (`timedatectl` shows it)",
     "SignatureDoesNotMatch": "the secret key is not the access key's; see AWS_SECRET_ACCESS_KEY",
-    "403": "the credentials do not allow it; see the policy in docs/maintainers.md",
+    "403": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
 }
 _GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 
@@ -65,6 +65,10 @@ class Conflict(Exception):
 
 class Gone(Failure):
     """There is no such object, or no such upload any more."""
+
+
+class Differs(Failure):
+    """The object has another size."""
 
 
 def content_type(name: str) -> str:
@@ -113,24 +117,21 @@ class Store:
             return None
 
     def fetch(self, key: str, path: Path, size: int, moved: Callable[[int], None]) -> None:
-        """Read an object of `size` bytes into a file; goes on where a connection broke.
+        """Read an object of `size` bytes into a file; goes on where a connection has broken.
 
-        Raises `Failure` also where the object has another size.
+        Raises `Gone`; `Differs`: the object has another size.
         """
         tries = 0
         with path.open("wb") as sink:
-            while sink.tell() < size:
-                begin = sink.tell()
+            while (begin := sink.tell()) < size:
                 try:
-                    for chunk in self._chunks(key, begin):
+                    for chunk in self._chunks(key, begin, size):
                         sink.write(chunk)
                         moved(len(chunk))
-                        if sink.tell() > size:
-                            raise Gone(f"{self.name}{key}: is longer than {size} bytes")
-                except (Gone, UserError):
+                except (Gone, Differs, UserError):
                     raise
                 except Failure:
-                    tries = 0 if sink.tell() > begin else tries + 1
+                    tries = 1 if sink.tell() > begin else tries + 1
                     if tries == TRIES:
                         raise
 
@@ -226,11 +227,13 @@ class Store:
             total.update(chunk)
         return total.hexdigest()
 
-    def _chunks(self, key: str, begin: int = 0) -> Iterator[bytes]:
+    def _chunks(self, key: str, begin: int = 0, size: int | None = None) -> Iterator[bytes]:
+        more = {"Range": f"bytes={begin}-"} if begin else {}
         with self.told(key):
-            found = self.client.get_object(
-                Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={begin}-"
-            )
+            found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
+            total = begin + found["ContentLength"]
+            if size not in (None, total):
+                raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
             for chunk in found["Body"].iter_chunks(MIB):
                 go_on()
                 yield chunk

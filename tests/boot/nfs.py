@@ -23,21 +23,31 @@ NFS_CORE_PARAM {{
     Enable_RQUOTA = false; Enable_NLM = false; Enable_UDP = false;
 }}
 NFS_KRB5 {{ Active_krb5 = false; }}
-NFSv4 {{ Graceless = true; RecoveryRoot = "{work}/recovery"; }}
-EXPORT {{
-    Export_Id = 1; Path = "{export}"; Pseudo = "/data";
-    Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
-    FSAL {{ Name = VFS; }}
+NFSv4 {{
+    Graceless = true; RecoveryRoot = "{work}/recovery"; Minor_Versions = {minor_versions};
 }}
 """
+EXPORT = """
+EXPORT {{
+    Export_Id = {number}; Path = "{path}"; Pseudo = "{name}";
+    Access_Type = {access}; Squash = No_Root_Squash; SecType = sys;
+    FSAL {{ Name = VFS; }}
+    {client}
+}}
+"""
+SOMEBODY_ELSE = "CLIENT { Clients = 192.0.2.1; Access_Type = RO; }"
 
 
 class NfsServer:
-    """Serves the directory `export` as `/data` on `port`; started by `start`, ended by `stop`."""
+    """Serves the directory `export` as `/data` on `port`; started by `start`, ended by `stop`.
+
+    There are more exports: `/trouble/empty`; `/trouble/private`, which only root may list;
+    `/trouble/hidden`, whose file only root may read; `/trouble/closed`, for another client.
+    """
 
     healthy = ("mounted", "waiting")
 
-    def __init__(self, export: Path, work: Path) -> None:
+    def __init__(self, export: Path, work: Path, minor_versions: str = "0, 1, 2") -> None:
         self.export = export
         self.port = free_port(0)
         self._log = work / "ganesha.log"
@@ -45,9 +55,23 @@ class NfsServer:
         self._configuration = work / "ganesha.conf"
         self._process: subprocess.Popen[bytes] | None = None
         (work / "recovery").mkdir(parents=True)
-        self._configuration.write_text(
-            CONFIGURATION.format(port=self.port, work=work, export=export)
-        )
+        exports = [("/data", export, "RW", "")]
+        for name, mode in {
+            "empty": 0o755,
+            "private": 0o700,
+            "hidden": 0o755,
+            "closed": 0o755,
+        }.items():
+            (work / name).mkdir(mode)
+            access = ("None", SOMEBODY_ELSE) if name == "closed" else ("RO", "")
+            exports.append((f"/trouble/{name}", work / name, *access))
+        (work / "hidden" / "secret.nc").touch(mode=0o600)
+        text = CONFIGURATION.format(port=self.port, work=work, minor_versions=minor_versions)
+        for number, (name, path, access_type, client) in enumerate(exports, 1):
+            text += EXPORT.format(
+                number=number, name=name, path=path, access=access_type, client=client
+            )
+        self._configuration.write_text(text)
 
     def source(self, name: str = "", folder: str = "") -> str:
         """Return the URL."""

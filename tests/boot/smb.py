@@ -62,6 +62,9 @@ CONFIGURATION = """
     valid users = daemon
 [hidden]
     path = {work}/hidden
+[empty]
+    path = {work}/empty
+    guest ok = yes
 """
 
 
@@ -69,7 +72,7 @@ class SmbServer:
     """Serves the directory `export` on `port`; started by `start`, ended by `stop`.
 
     The share `data` is for the user `user` with PASSWORD, and is signed and encrypted; `open` is
-    for guests; `closed` is for somebody else; in `hidden` nobody may read a file.
+    for guests; `closed` is for somebody else; in `hidden` nobody may read a file; `empty` is empty.
     """
 
     healthy = ("mounted", "waiting")
@@ -91,7 +94,7 @@ class SmbServer:
         self._work = work
         self._configuration = work / "smb.conf"
         self._process: subprocess.Popen[bytes] | None = None
-        for name in ("ncalrpc", "closed", "hidden"):
+        for name in ("ncalrpc", "closed", "hidden", "empty"):
             (work / name).mkdir(parents=True)
         (work / "hidden" / "secret.nc").touch(mode=0o000)
         self._configuration.write_text(

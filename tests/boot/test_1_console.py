@@ -45,7 +45,7 @@ def test_the_banner_shows_product_address_and_how_to_log_in(
     assert ("not Hyrax" in shown) == (release["SERVER"] != "hyrax")
     assert "http://10.0.2.15:8080/opendap/" in shown
     assert "opendap / opendap" in shown
-    assert "hyrax-data" in shown
+    assert "then type: hyrax-setup" in shown
 
 
 def test_a_wrong_password_is_refused(guest: Guest) -> None:

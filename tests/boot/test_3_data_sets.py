@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from clients import CLIENTS, DIGITS, netcdf4, readings
@@ -92,7 +96,21 @@ NFS, SMB, LOCAL = (pytest.mark.access(kind) for kind in ("nfs", "smb", "local"))
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param("nfs://{host}:{port}/nowhere", "does not offer '/nowhere'", marks=NFS),
+        pytest.param(
+            "nfs://{host}:{port}/nowhere",
+            "does not offer '/nowhere' to this VM; it offers /data, /trouble/",
+            marks=NFS,
+        ),
+        pytest.param("nfs://no-such-host.invalid/data", "is not found; check its", marks=NFS),
+        pytest.param("smb://no-such-host.invalid/data", "is not found; check its", marks=SMB),
+        pytest.param(
+            "nfs://{host}:{port}/trouble/closed",
+            "does not let this VM (10.0.2.15) mount '/trouble/closed'",
+            marks=NFS,
+        ),
+        pytest.param(
+            "nfs://{host}:{port}/trouble/private", "may not read '/trouble/private'", marks=NFS
+        ),
         pytest.param("nfs://{host}:{closed}/data", "refuses connections on port", marks=NFS),
         pytest.param("nfs://{host}:{http}/data", "no NFS server", marks=NFS),
         pytest.param("smb://{host}:{port}/nowhere", "has no share 'nowhere'", marks=SMB),
@@ -143,7 +161,10 @@ def test_what_cannot_be_served_is_refused_in_words_and_leaves_nothing(
         pytest.param("add //{host}/x", "get hyrax-vm-smb-{server}", marks=LOCAL),
         pytest.param("add smb://a:b@{host}/x", "a password does not belong", marks=SMB),
         pytest.param("add //{host}/x --user me", "standard input is empty", marks=SMB),
-        pytest.param("add //{host}/x --vers 1.0", "'1.0' is not a version", marks=SMB),
+        pytest.param("add //{host}/x --smb-version 1.0", "'1.0' is not a version", marks=SMB),
+        pytest.param("add nfs://{host}/x --nfs-version 3", "'3' is not a version", marks=NFS),
+        pytest.param("add nfs://{host}/x --options suid", "'suid' cannot be used", marks=NFS),
+        pytest.param("add //{host}/x --options uid=0", "'uid=0' cannot be used", marks=SMB),
         pytest.param("remove ocean", "lies on this VM's own disk", marks=LOCAL),
     ],
 )
@@ -157,6 +178,76 @@ def test_a_wrong_command_is_refused_with_status_2(
     assert said.format(server=release["SERVER"] + release["SERVER_VERSION"]) in answer
     assert len(answer.splitlines()) == 1
     assert _state(guest) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        pytest.param("nfs://{host}:{port}/trouble/empty", "the NFS export is empty", marks=NFS),
+        pytest.param("smb://{host}:{port}/empty", "the share is empty", marks=SMB),
+        pytest.param(
+            "nfs://{host}:{port}/trouble/hidden", "may not read 'secret.nc'; on the", marks=NFS
+        ),
+    ],
+)
+def test_what_can_be_served_but_is_odd_is_said(
+    guest: Guest, files: NfsServer | SmbServer, url: str, said: str
+) -> None:
+    found = guest.check(f"hyrax-data add {url.format(host=HOST, port=files.port)} --as odd", 120)
+    assert said in found
+    guest.check("hyrax-data remove odd")
+
+
+@NFS
+def test_a_version_of_nfs_that_the_server_lacks(
+    guest: Guest, files: NfsServer, tmp_path: Path
+) -> None:
+    old = NfsServer(files.export, tmp_path / "ganesha", minor_versions="0")
+    old.start()
+    try:
+        add = f"hyrax-data add {old.source()} --as old"
+        status, said = guest.run(f"{add} --nfs-version 4.2", 120)
+        assert status == 1
+        assert "does not speak NFS 4.2; leave --nfs-version out" in said
+        guest.check(f"{add} --options timeo=100,rsize=65536", 120)
+        mounted = (
+            guest.check("grep ' /srv/hyrax/data/old nfs4 ' /proc/mounts").split()[3].split(",")
+        )
+        assert {"ro", "vers=4.0", "timeo=100", "rsize=65536", "nosuid", "noexec"} <= set(mounted)
+        guest.check("hyrax-data remove old")
+    finally:
+        old.stop()
+
+
+@pytest.mark.access("nfs", "smb")
+def test_status_tells_size_distance_and_when_it_was_read_and_is_no_reader(
+    guest: Guest, data_set: str, files: FileServer
+) -> None:
+    def status() -> dict[str, Any]:
+        (found,) = json.loads(guest.check(f"hyrax-data status {data_set} --json", 60))
+        return found
+
+    assert guest.get(f"/opendap/data/{data_set}/").status == 200
+    found = status()
+    assert (found["state"], found["problem"], found["last_access_s"]) == ("mounted", None, 0)
+    space = os.statvfs(files.export)
+    assert found["size_bytes"] == space.f_blocks * space.f_frsize
+    assert found["used_bytes"] == pytest.approx(
+        (space.f_blocks - space.f_bfree) * space.f_frsize, rel=0.05
+    )
+    assert 0 < found["rtt_ms"] < 1000
+    # As after five minutes without a reader.
+    guest.check(f"sudo -n systemctl stop srv-hyrax-data-{data_set}.mount")
+    found = status()
+    assert (found["state"], found["problem"]) == ("waiting", None)
+    assert found["size_bytes"] == space.f_blocks * space.f_frsize
+    time.sleep(3)
+    later = status()
+    assert later["state"] == "waiting"
+    assert 3 <= later["last_access_s"] <= 60
+    assert later["last_access_s"] >= found["last_access_s"] + 3
+    assert guest.get(f"/opendap/data/{data_set}/").status == 200
+    assert status()["last_access_s"] == 0
 
 
 @pytest.mark.access("nfs", "smb")

@@ -32,7 +32,7 @@ def test_a_data_set_is_added_in_the_menu(
     console.send("TERM=vt220 hyrax-setup")
     console.expect("Data are served at", 60)
     console.send("")
-    console.expect("add +Serve", 60)
+    console.expect("Serve an? ", 60)
     console.send("")
     for field in fields:
         console.expect("Add data", 60)

@@ -102,8 +102,10 @@ def test_an_old_server_is_refused_until_the_user_says_so(
         status, said = guest.run(f"{add(old, 'data')} --as old", 120)
         assert status == 1
         assert "speaks SMB 2.1 at most, not 3.1.1" in said
-        assert "--vers 2.1" in said
-        guest.check(f"{add(old, 'data')} --as old --vers 2.1", 120)
+        assert "--smb-version 2.1" in said
+        guest.check(f"{add(old, 'data')} --as old --smb-version 2.1", 120)
+        shown = guest.check("hyrax-data status old", 120).splitlines()
+        assert shown[-1] == f"    SMB 2.1, user {old.user}"
         assert_served(guest, "old", files.export)
         (used,) = old.sessions()
         assert used["dialect"] == "SMB2_10"

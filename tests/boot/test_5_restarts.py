@@ -31,13 +31,16 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
         assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
 
 
-def wait_until_shown(guest: Guest, data_set: str, state: str) -> None:
-    """Until the landing page shows the data set in this state; it is looked at every minute."""
-    row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{state}")
-    deadline = time.monotonic() + 120
-    while not row.search(page := guest.get("/").text):
-        assert time.monotonic() < deadline, page
-        time.sleep(1)
+def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> float:
+    """Until the banner and the landing page show the data set so; return the seconds."""
+    row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{page}")
+    started = time.monotonic()
+    while f"{data_set} ({banner}" not in (shown := guest.check("cat /run/hyrax/issue")) or (
+        not row.search(shown := guest.get("/").text)
+    ):
+        assert time.monotonic() - started < 45, shown
+        time.sleep(0.5)
+    return round(time.monotonic() - started, 1)
 
 
 def test_after_a_reboot_the_data_set_is_served(
@@ -107,6 +110,11 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
             "seconds to read a sample, file server hung", round(time.monotonic() - started, 1)
         )
         hung.close()
+        took = wait_until_shown(guest, data_set, "away, 10.0.2.2 does not answer", "away")
+        record_property("seconds until banner and page tell, file server hung", took)
+        status, said = guest.run(f"hyrax-data status {data_set}", 60)
+        assert status == 1
+        assert said.splitlines()[1].split()[1] == "away"
         files.stop()
         assert_samples(guest, samples)
 
@@ -119,7 +127,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         status, said = guest.run(f"hyrax-data status {data_set}", 60)
         assert status == 1
         assert "away" in said
-        wait_until_shown(guest, data_set, "away")
+        wait_until_shown(guest, data_set, "away", "away")
     finally:
         files.start()
 
@@ -129,7 +137,8 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         time.sleep(1)
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
     assert_data(guest, data_set, files)
-    wait_until_shown(guest, data_set, "available")
+    took = wait_until_shown(guest, data_set, "mounted", "available")
+    record_property("seconds until banner and page tell that they are", took)
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"

@@ -158,7 +158,12 @@ def test_tomcat_shows_the_landing_page_and_sees_it_replaced(hyrax: Guest) -> Non
         assert "/opendap/data/mine/" in words("/opendap/data/mine/")
     finally:
         hyrax.check("rmdir /srv/hyrax/data/mine")
-    assert hyrax.get("/index.jsp").status == 404
+    assert answer.headers["Cache-Control"] == "max-age=0"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert [hyrax.get(f"/{path}").status for path in ("index.jsp", "WEB-INF/web.xml")] == [404, 404]
+    # They are for the page alone.
+    assert "X-Frame-Options" not in hyrax.get(DDS).headers
     inside = f"sudo -n nsenter -m -t {main_pid(hyrax, TOMCAT)} --"
     root = "/opt/hyrax/home/tomcat/apache-tomcat-10.1/webapps/ROOT"
     mounts = hyrax.check(f"{inside} cat /proc/self/mountinfo")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from axe_core_python.selenium import Axe
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -28,13 +30,23 @@ class Browser:
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
 
-    def open(self, url: str, size: tuple[int, int] = DESKTOP, *, script: bool = True) -> None:
-        """Open a page and wait until it is loaded; what the console said before is forgotten."""
+    def open(
+        self,
+        url: str,
+        size: tuple[int, int] = DESKTOP,
+        *,
+        script: bool = True,
+        dark: bool = False,
+    ) -> None:
+        """Open a page and wait until it is loaded; what was said and asked before is forgotten."""
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.command("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
         self.command("Emulation.setScriptExecutionDisabled", value=not script)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.command("Emulation.setEmulatedMedia", features=[scheme])
         self.complaints()
+        self.requested()
         self.driver.get(url)
 
     def command(self, name: str, **arguments: Any) -> Any:
@@ -50,6 +62,13 @@ class Browser:
         """What the console has said since the last time: errors, missing files, refused content."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
+    def requested(self) -> list[str]:
+        """The URLs asked for since the last time, without the browser's own pages."""
+        events = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
+        sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        urls = [params["request"]["url"] for params in sent]
+        return [url for url in urls if not url.startswith(("chrome://", "data:"))]
+
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window; 0 is how it should be."""
         return int(
@@ -58,6 +77,16 @@ class Browser:
                 "return Math.max(0, page.scrollWidth - page.clientWidth);"
             )
         )
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds that keeps people out: contrast, names, structure, focus."""
+        self.command("Emulation.setScriptExecutionDisabled", value=False)
+        found = Axe().run(self.driver)["violations"]
+        return [
+            f"{one['id']}: {node['html'][:200]}: {node['failureSummary']}"
+            for one in found
+            for node in one["nodes"]
+        ]
 
     def picture(self, name: str) -> None:
         """Keep the whole page as artifacts/reports/pages/NAME.png, for people to look at."""
@@ -74,7 +103,7 @@ def chromium() -> Iterator[Browser]:
         options.binary_location = "/usr/bin/chromium"
         for switch in (*_SWITCHES, f"--user-data-dir={profile}"):
             options.add_argument(switch)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         # Both are named, so that Selenium looks for neither on the network.
         driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
         try:

@@ -10,7 +10,9 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,7 @@ case "$1 $2" in
 "stop "*) [ ! -f "$HYRAX_ROOT/stop-hangs" ] || sleep 60
     place=$(where); sed "\| $place |d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" ;;
 "is-active "*) [ -e "$wants/$last" ] ;;
+"show --value") cat "$HYRAX_ROOT/show-$3" 2>/dev/null ;;
 esac""",
     "mount": r"""
 echo begin >>"$HYRAX_ROOT/mount.log"
@@ -89,6 +92,7 @@ class Guest:
         for name in ("proc/self", "mnt", "run", "dev", "sys/class/net/eth0", "etc/systemd/system"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.write("proc/self/mounts", "/dev/sda3 / ext4 rw 0 0\n")
+        self.write("proc/uptime", "90000.50 100.00\n")
         self.write("etc/shadow", "opendap:!:20000::::::\n")
         self.write("addresses", "2: eth0    inet 192.0.2.7/24 brd 192.0.2.255 scope global eth0\n")
         self.write("calls.log", "")
@@ -173,3 +177,35 @@ def port() -> Iterator[int]:
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def http(guest: Guest) -> Iterator[dict[str, str]]:
+    """An HTTP server in place of the guest's own: path -> body. curl is real, but is told where
+    127.0.0.1:8080 is."""
+    pages = {"/opendap/version": "1.0.0\n"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = pages.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.end_headers()
+            self.wfile.write((body or "gone").encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    divert_curl(guest, server.server_port)
+    yield pages
+    server.shutdown()
+    server.server_close()
+
+
+def divert_curl(guest: Guest, port: int) -> None:
+    curl = guest.bin / "curl"
+    curl.write_text(
+        f'#!/bin/sh\nexec /usr/bin/curl --connect-to 127.0.0.1:8080:127.0.0.1:{port} "$@"\n'
+    )
+    curl.chmod(0o755)

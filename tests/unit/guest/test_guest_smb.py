@@ -73,7 +73,7 @@ def test_a_share_with_a_user(guest: Guest, smbd: SmbServer) -> None:
     said = guest.data("add", share, *arguments)
     assert said == (0, "http://192.0.2.7:8080/opendap/data/ocean/\n", "")
     assert guest.read(f"{CONF}ocean.conf") == (
-        f"NAME=ocean\nURL={url}\nLOGIN=SHIP\\me\nVERS=3.1.1\n"
+        f"NAME=ocean\nURL={url}\nLOGIN=SHIP\\me\nVERS=3.1.1\nOPTIONS=\n"
     )
     kept = guest.root / f"{CONF}ocean.credentials"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -88,7 +88,9 @@ def test_a_share_with_a_user(guest: Guest, smbd: SmbServer) -> None:
     assert work.is_relative_to(guest.root / "run") and not work.exists()
     assert PASSWORD.strip() not in guest.read("calls.log") + unit
     assert guest.data("list")[1] == f"{'ocean':20} {url}\n"
-    assert guest.data("status")[1].splitlines()[1].split() == ["ocean", "waiting", "-", url]
+    _, row, settings = guest.data("status")[1].splitlines()
+    assert row.split()[:2] == ["ocean", "waiting"] and row.split()[-1] == url
+    assert settings == "    user SHIP\\me"
     assert guest.data("remove", "ocean")[0] == 0
     (guest.root / "pw").unlink()
     assert guest.state() == before
@@ -96,7 +98,7 @@ def test_a_share_with_a_user(guest: Guest, smbd: SmbServer) -> None:
 
 def test_a_share_for_guests_and_an_older_server(guest: Guest, smbd: SmbServer) -> None:
     url = f"smb://127.0.0.1:{smbd.port}/sst"
-    assert guest.data("add", url, "--vers", "2.1")[0] == 0
+    assert guest.data("add", url, "--smb-version", "2.1")[0] == 0
     assert guest.read(f"{CONF}sst.credentials") == "username=guest\npassword=\n"
     kept = str(guest.root / f"{CONF}sst.credentials")
     expected = options(smbd.port, kept, sign=False, vers="2.1")
@@ -167,15 +169,18 @@ def test_a_password_typed_on_a_terminal(guest: Guest, smbd: SmbServer, answer: b
         (20, "", "", "no share 'sst', or no folder 'a' in it"),
         (95, "", "", "does not speak SMB 3.1.1"),
         (111, "", "", "refuses connections on port"),
-        (110, "", "", "no answer from 127.0.0.1"),
-        (112, "", "", "mount error(112): x); see: journalctl -k"),
+        (110, "", "", "but its SMB server does not answer"),
+        (112, "", "", "mount error(112): Host is down); see: journalctl -k"),
     ],
 )
 def test_a_refused_mount_in_words(
     guest: Guest, smbd: SmbServer, mount: int, kernel: str, login: str, words: str
 ) -> None:
     before = guest.state()
-    guest.write("mount-says", f"mount error({mount}): x\nRefer to the mount.cifs(8) manual page\n")
+    guest.write(
+        "mount-says",
+        f"mount error({mount}): {os.strerror(mount)}\nRefer to the mount.cifs(8) manual page\n",
+    )
     guest.write("kernel-says", kernel + "\n")
     # Of an earlier mount.
     guest.write("dev/kmsg", "STATUS_ACCOUNT_DISABLED sign fail\n")
@@ -212,9 +217,16 @@ def test_a_failing_systemctl_undoes_the_credentials_too(guest: Guest, smbd: SmbS
         (["smb://h/s", "--user", "me", "--password-file", "/"], "cannot be read"),
         (["smb://h/s", "--user", "me", "--password-file", "/dev/null"], "is empty"),
         (["smb://h/s", "--domain", "SHIP"], "--domain needs a user"),
-        (["smb://h/s", "--vers", "1.0"], "'1.0' is not a version of SMB that can be used (3.1.1"),
-        (["smb://h/s", "--vers", "3.1.1,uid=0"], "is not a version"),
-        (["smb://h/s", "--vers"], "--vers needs a value"),
+        (
+            ["smb://h/s", "--smb-version", "1.0"],
+            "'1.0' is not a version of SMB that can be used (3.1.1",
+        ),
+        (["smb://h/s", "--smb-version", "3.1.1,uid=0"], "is not a version"),
+        (["smb://h/s", "--smb-version"], "--smb-version needs a value"),
+        (
+            ["smb://h/s", "--nfs-version", "4"],
+            "--nfs-version is for NFS exports, not for SMB shares",
+        ),
         (["smb://me:secret@h/s"], "a password does not belong into the URL"),
         (["nfs://h/x"], "this image (smb) has no client for nfs:// URLs; get hyrax-vm-nfs-dapdir"),
     ],
@@ -252,7 +264,7 @@ def test_the_probe_tells_the_newest_dialect(
             assert "2.0.2 at most, which this VM does not; renew" in err
         elif status:
             assert f"speaks SMB {word} at most, not 3.1.1; renew it, or" in err
-            assert f"--vers {word}. Nothing was changed" in err
+            assert f"--smb-version {word}. Nothing was changed" in err
     finally:
         server.stop()
 
@@ -307,8 +319,8 @@ def test_folders_on_the_disk_of_a_local_image(guest: Guest) -> None:
     guest.write("srv/hyrax/data/no name/a.nc", "x")
     assert guest.data("list") == (0, f"{'mine':20} /srv/hyrax/data/mine\n", "")
     status, out, err = guest.data("status")
-    name, state, space, place = out.splitlines()[1].split()
-    assert (status, name, state, place) == (0, "mine", "local", "/srv/hyrax/data/mine")
+    name, state, space, read, place = out.splitlines()[1].split()
+    assert (status, name, state, read, place) == (0, "mine", "local", "-", "/srv/hyrax/data/mine")
     assert "/" in space
     before = guest.state()
     status, _, err = guest.data("remove", "mine")
@@ -322,7 +334,10 @@ def test_folders_on_the_disk_of_a_local_image(guest: Guest) -> None:
 @pytest.mark.parametrize("access", ["nfs", "smb", "local"])
 def test_help_and_banner_fit_a_console(guest: Guest, access: str) -> None:
     guest.pretend_access(access)
-    status, out, _ = guest.data("--help")
-    assert status == 0 and max(map(len, out.splitlines())) <= 80
+    for command in ("", "add", "list", "status", "test", "remove"):
+        status, out, err = guest.data(*command.split(), "--help")
+        assert (status, err) == (0, "")
+        assert max(map(len, out.splitlines())) <= 80 and out.count("\n") < 24
+        assert guest.data("--help", *command.split()) == (0, out, "")
     assert guest.run("usr/lib/hyrax-vm/banner")[0] == 0
     assert max(map(len, guest.read("run/hyrax/issue").splitlines())) <= 80

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Guest
+from conftest import Guest, divert_curl
 
 DDS = "Dataset {\n    Float32 t[n = 3];\n} a.nc;\n"
-
-
-@pytest.fixture
-def http(guest: Guest) -> Iterator[dict[str, str]]:
-    """An HTTP server in place of the guest's own: path -> body. curl is real, but is told where
-    127.0.0.1:8080 is."""
-    pages = {"/opendap/version": "1.0.0\n"}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = pages.get(self.path)
-            self.send_response(200 if body is not None else 404)
-            self.end_headers()
-            self.wfile.write((body or "gone").encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    divert_curl(guest, server.server_port)
-    yield pages
-    server.shutdown()
-    server.server_close()
-
-
-def divert_curl(guest: Guest, port: int) -> None:
-    curl = guest.bin / "curl"
-    curl.write_text(
-        f'#!/bin/sh\nexec /usr/bin/curl --connect-to 127.0.0.1:8080:127.0.0.1:{port} "$@"\n'
-    )
-    curl.chmod(0o755)
 
 
 def mounted(guest: Guest, name: str, files: dict[str, str]) -> None:
@@ -64,18 +31,26 @@ def test_no_data_sets(guest: Guest) -> None:
 def test_status_of_each_state(guest: Guest, port: int, closed_port: int) -> None:
     good, away = f"nfs://127.0.0.1:{port}/sst", f"nfs://127.0.0.1:{closed_port}/old"
     assert guest.data("add", good)[0] == 0
-    assert guest.data("status")[1].splitlines()[1].split() == ["sst", "waiting", "-", good]
+    header, row = guest.data("status")[1].splitlines()
+    assert header.split() == ["NAME", "STATE", "USED/SIZE", "READ", "RTT/ms", "SOURCE"]
+    name, state, space, read, rtt, url = row.split()
+    assert (name, state, read, url) == ("sst", "waiting", "-", good)
+    used, size = space.split("/")
+    assert used and size[-1] in "MGT"
+    assert 0 <= float(rtt) < 100
+    # It looked elsewhere: the data set itself was neither mounted nor read.
+    assert "sst nfs4" not in guest.read("proc/self/mounts")
     mounted(guest, "sst", {"a.nc": "x"})
     status, out, err = guest.data("status")
-    name, state, space, url = out.splitlines()[1].split()
-    assert (status, err, name, state, url) == (0, "", "sst", "mounted", good)
+    name, state, space, read, _, url = out.splitlines()[1].split()
+    assert (status, err, name, state, read, url) == (0, "", "sst", "mounted", "now", good)
     used, size = space.split("/")
     assert used and size[-1] in "MGT"
 
     assert guest.data("add", away, "--force")[0] == 0
     status, out, _ = guest.data("status")
     assert status == 1
-    assert out.splitlines()[1].split() == ["old", "away", "-", away]
+    assert out.splitlines()[1].split() == ["old", "away", "-", "-", away]
     assert f"127.0.0.1 refuses connections on port {closed_port}" in out.splitlines()[2]
     assert guest.data("status", "sst")[0] == 0
 
@@ -183,7 +158,7 @@ def test_banner(guest: Guest, http: dict[str, str]) -> None:
         "address:   192.0.2.7 (eth0)\n"
         "data at:   http://192.0.2.7:8080/opendap/\n"
         "data sets: none; add one with: hyrax-data add nfs://HOST/EXPORT\n"
-        "log in as: opendap / opendap      then type: hyrax-data --help\n"
+        "log in as: opendap / opendap      then type: hyrax-setup (a menu)\n"
         "\n"
     )
     calls = guest.read("calls.log").count("agetty --reload")
@@ -203,7 +178,7 @@ def test_banner_of_trouble(guest: Guest, port: int, closed_port: int) -> None:
     assert "data sets: old (away, 127.0.0.1 does not answer)\n" in text
     assert "           sst (mounted when it is read)\n" in text
     guest.write("sys/class/net/eth0/carrier", "1\n")
-    assert "none yet: no answer to DHCP on eth0" in banner(guest)
+    assert "none: no answer to DHCP on eth0" in banner(guest)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +189,70 @@ def test_banner_names_the_server(guest: Guest, server: str, shown: str) -> None:
     release = guest.read("etc/hyrax-vm-release").replace("SERVER=dapdir", f"SERVER={server}")
     guest.write("etc/hyrax-vm-release", release)
     assert f"server:    {shown}" in banner(guest)
+
+
+@pytest.mark.parametrize(
+    ("ended", "read", "seconds"),
+    [
+        ("", "-", None),
+        ("0", "-", None),
+        ("89960000000", "now", 40),
+        ("86000000000", "66m", 4000),
+        ("72000000000", "5h", 18000),
+    ],
+)
+def test_how_long_ago_it_was_read(
+    guest: Guest, port: int, ended: str, read: str, seconds: int | None
+) -> None:
+    """By when it was unmounted, in microseconds since the start; the VM runs for 90000 s."""
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    guest.write("show---property=ActiveExitTimestampMonotonic", f"{ended}\n")
+    assert guest.data("status")[1].splitlines()[1].split()[3] == read
+    (found,) = json.loads(guest.data("status", "--json")[1])
+    assert found["last_access_s"] == seconds
+
+
+def test_a_data_set_that_cannot_be_mounted_any_more(guest: Guest, port: int) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    guest.write("mount-says", "mount.nfs4: access denied by server while mounting h:/x\n")
+    status, out, _ = guest.data("status")
+    assert status == 1 and out.splitlines()[1].split()[1] == "refused"
+    assert "does not let this VM (192.0.2.7) mount '/sst'" in out.splitlines()[2]
+    guest.write("mount-says", "mount.nfs4: Connection timed out\n")
+    status, out, _ = guest.data("status")
+    assert status == 1 and out.splitlines()[1].split()[1] == "hung"
+    (guest.root / "mount-says").unlink()
+    wants = guest.root / "etc/systemd/system/multi-user.target.wants"
+    (wants / "srv-hyrax-data-sst.automount").unlink()
+    status, out, _ = guest.data("status")
+    assert status == 1 and out.splitlines()[1].split()[1] == "off"
+    assert "type: sudo systemctl start srv-hyrax-data-sst.automount" in out
+
+
+def quick_state(guest: Guest, name: str) -> str:
+    script = f'. "$HYRAX_ROOT/usr/lib/hyrax-vm/lib.sh"; quick_state {name}; say "$state"'
+    argv = ["sh", "-c", script]
+    return subprocess.run(argv, env=guest.env, capture_output=True, text=True).stdout.strip()
+
+
+def test_status_and_banner_agree(guest: Guest, port: int, closed_port: int) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/open")[0] == 0
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/open", "--as=detached")[0] == 0
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/open", "--as=mounted")[0] == 0
+    assert guest.data("add", f"nfs://127.0.0.1:{closed_port}/x", "--as=closed", "--force")[0] == 0
+    assert guest.data("add", f"nfs://127.0.0.1:{closed_port}/x", "--as=cut", "--force")[0] == 0
+    guest.write("run/hyrax/away/detached", "")
+    mounted(guest, "mounted", {})
+    # The server of one that is mounted is switched off.
+    mounted(guest, "cut", {})
+    guest.write("srv/hyrax/data/mine/a.nc", "x")
+    states = {row["name"]: row["state"] for row in json.loads(guest.data("status", "--json")[1])}
+    assert states == {
+        "open": "waiting",
+        "detached": "away",
+        "mounted": "mounted",
+        "closed": "away",
+        "cut": "away",
+        "mine": "local",
+    }
+    assert {name: quick_state(guest, name) for name in states} == states

@@ -26,6 +26,7 @@ from hyraxvm.store import Store
 
 RCLONE = str(Path(sys.executable).with_name("rclone"))
 ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"
+AUTH = f"{ACCESS},{SECRET}"
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 
 
@@ -71,7 +72,7 @@ class Rclone:
 
 
 def s3(folder: Path, fsize: int = 0) -> Rclone:
-    return Rclone(folder, "--auth-key", f"{ACCESS},{SECRET}", fsize=fsize)
+    return Rclone(folder, "--auth-key", AUTH, fsize=fsize)
 
 
 class Proxy:
@@ -180,6 +181,7 @@ class Shop:
                     "endpoint": url or self.server.url,
                     "region": "",
                     "profile": "",
+                    "cache": "",
                 },
                 "download": {"url": ""},
                 "signing": {"key": self.key},
@@ -307,8 +309,9 @@ def gpg(*words: str) -> str:
     return done.stdout
 
 
-def make_key(name: str, *options: str, expires: str = "never") -> str:
+def make_key(name: str, *options: str, expires: str = "never", passphrase: str = "") -> str:
     """Make a key that signs; returns its fingerprint."""
-    gpg("--passphrase", "", *options, "--quick-gen-key", name, "ed25519", "sign", expires)
+    secret = ("--pinentry-mode", "loopback", "--passphrase", passphrase)
+    gpg(*secret, *options, "--quick-gen-key", name, "ed25519", "sign", expires)
     listed = gpg("--with-colons", "--list-keys", f"={name}")
     return re.findall(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html.parser
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from shop import PACKAGES, Shop, assemble, make_image, passed, workshop
 
-from hyraxvm import config, index, nightly, notes, package, page, publish, publishing, release, sbom
+from hyraxvm import config, index, nightly, notes, package, publish, publishing, release, sbom
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.paths import ROOT
@@ -383,62 +382,6 @@ def test_candidates_are_never_the_latest(folder: Path) -> None:
 
 def test_the_schema_in_the_docs_is_the_one_of_the_models() -> None:
     assert (ROOT / "docs" / "index.schema.json").read_text() == index.json_schema()
-
-
-class Page(html.parser.HTMLParser):
-    """What a page without JavaScript has."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.headings: list[int] = []
-        self.labelled: list[str] = []
-        self.hidden: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {key: value or "" for key, value in attrs}
-        if "id" in found:
-            self.ids.append(found["id"])
-        if tag in ("a", "img", "link", "script"):
-            self.links += [found[name] for name in ("href", "src") if name in found]
-        if tag in ("h1", "h2", "h3", "h4"):
-            self.headings.append(int(tag[1]))
-        if "aria-labelledby" in found:
-            self.labelled.append(found["aria-labelledby"])
-        if "hidden" in found:
-            self.hidden.append(tag)
-
-
-def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
-    one = index.read_release((folder / "release.json").read_bytes(), "")
-    older = one.model_copy(update={"version": "0.9.0", "path": "releases/0.9.0"})
-    text = page.page(index.arranged("AB" * 20, [one, older]))
-    found = Page(text)
-    for image in one.images:
-        for file in image.files:
-            assert f"releases/1.0.0/{file.name}" in found.links
-            assert f"releases/0.9.0/{file.name}" in found.links
-            assert file.sha256 in text
-    assert found.hidden == ["form"]  # of no use without JavaScript
-    assert len(set(found.ids)) == len(found.ids)
-    assert set(found.labelled) <= set(found.ids)
-    assert found.headings[0] == 1
-    assert all(
-        after - before <= 1
-        for before, after in zip(found.headings, found.headings[1:], strict=False)
-    )
-    assert not [link for link in found.links if link.startswith(("http", "//"))]
-    assert {one.format for one in page.HYPERVISORS} == set(FORMATS)
-
-
-def test_a_page_with_nothing_and_with_hostile_texts(folder: Path) -> None:
-    assert "Nothing is published yet." in page.page(index.arranged("AB" * 20, []))
-    data = (folder / "release.json").read_bytes().replace(b"NFS server", b"<script>x</script>")
-    text = page.page(index.arranged("AB" * 20, [index.read_release(data, "")]))
-    assert "<script>x" not in text
-    assert "&lt;script&gt;x" in text
 
 
 # -------------------------------------------------------------------------------- settings, CLI

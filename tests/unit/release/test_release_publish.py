@@ -269,7 +269,7 @@ def test_a_network_that_fails_for_good_is_one_line(shop: Shop, quick: None) -> N
     ("code", "told"),
     [
         ("RequestTimeTooSkewed", "this computer's clock is wrong"),
-        ("AccessDenied", "see the policy in docs/maintainers.md"),
+        ("AccessDenied", "see the policy in docs/maintainer-guide.md"),
         ("ExpiredToken", "the session has expired"),
         ("PermanentRedirect", "see store.region in publish.toml"),
     ],

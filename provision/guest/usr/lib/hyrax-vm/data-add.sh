@@ -2,7 +2,36 @@
 # hyrax-data add. Sourced by hyrax-data.
 
 add() {
-    typed= name= force= named= domain= password_file= vers=3.1.1 smb_only=
+    read_arguments "$@"
+    [ -z "$check" ] || return 0
+    lock
+    [ ! -f "$CONF/$name.conf" ] ||
+        usage_error "'$name' is in use for $(data_url "$name"); type first: hyrax-data remove $name; or choose another name with --as"
+    # Units without a .conf are what a power cut leaves of an add.
+    [ ! -f "$UNITS/$(unit "$name" automount)" ] || discard "$name"
+    [ ! -d "$ROOT$DATA/$name" ] || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
+        usage_error "$DATA/$name holds files of this VM; choose another name with --as"
+
+    [ "$kind" != smb ] || smb_credentials
+    verdict=
+    [ -n "$later" ] || try_it
+    undo=$name
+    keep "$name" || fail "'$name' cannot be set up; nothing was kept"
+    if [ -n "$verdict" ] && ! with_deadline 30 ls -d "$ROOT$DATA/$name/." >"$work/out" 2>&1; then
+        fail "'$name' was mounted on trial, but not at $DATA/$name; see: journalctl -u $(unit "$name" mount)"
+    fi
+    undo=
+    if [ -n "$json" ]; then
+        described "$name" warning:text "$warning"
+    else
+        say "$(base_url)data/$name/"
+    fi
+    [ -n "$later" ] || refresh_banner
+}
+
+# read_arguments ARGUMENT...: what add was told, checked as far as it can be without the network
+read_arguments() {
+    typed= name= force= later= check= named= domain= password_file= vers= extra= only=
     while [ $# -gt 0 ]; do
         # --option=value is the same as --option value
         case $1 in
@@ -13,19 +42,24 @@ add() {
             ;;
         esac
         case $1 in
-        --as | --user | --domain | --password-file | --vers) [ $# -gt 1 ] || no_value "$1" ;;
+        --as | --user | --domain | --password-file | --nfs-version | --smb-version | --options)
+            [ $# -gt 1 ] || no_value "$1" ;;
         esac
         case $1 in
-        --user | --domain | --password-file | --vers) smb_only=$1 ;;
+        --user | --domain | --password-file | --smb-version) only="smb $1" ;;
+        --nfs-version) only="nfs $1" ;;
         esac
         case $1 in
         --as) name=$2; [ -n "$name" ] || bad_name; shift ;;
         --user) named=$2; [ -n "$named" ] || no_value "$1"; shift ;;
         --domain) domain=$2; shift ;;
         --password-file) password_file=$2; [ -n "$2" ] || no_value "$1"; shift ;;
-        --vers) vers=$2; shift ;;
+        --nfs-version | --smb-version) vers=$2; [ -n "$2" ] || no_value "$1"; shift ;;
+        --options) extra=${extra:+$extra,}$2; [ -n "$2" ] || no_value "$1"; shift ;;
         --force) force=yes ;;
-        -*) usage_error "'$(plain "$1")' is not an option of add; see: hyrax-data --help" ;;
+        --later) later=yes ;;
+        --check) check=yes ;;
+        -*) usage_error "'$(plain "$1")' is not an option of add; see: hyrax-data add --help" ;;
         *)
             [ -z "$typed" ] || usage_error "add takes one URL; '$(plain "$1")' is one too many"
             typed=$1
@@ -37,50 +71,24 @@ add() {
     parse_url "$typed" "$named" "$domain"
     check_access
     login=${smb_domain:+$smb_domain\\}$smb_user
-    case $kind:$smb_only in
-    nfs:?*) usage_error "$smb_only is for SMB shares, not for NFS exports" ;;
+    case $kind:$only in
+    nfs:smb*) usage_error "${only#* } is for SMB shares, not for NFS exports" ;;
+    smb:nfs*) usage_error "${only#* } is for NFS exports, not for SMB shares" ;;
     esac
-    case $vers in
-    3.1.1 | 3.0.2 | 3.0 | 2.1) ;;
-    *) usage_error "'$(plain "$vers")' is not a version of SMB that can be used (3.1.1, 3.0.2, 3.0, 2.1)" ;;
-    esac
+    check_version
+    check_options "$extra"
     if [ -z "$name" ]; then
         name=${path##*/}
         [ -n "$name" ] || usage_error "the export '/' gives no name; choose one: hyrax-data add $url --as sst"
     fi
     check_name "$name"
-    lock
-    [ ! -f "$CONF/$name.conf" ] ||
-        usage_error "'$name' is in use for $(data_url "$name"); type first: hyrax-data remove $name; or choose another name with --as"
-    # Units without a .conf are what a power cut leaves of an add.
-    [ ! -f "$UNITS/$(unit "$name" automount)" ] || discard "$name"
-    [ ! -d "$ROOT$DATA/$name" ] || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
-        usage_error "$DATA/$name holds files of this VM; choose another name with --as"
-
-    [ "$kind" != smb ] || smb_credentials
-    verdict=ok
-    if ! try "$("${kind}_options" "$work/credentials")"; then
-        [ -n "$force" ] || fail "$problem. Nothing was changed (--force keeps it for later)."
-        warn "$problem. Kept; it is tried again whenever it is read."
-        verdict=
-    fi
-
-    undo=$name
-    keep "$name" || fail "'$name' cannot be set up; nothing was kept"
-    if [ -n "$verdict" ] && ! with_deadline 30 ls -d "$ROOT$DATA/$name/." >"$work/out" 2>&1; then
-        fail "'$name' was mounted on trial, but not at $DATA/$name; see: journalctl -u $(unit "$name" mount)"
-    fi
-    undo=
-    [ ! "$verdict" = empty ] || warn "the $(of_kind place) is empty; files put there appear by themselves"
-    say "$(base_url)data/$name/"
-    refresh_banner
 }
 
 no_value() {
     case $1 in
     --as) usage_error "--as needs a name; for example: --as sst-2020" ;;
     --user) usage_error "--user needs a name; for example: --user 'DOMAIN\\USER', in quotes" ;;
-    *) usage_error "$1 needs a value; see: hyrax-data --help" ;;
+    *) usage_error "$1 needs a value; see: hyrax-data add --help" ;;
     esac
 }
 
@@ -93,25 +101,70 @@ check_access() {
     usage_error "this image ($(release IMAGE)) has no client for $kind:// URLs; $other"
 }
 
-# try OPTIONS: mounts for a moment, out of sight. Sets verdict and, when it fails, problem.
-try() {
-    answer=$("$LIB/tcp-probe" "$host" "$port" 5)
-    if [ "$answer" != open ]; then
-        problem=$(words_for_probe "$answer")
-        return 1
-    fi
-    "${kind}_probe" || return 1
-    with_deadline 30 unshare --mount "$LIB/data-trial" "$(of_kind type)" "$("${kind}_source")" "$1" "$user" \
-        >"$work/out" 2>"$work/err"
-    status=$?
-    if [ "$status" -ne 0 ]; then
-        problem=$("${kind}_words" "$status")
-        return 1
-    fi
-    verdict=$(cat "$work/out")
-    problem=$(words_for_look "$verdict")
-    case $verdict in
-    forbidden) return 1 ;;
-    forbidden-file*) warn "$problem" ;;
+# check_version: the first of the kind's versions is the usual one
+check_version() {
+    versions=$(of_kind versions)
+    [ -n "$vers" ] || vers=${versions%% *}
+    case " $versions " in
+    *" $vers "*) ;;
+    *) usage_error "'$(plain "$vers")' is not a version of $(of_kind protocol) that can be used ($(say "$versions" | sed 's/ /, /g'))" ;;
     esac
+}
+
+# check_options OPTIONS: only those of the kind's list, with a value of its range or its words.
+# What the list lacks could take away that the data are read-only or that a dead server is noticed.
+check_options() {
+    allowed=$("${kind}_allowed")
+    why="the mount options that can be given are: $(say "$allowed" | paste -s -d ' ' | sed 's/ /, /g')"
+    case $1 in
+    *[!a-z0-9_=,]*) usage_error "'$(plain "$1")' holds more than small letters, digits, = and commas; $why" ;;
+    esac
+    rest=$1
+    while [ -n "$rest" ]; do
+        option=${rest%%,*}
+        case $rest in
+        *,*) rest=${rest#*,} ;;
+        *) rest= ;;
+        esac
+        # One without a value stands in the list as it is.
+        ! say "$allowed" | grep -qxF -- "$option" || continue
+        value=${option#*=}
+        range=$(say "$allowed" | sed -n "s/^${option%%=*}=//p")
+        case $option:$range in
+        *=*:*[0-9]-*)
+            case $value in
+            '' | *[!0-9]* | 0?* | ?????????*) ;;
+            *) [ "$value" -lt "${range%-*}" ] || [ "$value" -gt "${range#*-}" ] || continue ;;
+            esac
+            ;;
+        *=*:?*)
+            case "|$range|" in
+            *"|$value|"*) continue ;;
+            esac
+            ;;
+        esac
+        usage_error "'$(plain "$option")' cannot be used; $why"
+    done
+}
+
+# try_it: what is wrong is told before anything is changed. Sets verdict; none when it is kept
+# although it cannot be used now.
+try_it() {
+    if probe && try_mount "$("${kind}_options" "$work/credentials")" 30; then
+        case $verdict in
+        forbidden) ;;
+        forbidden-file*) note "$problem"; return ;;
+        empty) note "the $(of_kind place) is empty; files put there appear by themselves"; return ;;
+        *) return ;;
+        esac
+    fi
+    [ -n "$force" ] || fail "$problem. Nothing was changed (--force keeps it for later)."
+    note "$problem. Kept; it is tried again whenever it is read."
+    verdict=
+}
+
+# note WORDS: what the user should know although it is done
+warning=
+note() {
+    if [ -n "$json" ]; then warning=${warning:+$warning; }$*; else warn "$@"; fi
 }

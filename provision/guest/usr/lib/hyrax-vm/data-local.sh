@@ -12,6 +12,8 @@ local_help() {
 END
 }
 
+local_add_help() { all_help; }
+
 # local_unreadable NAME: prints the first file or folder that the data server's user may not read
 local_unreadable() {
     with_deadline 10 setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \

@@ -2,32 +2,74 @@
 # hyrax-data: what is NFS's own. Sourced by hyrax-data.
 
 nfs_type=nfs4
+nfs_protocol=NFS
+# 4: the newest that both have. NFS 3 would need rpcbind and rpc.statd, two more services that listen.
+nfs_versions='4 4.2 4.1 4.0'
 nfs_place='NFS export'
 nfs_server='NFS server'
 
 nfs_help() {
     cat <<END
-  hyrax-data add nfs://HOST[:PORT]/EXPORT [--as NAME] [--force]
-                            serve an NFS export read-only; NAME is its last
-                            part unless given; --force keeps it although it
-                            cannot be reached now
-                              hyrax-data add nfs://192.168.1.10/export/sst
+  hyrax-data add nfs://HOST[:PORT]/EXPORT
+                             serve an NFS export read-only; for example
+                               hyrax-data add nfs://192.168.1.10/export/sst
+END
+}
+
+nfs_add_help() {
+    cat <<END
+hyrax-data add nfs://HOST[:PORT]/EXPORT [OPTION ...]
+
+Serves an NFS export read-only. It is tried first: what is wrong is said, and
+then nothing is changed.
+  --as NAME             its name; else the last part of EXPORT
+  --nfs-version V       4.2, 4.1 or 4.0; else the newest that both sides have
+$(options_help nfs)
 END
 }
 
 nfs_source() { printf '%s:%s' "$host" "$path"; }
 
-# vers=4, not 4.2: mount.nfs then tries 4.2 first and goes down to what the server has.
+# vers=4, not 4.2, is the usual one: mount.nfs then tries 4.2 first and goes down to what the server has.
 # softerr, timeo, retrans: a dead file server gives the reader an error instead of a hang.
 # actimeo=5: a new or replaced file is seen after five seconds, not after up to a minute.
 # retry=0: mount's own two minutes of retries would only keep the reader waiting.
 nfs_options() {
-    printf 'ro,vers=4,port=%s,softerr,timeo=50,retrans=2,retry=0,actimeo=5,nosuid,nodev,noexec' "$port"
+    printf 'ro,vers=%s,port=%s,softerr,timeo=50,retrans=2,retry=0,actimeo=5,' "$vers" "$port"
+    printf '%snosuid,nodev,noexec' "${extra:+$extra,}"
 }
 
 nfs_probe() { :; }
 
-nfs_conf() { :; }
+# nfs_allowed: mount options that a user may give, and their values; they replace those above
+nfs_allowed() {
+    cat <<END
+rsize=4096-1048576
+wsize=4096-1048576
+timeo=10-600
+retrans=1-5
+actimeo=0-3600
+acregmin=0-3600
+acregmax=0-3600
+acdirmin=0-3600
+acdirmax=0-3600
+lookupcache=all|positive|none
+nconnect=1-16
+sec=sys
+END
+}
+
+# nfs_look_around OPTIONS: when an export was not found, sets offered to those that there are
+nfs_look_around() {
+    offered=
+    case $(cat "$work/err") in
+    *"No such file"* | *"Not a directory"* | *[Dd]enied* | *"not permitted"*) ;;
+    *) return ;;
+    esac
+    with_deadline 15 unshare --mount "$LIB/nfs-exports" "$host:/" "$1" >"$work/exports" 2>/dev/null || return
+    offered=$(cat "$work/exports")
+    offered="; it offers ${offered:-nothing}"
+}
 
 # nfs_words STATUS: what mount says in $work/err, in words
 # A VM behind NAT speaks from a port above 1023, which a Linux NFS server refuses by default.
@@ -36,12 +78,17 @@ nfs_words() {
     case $1:$message in
     124:*) say "$host accepts connections on port $port, but its NFS server does not answer; look at it on $host" ;;
     *"No such file"* | *"Not a directory"*)
-        say "$host does not offer '$path' to this VM; on $host see /etc/exports and: exportfs -v" ;;
+        say "$host does not offer '$path' to this VM${offered:-; on $host see /etc/exports and: exportfs -v}" ;;
     *[Dd]enied* | *"not permitted"*)
-        say "permission denied: $host does not let this VM ($(own_address)) mount '$path'; allow it in /etc/exports on $host, with the option 'insecure' if the VM is behind NAT" ;;
-    *"not supported"*) say "$host has no NFS version 4; switch it on there" ;;
+        say "permission denied: $host does not let this VM ($(own_address)) mount '$path'; allow it in /etc/exports on $host, with the option 'insecure' if the VM is behind NAT${offered}" ;;
+    *"not supported"*)
+        if [ "$vers" = 4 ]; then
+            say "$host has no NFS version 4; switch it on there"
+        else
+            say "$host does not speak NFS $vers; leave --nfs-version out to take the newest that it does"
+        fi
+        ;;
     *"efused"*) words_for_probe refused ;;
-    *"timed out"*) words_for_probe silent ;;
     *"esolve"* | *"not known"*) words_for_probe nohost ;;
     *) say "$host accepts connections on port $port, but no NFS server answers there (${message##*: })" ;;
     esac

@@ -4,23 +4,34 @@
 # login is the user as the server knows it, USER or DOMAIN\USER; empty for a guest.
 
 smb_type=cifs
+smb_protocol=SMB
+smb_versions='3.1.1 3.0.2 3.0 2.1'
 smb_place=share
 smb_server='SMB server (Windows file sharing)'
 
 smb_help() {
     cat <<END
   hyrax-data add smb://HOST[:PORT]/SHARE[/FOLDER] [--user USER]
-                 [--domain DOMAIN] [--password-file FILE] [--vers 3.0]
-                 [--as NAME] [--force]
-                            serve a Windows share read-only, as a guest or as
-                            USER; the password is asked for, or is the first
-                            line of FILE or of the standard input; --vers for a
-                            server older than SMB 3.1.1; NAME is the last part
-                            of the share unless given; --force keeps it
-                            although it cannot be reached now
-                              hyrax-data add smb://192.168.1.10/sst --user me
-                            As in Windows, but in quotes:
-                              hyrax-data add '\\\\PC\\sst' --user 'DOMAIN\\me'
+                             serve a Windows share read-only; for example
+                               hyrax-data add smb://192.168.1.10/sst --user me
+                             or as in Windows, but in quotes
+                               hyrax-data add '\\\\PC\\sst' --user 'DOMAIN\\me'
+END
+}
+
+smb_add_help() {
+    cat <<END
+hyrax-data add smb://HOST[:PORT]/SHARE[/FOLDER] [OPTION ...]
+
+Serves a Windows share read-only. It is tried first: what is wrong is said, and
+then nothing is changed.
+  --user USER           else as a guest; 'DOMAIN\\USER' in quotes
+  --domain DOMAIN       the same, apart
+  --password-file FILE  its first line; else it is asked for, or is the first
+                        line of the standard input
+  --as NAME             its name; else the last part of SHARE/FOLDER
+  --smb-version V       3.1.1 unless given; 3.0.2, 3.0 or 2.1
+$(options_help smb)
 END
 }
 
@@ -39,8 +50,28 @@ smb_options() {
     printf 'ro,vers=%s,port=%s,soft,echo_interval=5,actimeo=5,nosharesock,nobrl,iocharset=utf8,' "$vers" "$port"
     printf 'uid=%s,forceuid,gid=%s,forcegid,' "$(id -u "$user")" "$(id -g "$user")"
     printf 'file_mode=0444,dir_mode=0555,%s' "${login:+sign,}"
-    printf 'nosuid,nodev,noexec,credentials=%s' "$1"
+    printf '%snosuid,nodev,noexec,credentials=%s' "${extra:+$extra,}" "$1"
 }
+
+# smb_allowed: mount options that a user may give, and their values; they replace those above
+smb_allowed() {
+    cat <<END
+rsize=4096-4194304
+wsize=4096-4194304
+actimeo=0-3600
+acregmax=0-3600
+acdirmax=0-3600
+echo_interval=1-60
+cache=strict|loose|none
+sec=ntlmssp|ntlmsspi
+seal
+nodfs
+noserverino
+END
+}
+
+# Its shares are asked for with another protocol (MS-SRVS over DCE/RPC), whose client is not in the image.
+smb_look_around() { :; }
 
 # smb_credentials: for mount.cifs, into $work/credentials. The password comes from a file, the
 # standard input or the terminal, and is on no command line: printf and read are the shell's own.
@@ -85,24 +116,21 @@ read_password() {
     [ ${#password} -le 512 ] || usage_error "$from has more than 512 bytes, which is too long for a password"
 }
 
-# smb_probe: is it an SMB server, and new enough? Sets problem.
+# smb_probe: is it an SMB server, and new enough? Sets problem, and status as try_mount does.
 smb_probe() {
     newest=$("$LIB/smb-probe" "$host" "$port" 5)
     case $newest in
-    silent) problem="$host accepts connections on port $port, but does not answer as an SMB server; look at it on $host" ;;
+    silent) status=124 problem="$host accepts connections on port $port, but does not answer as an SMB server; look at it on $host" ;;
     none) problem="what answers on $host port $port is no SMB server of version 2 or later (version 1 is not supported: it is not safe)" ;;
     2.0.2) problem="$host speaks SMB 2.0.2 at most, which this VM does not; renew its SMB server" ;;
     *)
         # They sort as text: 2.1, 3.0, 3.0.2, 3.1.1.
         [ "$(printf '%s\n' "$newest" "$vers" | sort | tail -n 1)" != "$newest" ] || return 0
-        problem="$host speaks SMB $newest at most, not $vers; renew it, or add to the command: --vers $newest"
+        problem="$host speaks SMB $newest at most, not $vers; renew it, or add to the command: --smb-version $newest"
         ;;
     esac
     return 1
 }
-
-# smb_conf: what is kept besides the URL
-smb_conf() { printf 'LOGIN=%s\nVERS=%s\n' "$login" "$vers"; }
 
 # smb_words STATUS: what mount and the kernel say in $work/err, in words
 smb_words() {
@@ -135,9 +163,8 @@ smb_words() {
         say "$host has no share '$share'$folder; on $host see the names of its shares (Windows: net share; Samba: testparm -s)"
         ;;
     *"error(13)"*) say "access denied: $(smb_forbidden "$path")" ;;
-    *"error(95)"*) say "$host does not speak SMB $vers; leave --vers out" ;;
+    *"error(95)"*) say "$host does not speak SMB $vers; leave --smb-version out" ;;
     *"error(111)"*) words_for_probe refused ;;
-    *"error(110)"*) words_for_probe silent ;;
     *"could not resolve"*) words_for_probe nohost ;;
     *) say "$host cannot be used (${message:-exit status $1}); see: journalctl -k" ;;
     esac

@@ -1,38 +1,98 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
 # hyrax-data list, status and test. Sourced by hyrax-data.
 
-row() { printf '%-20s %-10s %-13s %s\n' "$@"; }
-
 list() {
     [ $# -eq 0 ] || usage_error "list takes nothing after it"
+    if [ -n "$json" ]; then
+        for each in $(data_sets); do described "$each"; done | json_array
+        return
+    fi
     [ -n "$(data_sets)" ] || say "no data sets; $(add_hint)" >&2
     for each in $(data_sets); do
         printf '%-20s %s\n' "$each" "$(data_url "$each")"
     done
 }
 
+# described NAME [KEY VALUE ...]: as a JSON object; what is kept of it, then what the caller knows
+described() {
+    which=$1
+    shift
+    from=$(data_url "$which")
+    case $from in
+    *://*) set -- kind "${from%%://*}" "$@" ;;
+    *) set -- kind local "$@" ;;
+    esac
+    json_object name "$which" source "$from" url "$(base_url)data/$which/" user:text "$(conf_value "$which" LOGIN)" \
+        version:text "$(conf_value "$which" VERS)" options:text "$(conf_value "$which" OPTIONS)" "$@"
+}
+
+# settings_of NAME: what was chosen for it, in words; nothing when all is as usual
+settings_of() {
+    [ -f "$CONF/$1.conf" ] || return 0
+    chosen=
+    vers=$(conf_value "$1" VERS) login=$(conf_value "$1" LOGIN) extra=$(conf_value "$1" OPTIONS)
+    [ "$vers" = "$(of_kind versions | cut -d ' ' -f 1)" ] || chosen="$(of_kind protocol) $vers"
+    [ -z "$login" ] || chosen="$chosen${chosen:+, }user $login"
+    [ -z "$extra" ] || chosen="$chosen${chosen:+, }options $extra"
+    say "$chosen"
+}
+
 status() {
     [ $# -le 1 ] || usage_error "status takes one name; see: hyrax-data list"
     [ $# -eq 0 ] || check_known "$1"
     names=${1:-$(data_sets)}
-    if [ -z "$names" ]; then
+    if [ -z "$names" ] && [ -z "$json" ]; then
         say "no data sets; $(add_hint)"
         return 0
     fi
-    away=0
-    row NAME STATE USED/SIZE URL
+    # Not in a pipe: the exit status tells of problems.
     for each in $names; do
         look_at "$each"
-        row "$each" "$state" "$space" "$(data_url "$each")"
-        [ -z "$problem" ] || { say "    $problem"; away=1; }
-    done
-    return "$away"
+        [ -z "$problem" ] || : >"$work/trouble"
+        if [ -n "$json" ]; then
+            described "$each" state "$state" problem:text "$problem" size_bytes:number "$size" \
+                used_bytes:number "$used" last_access_s:number "$age" rtt_ms:number "$rtt"
+        else
+            table_row
+        fi
+    done >"$work/status"
+    if [ -n "$json" ]; then
+        json_array <"$work/status"
+    else
+        row NAME STATE USED/SIZE READ RTT/ms SOURCE
+        cat "$work/status"
+    fi
+    [ ! -e "$work/trouble" ]
 }
 
-# look_at NAME: sets state (local, mounted, waiting, away, hung, unreadable), space and problem.
-# waiting: the automount is set and the file server answers; it is mounted when read.
+row() { printf '%-20s %-10s %-11s %-5s %-6s %s\n' "$@"; }
+
+table_row() {
+    space=-
+    [ -z "$size" ] || space=$(numfmt --to=iec "$used")/$(numfmt --to=iec "$size")
+    row "$each" "$state" "$space" "$(ago "$age")" "$([ -z "$rtt" ] || printf %.2f "$rtt")" "$(data_url "$each")"
+    chosen=$(settings_of "$each")
+    [ -z "$chosen" ] || say "    $chosen"
+    [ -z "$problem" ] || say "    $problem"
+}
+
+# ago SECONDS: now, 12m, 5h or 3d; - for nothing
+ago() {
+    if [ -z "$1" ]; then say -
+    elif [ "$1" -lt 60 ]; then say now
+    elif [ "$1" -lt 7200 ]; then say "$(($1 / 60))m"
+    elif [ "$1" -lt 172800 ]; then say "$(($1 / 3600))h"
+    else say "$(($1 / 86400))d"
+    fi
+}
+
+# look_at NAME: sets state, problem (nothing when all is well), used and size (bytes), age (seconds
+# since it was last read), rtt (milliseconds to the file server); what is not known is empty.
+# state: local; mounted; waiting (it can be mounted, and is when it is read); away (the file server
+# cannot be reached); hung (it does not answer); refused (it does not let this VM mount);
+# unreadable (the data server's user may not read it); off (its automount was stopped)
 look_at() {
-    space=- problem= state=local
+    problem= used= size= age= rtt= state=local
     if [ -f "$CONF/$1.conf" ]; then
         look_at_remote "$1"
         return
@@ -46,27 +106,28 @@ $(plain "${unreadable#"$ROOT"}"); type: chmod -R a+rX $DATA/$1"
 look_at_remote() {
     parse_url "$(data_url "$1")"
     login=$(conf_value "$1" LOGIN) vers=$(conf_value "$1" VERS)
+    last_access "$1"
+    # In the order in which the banner asks (quick_state): both say the same.
     if [ -e "$ROOT/run/hyrax/away/$1" ]; then
         state=away problem="$host does not answer; it was detached, and comes back by itself when $host does"
-        return
+    elif ! probe; then
+        state=away
+    elif is_mounted "$1"; then
+        look_at_mounted "$1"
+    elif ! systemctl is-active --quiet "$(unit "$1" automount)"; then
+        state=off problem="its automount is off; type: sudo systemctl start $(unit "$1" automount)"
+    elif try_mount "$(unit_options "$1")" 15; then
+        # Elsewhere: to look is not to read.
+        state=waiting
+        in_bytes "$sizes"
+        if [ "$verdict" = forbidden ]; then state=unreadable; else problem=; fi
+    else
+        state=refused
+        [ "$status" -ne 124 ] || state=hung
     fi
-    if ! is_mounted "$1"; then
-        answer=$("$LIB/tcp-probe" "$host" "$port" 5)
-        if [ "$answer" != open ]; then
-            state=away problem=$(words_for_probe "$answer")
-            return
-        fi
-        if ! systemctl is-active --quiet "$(unit "$1" automount)"; then
-            state=away problem="its automount is off; type: sudo systemctl start $(unit "$1" automount)"
-            return
-        fi
-        with_deadline 20 ls -d "$ROOT$DATA/$1/." >"$work/out" 2>"$work/err" || {
-            state=away
-            try "$(unit_options "$1")" && problem="it could not be mounted; see: journalctl -u $(unit "$1" mount)"
-            return
-        }
-        is_mounted "$1" || { state=waiting; return; }
-    fi
+}
+
+look_at_mounted() {
     if ! measure "$1"; then
         state=hung problem="$host does not answer; it comes back by itself when $host does"
         return
@@ -78,12 +139,34 @@ look_at_remote() {
     }
 }
 
-# measure NAME: sets space; asks the file server every time
+# last_access NAME: sets age, to within the five minutes after which an idle one is unmounted; empty
+# when it was not read since the VM was started. The file server's own times of access tell nothing:
+# they are not kept for a reader, or are those of other readers.
+last_access() {
+    if is_mounted "$1"; then
+        age=0
+        return
+    fi
+    ended=$(systemctl show --value --property=ActiveExitTimestampMonotonic "$(unit "$1" mount)")
+    case $ended in
+    '' | 0 | *[!0-9]*) return ;;
+    esac
+    read -r now _ <"$ROOT/proc/uptime"
+    age=$((${now%.*} - ended / 1000000))
+}
+
+# measure NAME: sets used and size; asks the file server every time
 measure() {
-    # blocks in all, free blocks, bytes in a block
     with_deadline 5 stat -f -c '%b %f %S' "$ROOT$DATA/$1" >"$work/out" 2>/dev/null || return 1
-    read -r blocks free size <"$work/out"
-    space=$(numfmt --to=iec $(((blocks - free) * size)))/$(numfmt --to=iec $((blocks * size)))
+    in_bytes "$(cat "$work/out")"
+}
+
+# in_bytes 'BLOCKS FREE SIZE': sets used and size
+in_bytes() {
+    read -r blocks free block <<END
+$1
+END
+    used=$(((blocks - free) * block)) size=$((blocks * block))
 }
 
 # test_one NAME: through the server, as a client sees it
@@ -95,7 +178,7 @@ test_one() {
     look_at "$1"
     [ -z "$problem" ] || fail "$1 is $state: $problem"
     fetch "$where" || fail "the listing $where is not served: $reason"
-    say "listing: $where (HTTP $code)"
+    listed=$code
     with_deadline 20 find "$ROOT$DATA/$1" -maxdepth 4 -name '.?*' -prune -o -type f \( -name '*.nc' -o -name '*.nc4' \
         -o -name '*.cdf' -o -name '*.h5' -o -name '*.hdf5' -o -name '*.he5' -o -name '*.hdf' \) \
         -print -quit >"$work/found" 2>/dev/null
@@ -107,8 +190,13 @@ test_one() {
     address=$where$(printf '%s' "$file" | perl -pe 's{([^A-Za-z0-9/._~-])}{sprintf "%%%02X", ord $1}ge').dds
     fetch "$address" || fail "$address is not served: $reason"
     grep -q '^Dataset {' "$work/out" || fail "$address answers, but not with a DDS"
-    say "DDS:     $address"
-    cat "$work/out"
+    if [ -n "$json" ]; then
+        json_object name "$1" listing "$where" file "$file" dds_url "$address" dds "$(cat "$work/out")"
+    else
+        say "listing: $where (HTTP $listed)"
+        say "DDS:     $address"
+        cat "$work/out"
+    fi
 }
 
 # fetch URL: into $work/out; sets code and reason

@@ -24,7 +24,8 @@ unit_options() { sed -n 's/^Options=\(.*\),_netdev,nofail$/\1/p' "$UNITS/$(unit 
 escaped() { printf '%s' "$1" | sed 's/%/%%/g'; }
 
 # keep NAME
-# The data set is at kind, host, port, path, url; login and $work/credentials are SMB's.
+# The data set is at kind, host, port, path, url, with vers and extra; login and $work/credentials
+# are SMB's. With later, which is meant for the start of the VM, nothing is waited for.
 # StartLimitIntervalSec=0: otherwise five refused mounts in ten seconds switch the automount off
 # for good, and it does not come back with its server.
 # LazyUnmount, ForceUnmount: taking the mount away must not wait for a dead server.
@@ -61,8 +62,14 @@ WantedBy=multi-user.target
 END
         systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
         systemctl daemon-reload &&
-        systemctl start "$(unit "$1" automount)" &&
-        { printf 'NAME=%s\nURL=%s\n' "$1" "$url" && "${kind}_conf"; } | write_file "$CONF/$1.conf"
+        systemctl start ${later:+--no-block} "$(unit "$1" automount)" &&
+        write_file "$CONF/$1.conf" <<END
+NAME=$1
+URL=$url
+LOGIN=$login
+VERS=$vers
+OPTIONS=$extra
+END
 }
 
 # discard NAME: everything that keep makes, also when only half of it is there

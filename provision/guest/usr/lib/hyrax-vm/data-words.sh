@@ -16,7 +16,8 @@ words_for_probe() {
 words_for_look() {
     case $1 in
     forbidden) "${kind}_forbidden" "$path" ;;
-    forbidden-file*) "${kind}_forbidden" "${1#* }" ;;
+    # The name is the file server's; a terminal would obey what it holds.
+    forbidden-file*) "${kind}_forbidden" "$(say "${1#* }" | tr -d '[:cntrl:]')" ;;
     esac
 }
 

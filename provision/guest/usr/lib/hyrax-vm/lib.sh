@@ -170,7 +170,7 @@ is_local() {
 }
 
 # conf_value NAME KEY
-conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf"; }
+conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf" 2>/dev/null; }
 
 # data_url NAME: where it comes from
 data_url() { if [ -f "$CONF/$1.conf" ]; then conf_value "$1" URL; else say "$DATA/$1"; fi; }
@@ -201,6 +201,10 @@ in_mount_table() {
     awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
         "$ROOT/proc/self/mounts" 2>/dev/null
 }
+
+# refresh_banner: what shows the data sets, the landing page too, tells of a change at once.
+# 9>&-: it must not keep hyrax-data's lock.
+refresh_banner() { "$LIB/banner" 9>&- || :; "$LIB/landing" 9>&- || :; }
 
 # quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
 # By the mount table and by asking the port, nothing slower: the data are not touched.

@@ -1,0 +1,208 @@
+"""The workflows: valid, no more rights than needed, and every command line in them exists."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke import Collection, ParseError
+from invoke.loader import FilesystemLoader
+from invoke.parser import Parser
+from ruamel.yaml import YAML
+from shop import gpg, make_key
+
+from hyraxvm import config, signing
+from hyraxvm.cli import spread
+from hyraxvm.paths import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+TASKS = Collection.from_module(FilesystemLoader(start=str(ROOT)).load("tasks")[0])
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = YAML(typ="safe").load(path.read_text())
+    return found
+
+
+def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in WORKFLOWS:
+        for name, job in read(path)["jobs"].items():
+            yield f"{path.name} {name}", job
+
+
+def steps() -> list[tuple[str, dict[str, Any]]]:
+    return [(name, step) for name, job in jobs() for step in job.get("steps", [])]
+
+
+def validate(*paths: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--builtin-schema", "vendor.github-workflows", *map(str, paths)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_they_are_valid_by_githubs_schema(tmp_path: Path) -> None:
+    assert [path.name for path in WORKFLOWS] == ["image.yml", "nightly.yml", "release.yml"]
+    done = validate(*WORKFLOWS)
+    assert done.returncode == 0, done.stdout
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOWS[1].read_text().replace("runs-on:", "runs_on:"))
+    done = validate(broken)
+    assert done.returncode == 1
+    assert "runs_on" in done.stdout
+
+
+def test_they_may_read_the_repository_and_nothing_else() -> None:
+    for path in WORKFLOWS:
+        assert read(path)["permissions"] == {"contents": "read"}, path
+    for name, job in jobs():
+        assert "permissions" not in job, name
+
+
+def test_only_githubs_own_actions_at_a_version() -> None:
+    used = [step["uses"] for _, step in steps() if "uses" in step]
+    used += [job["uses"] for _, job in jobs() if "uses" in job]
+    assert len(used) > 5
+    for name in used:
+        assert re.fullmatch(r"actions/[a-z-]+@v\d+|\./\.github/workflows/image\.yml", name), name
+    for _, step in steps():
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+def test_what_publishes_has_an_environment_of_its_own_and_what_builds_only_the_cache() -> None:
+    for name, job in jobs():
+        secrets = set(re.findall(r"secrets\.(\w+)", json.dumps(job)))
+        if job.get("environment") == "publishing":
+            assert secrets == {
+                *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+                *("SIGNING_KEY", "SIGNING_PASSPHRASE"),
+            }, name
+        else:
+            assert {secret for secret in secrets if not secret.startswith("CACHE_")} == set(), name
+    # Nothing of a context stands in a script, where a shell would read it.
+    for name, step in steps():
+        assert "${{" not in step.get("run", ""), name
+
+
+def command_lines() -> list[str]:
+    found = []
+    for _, step in steps():
+        found += re.findall(r"\./inv [^\n)]+", step.get("run", ""))
+    for _, job in jobs():
+        if "command" in job.get("with", {}):
+            found.append(job["with"]["command"])
+    return [re.sub(r"\$\{\{.*?\}\}", "word", line) for line in found]
+
+
+def parse(line: str) -> str:
+    words = spread(shlex.split(line)[1:], TASKS)
+    parsed = Parser(contexts=TASKS.to_contexts()).parse_argv(words)
+    return str(parsed[-1].name)
+
+
+def test_every_command_line_is_one_of_this_project() -> None:
+    assert [parse(line) for line in command_lines()] == [
+        *("matrix", "nightly"),
+        *("matrix", "release"),
+        *("nightly", "release"),
+    ]
+    for wrong in ("./inv nightly --bilt", "./inv release", "./inv mtrix --json"):
+        with pytest.raises(ParseError):
+            parse(wrong)
+
+
+def test_the_scripts_are_clean() -> None:
+    scripts = [step["run"] for _, step in steps() if "run" in step]
+    assert len(scripts) > 10
+    for script in scripts:
+        if script == "$COMMAND":  # split into words on purpose
+            continue
+        done = subprocess.run(
+            ["shellcheck", "--shell=sh", "-"],
+            input=script,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def run(script: str, folder: Path, **more: str) -> dict[str, str]:
+    """Run a step as the runner does in a container; what it wrote into the runner's files."""
+    files = {name: str(folder / name) for name in ("GITHUB_ENV", "GITHUB_OUTPUT")}
+    subprocess.run(
+        ["sh", "-e", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, **files, "RUNNER_TEMP": str(folder), **more},
+        check=True,
+    )
+    lines = [
+        line
+        for path in map(Path, files.values())
+        if path.exists()
+        for line in path.read_text().splitlines()
+    ]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def script_of(workflow: str, job: str, word: str) -> str:
+    found = read(ROOT / ".github/workflows" / workflow)["jobs"][job]["steps"]
+    (script,) = [str(step["run"]) for step in found if word in step.get("run", "")]
+    return script
+
+
+def test_the_matrix_has_every_image(tmp_path: Path) -> None:
+    script = script_of("release.yml", "matrix", "matrix=")
+    written = run(script, tmp_path, SERVER="hyrax", GITHUB_REF_NAME="v1.2.0")
+    assert written["version"] == "1.2.0"
+    assert json.loads(written["matrix"]) == {
+        "include": [{"image": name, "server": "hyrax"} for name in sorted(config.load().image)]
+    }
+
+
+def test_secrets_go_into_files_that_nobody_else_reads(tmp_path: Path) -> None:
+    script = script_of("image.yml", "build", "cache-key")
+    assert run(script, tmp_path, CACHE_KEY="") == {}
+    written = run(script, tmp_path, CACHE_KEY="k" * 64)
+    path = Path(written["HYRAX_VM_CACHE_KEY_FILE"])
+    assert path.read_text() == "k" * 64 + "\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("passphrase", ["", "correct horse"])
+def test_the_imported_key_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passphrase: str
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="gpg-") as away, monkeypatch.context() as patch:
+        patch.setenv("GNUPGHOME", away)
+        key = make_key("CI <ci@example.org>", passphrase=passphrase)
+        secret = gpg(
+            *("--pinentry-mode", "loopback", "--passphrase", passphrase),
+            *("--armor", "--export-secret-keys", key),
+        )
+        subprocess.run(["gpgconf", "--kill", "all"], check=True)
+    with tempfile.TemporaryDirectory(prefix="gpg-") as home, monkeypatch.context() as patch:
+        patch.setenv("GNUPGHOME", home)
+        script = script_of("nightly.yml", "publish", "--import")
+        assert script == script_of("release.yml", "publish", "--import")
+        written = run(script, tmp_path, SIGNING_KEY=secret, SIGNING_PASSPHRASE=passphrase)
+        patch.setenv(signing.PASSPHRASE_FILE, written[signing.PASSPHRASE_FILE])
+        path = tmp_path / "SHA256SUMS"
+        path.write_text("x")
+        signing.verify(path, signing.sign(path, key), signing.public_key(key), key)
+        subprocess.run(["gpgconf", "--kill", "all"], check=True)

@@ -1,0 +1,61 @@
+"""What the pipeline does with several artifacts; the boot tests themselves need VMs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from hyraxvm import boottest, pipeline
+from hyraxvm.errors import Failure
+from hyraxvm.progress import Progress
+
+NAMES = ["a.qcow2", "a.zip", "b.ova", "b.zip", "b-hyperv.zip"]
+
+
+def test_files_are_tested_side_by_side_and_one_failure_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[tuple[str, int]] = []
+    together = threading.Barrier(2, timeout=10)
+
+    def fake(path: Path, on_line: object, machines: int) -> dict[str, object]:
+        begun.append((path.name, machines))
+        if path.suffix == ".zip" and "hyperv" not in path.name:
+            together.wait()
+        if path.name in ("a.zip", "b.ova"):
+            raise Failure(f"1 test of {path.name} failed")
+        return {"key": path.name}
+
+    monkeypatch.setattr(boottest, "verdict", lambda path: None)
+    monkeypatch.setattr(boottest, "test", fake)
+    with pytest.raises(Failure) as raised:
+        pipeline._all_tested([Path(name) for name in NAMES], Progress(lambda line: None))
+    assert str(raised.value).splitlines() == [
+        "a.zip: 1 test of a.zip failed",
+        "b.ova: 1 test of b.ova failed",
+    ]
+    assert sorted(begun) == sorted((name, 1) for name in NAMES)
+    assert {name for name, _ in begun[:2]} == {"a.zip", "b.zip"}
+
+
+def test_the_only_file_has_both_places_and_one_with_a_verdict_is_not_tested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[tuple[str, int]] = []
+
+    def fake(path: Path, on_line: object, machines: int) -> dict[str, object]:
+        begun.append((path.name, machines))
+        return {"key": "new"}
+
+    monkeypatch.setattr(
+        boottest, "verdict", lambda path: None if path.name == "b.zip" else {"key": "old"}
+    )
+    monkeypatch.setattr(boottest, "test", fake)
+    made = pipeline._all_tested([Path("a.zip"), Path("b.zip")], Progress(lambda line: None))
+    assert begun == [("b.zip", 2)]
+    assert [(a.path.name, a.verdict) for a in made] == [
+        ("a.zip", {"key": "old"}),
+        ("b.zip", {"key": "new"}),
+    ]
