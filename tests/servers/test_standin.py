@@ -231,7 +231,18 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     assert int(hyrax.check("stat -c %s /var/log/hyrax-bes/bes.log")) == 0
     assert hyrax.get(DDS).status == 200
     assert DDS.removeprefix("/opendap") in hyrax.check("cat /var/log/hyrax-bes/bes.log")
+    # Whatever a client asks for, no log outgrows what an hour brings.
+    logs = "/var/log/hyrax-tomcat"
+    access = hyrax.check(f"sudo -n sh -c 'ls -t {logs}/*access_log*.txt'").splitlines()[0]
+    hyrax.check(f"sudo -n sh -c 'head -c 9000000 /dev/zero >>{access}'")
     assert hyrax.check("systemctl is-enabled logrotate.timer") == "enabled"
+    assert "OnCalendar=hourly" in hyrax.check("systemctl show -p TimersCalendar logrotate.timer")
+    hyrax.check("sudo -n systemctl start logrotate.service")
+    assert int(hyrax.check(f"sudo -n stat -c %s {access}")) < 1_000_000
+    assert hyrax.get(DDS).status == 200
+    # Tomcat writes on, some seconds later.
+    seen = f"until grep -a -q sst.nc.dds {access}; do sleep 1; done"
+    hyrax.check(f"sudo -n timeout 40 sh -c '{seen}'")
 
 
 def test_leftovers_of_downloads_are_removed_and_caches_kept(hyrax: Guest) -> None:
