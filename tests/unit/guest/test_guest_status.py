@@ -94,6 +94,10 @@ def test_test_shows_the_dds_of_one_file(guest: Guest, port: int, http: dict[str,
     (guest.root / "srv/hyrax/data/sst/deep/a b%[é.nc").unlink()
     status, _, err = guest.data("test", "sst")
     assert status == 1 and "no data file" in err
+    guest.write("etc/hyrax/server.conf", "TYPES=nc:*.out h5:run?.x\n")
+    guest.write("srv/hyrax/data/sst/run7.x", "x")
+    http["/opendap/data/sst/run7.x.dds"] = DDS
+    assert "/opendap/data/sst/run7.x.dds\n" in guest.data("test", "sst")[1]
 
 
 def test_test_without_a_server(guest: Guest, port: int, closed_port: int) -> None:
