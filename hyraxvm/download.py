@@ -66,15 +66,21 @@ class Site:
 
         return self._persist(name, attempt, lambda: 0)
 
-    def fetch(self, name: str, part: Path, size: int, moved: Callable[[int], None]) -> None:
+    def fetch(self, name: str, part: Path, size: int, moved: Callable[[int], None]) -> str:
         """Continue `part` until it has `size` bytes, or all that the server has; never much more.
+
+        Returns the SHA-256 of what is in it then, in hexadecimal.
 
         Raises:
             UserError: The file is not there.
             Failure: The transfer has stopped several times without a byte gained.
         """
+        part.touch()
+        with part.open("rb") as begun:
+            total = hashlib.file_digest(begun, "sha256")
 
         def attempt() -> None:
+            nonlocal total
             begin = part.stat().st_size
             if begin >= size:
                 return
@@ -84,16 +90,19 @@ class Site:
                 if begin and answer.status_code != 206:
                     # The server does not know ranges: from the beginning.
                     sink.truncate(0)
+                    total = hashlib.sha256()
                     moved(-begin)
                 # What has come is kept, however little it is.
                 while chunk := answer.raw.read1(MIB):
+                    # Hashed while the server sends the next one.
                     sink.write(chunk)
+                    total.update(chunk)
                     moved(len(chunk))
                     if sink.tell() > size:
                         return
 
-        part.touch()
         self._persist(name, attempt, lambda: part.stat().st_size)
+        return total.hexdigest()
 
     @contextmanager
     def _open(self, name: str, begin: int) -> Iterator[requests.Response]:
@@ -228,9 +237,8 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
                 "are needed; free some space, or name another folder with --to"
             )
         with meter(entry.name, entry.size, there) as moved:
-            site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
+            digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
         got = part.stat().st_size
-        digest = cache.file_digest(part)
         if digest != entry.sha256:
             refused = target.with_name(f"{entry.name}.refused")
             part.replace(refused)

@@ -27,7 +27,7 @@ from botocore.exceptions import (
 from hyraxvm import cache, parts, publishing
 from hyraxvm.command import go_on
 from hyraxvm.errors import Failure, UserError
-from hyraxvm.parts import MIB, Digests, Whole
+from hyraxvm.parts import MIB, InParts, Whole
 
 WORKERS: Final = 4  # parts in flight; with the parts' size it bounds the memory
 MAX_TEXT: Final = 16 * MIB  # of what is read into memory
@@ -148,7 +148,7 @@ class Store:
             Body=data,
             ContentType=content_type(key),
             CacheControl=cache,
-            **parts.digests(data).arguments,
+            ChecksumSHA256=parts.checksum(data),
         )
         with self.told(key):
             try:
@@ -200,26 +200,25 @@ class Store:
 
         Where it has none, the object is read again and compared.
         """
-        return self._same(path, key, lambda: parts.of(path))
-
-    def confirm(self, path: Path, key: str, sent: Digests) -> None:
-        """Raise `Failure` unless the store has what was sent with these digests."""
-        if not self._same(path, key, lambda: sent):
-            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
-
-    def _same(self, path: Path, key: str, in_parts: Callable[[], Digests]) -> bool:
         try:
             head = self.ask("head_object", key, ChecksumMode="ENABLED")
         except Gone:
             return False
         if head["ContentLength"] != path.stat().st_size:
             return False
-        said, etag = head.get("ChecksumSHA256", ""), head["ETag"].strip('"')
-        digests = in_parts() if "-" in (said or etag) else Whole(path)
-        # With a key of the store's own, the ETag is no MD5.
+        # With a key of the store's own the ETag is no MD5, and it makes the other one.  Without
+        # that the ETag counts: some stores only repeat the checksum that came with the object.
         secret = head.get("SSEKMSKeyId") or head.get("SSECustomerAlgorithm")
-        same = said == digests.checksum if said else not secret and etag == digests.etag
-        return same or self._read_again(key) == cache.file_digest(path)
+        said = head.get("ChecksumSHA256", "") if secret else head["ETag"].strip('"')
+        sent = InParts(path) if "-" in said else Whole(path)
+        if said and said == (sent.checksum if secret else sent.etag):
+            return True
+        return self._read_again(key) == cache.file_digest(path)
+
+    def confirm(self, path: Path, key: str) -> None:
+        """Raise `Failure` unless the store has this very content."""
+        if not self.holds(path, key):
+            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
 
     def _read_again(self, key: str) -> str:
         total = hashlib.sha256()
@@ -288,6 +287,9 @@ def client(settings: publishing.Store, *, anonymous: bool = False, attempts: int
             connect_timeout=10,
             read_timeout=120,
             max_pool_connections=WORKERS + 2,
+            # What counts has digests of ours; other stores do not know boto3's own.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
             s3={
                 # Most stores have no host name for each bucket.
                 "addressing_style": "path" if own else "auto",

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hyraxvm import parts
 from hyraxvm.command import go_on
 from hyraxvm.parallel import together
-from hyraxvm.parts import Digests
 from hyraxvm.store import FOREVER, WORKERS, Store, content_type
 
 Moved = Callable[[int], None]
@@ -25,7 +25,7 @@ class _Upload:
     key: str
     size: int
     id: str = ""
-    sent: dict[int, tuple[str, Digests]] = field(default_factory=dict)  # ETag, and what is in it
+    sent: dict[int, dict[str, Any]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -69,7 +69,7 @@ def _put(store: Store, path: Path, key: str, moved: Moved) -> None:
     go_on()
     data = path.read_bytes()
     store.write(key, data, FOREVER)
-    store.confirm(path, key, parts.digests(data))
+    store.confirm(path, key)
     moved(len(data))
 
 
@@ -91,17 +91,19 @@ def start(store: Store, path: Path, key: str) -> _Upload:
     return one
 
 
-def _sent(store: Store, one: _Upload) -> dict[int, tuple[str, Digests]]:
+def _sent(store: Store, one: _Upload) -> dict[int, dict[str, Any]]:
     """The parts that the store has, as far as they equal the file's."""
     good = {}
     for found in store.sent_parts(one.key, one.id):
-        digests = parts.digests(one.part(found["PartNumber"]))
+        number = found["PartNumber"]
+        data = one.part(number)
+        checksum = parts.checksum(data)
         if (
-            found["Size"] == one.length(found["PartNumber"])
-            and found["ETag"].strip('"') == digests.etag
-            and found.get("ChecksumSHA256", digests.checksum) == digests.checksum
+            found["Size"] == len(data)
+            and found["ETag"].strip('"') == parts.etag(data)
+            and found.get("ChecksumSHA256", checksum) == checksum
         ):
-            good[found["PartNumber"]] = found["ETag"], digests
+            good[number] = _receipt(number, found["ETag"], checksum)
     return good
 
 
@@ -109,12 +111,17 @@ def send(store: Store, one: _Upload, number: int, moved: Moved) -> None:
     """Send one part; the file is finished with its last one."""
     go_on()
     data = one.part(number)
-    digests = parts.digests(data)
+    checksum = parts.checksum(data)
     answer = store.ask(
-        "upload_part", one.key, UploadId=one.id, PartNumber=number, Body=data, **digests.arguments
+        "upload_part",
+        one.key,
+        UploadId=one.id,
+        PartNumber=number,
+        Body=data,
+        ChecksumSHA256=checksum,
     )
     with one.lock:
-        one.sent[number] = answer["ETag"], digests
+        one.sent[number] = _receipt(number, answer["ETag"], checksum)
         moved(len(data))
         complete = len(one.sent) == one.count
     if complete:
@@ -122,12 +129,12 @@ def send(store: Store, one: _Upload, number: int, moved: Moved) -> None:
 
 
 def _finish(store: Store, one: _Upload) -> None:
-    sent = sorted(one.sent.items())
-    listed = [
-        {"PartNumber": number, "ETag": etag, "ChecksumSHA256": digests.checksum}
-        for number, (etag, digests) in sent
-    ]
+    sent = [one.sent[number] for number in sorted(one.sent)]
     store.ask(
-        "complete_multipart_upload", one.key, UploadId=one.id, MultipartUpload={"Parts": listed}
+        "complete_multipart_upload", one.key, UploadId=one.id, MultipartUpload={"Parts": sent}
     )
-    store.confirm(one.path, one.key, parts.composite([digests for _, (_, digests) in sent]))
+    store.confirm(one.path, one.key)
+
+
+def _receipt(number: int, etag: str, checksum: str) -> dict[str, Any]:
+    return {"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum}

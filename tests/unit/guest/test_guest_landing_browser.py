@@ -66,6 +66,7 @@ def test_it_fits_and_asks_nobody_else(
     assert "The data server answers" in body.text
     assert browser.complaints() == []
     assert browser.requested() == [f"{site}/"]
+    assert browser.barriers() == []
 
 
 def test_the_script_puts_the_address_that_works(browser: Browser, site: str) -> None:

@@ -79,7 +79,8 @@ class Proxy:
     """A bad network before a server: a list of faults, one for each connection, then none.
 
     A fault is `("cut", n)`: the connection ends after n bytes from the client; `("drop", n)`: after
-    n bytes from the server; or `("answer", bytes)`: these are all that the server says.
+    n bytes from the server; `("flip", n)`: a bit of the client's byte n changes; or
+    `("answer", bytes)`: these are all that the server says.
     """
 
     def __init__(self, port: int) -> None:
@@ -121,9 +122,12 @@ class Proxy:
             return
         upstream = socket.create_connection(("127.0.0.1", self._target))
         limits = {"cut": (value, -1), "drop": (-1, value)}.get(fault, (-1, -1))
+        flip = value if fault == "flip" else -1
         threads = [
-            threading.Thread(target=self._pump, args=(*pair, limit), daemon=True)
-            for pair, limit in zip(((client, upstream), (upstream, client)), limits, strict=True)
+            threading.Thread(
+                target=self._pump, args=(client, upstream, limits[0], flip), daemon=True
+            ),
+            threading.Thread(target=self._pump, args=(upstream, client, limits[1]), daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -131,12 +135,15 @@ class Proxy:
             thread.join()
 
     @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, limit: int) -> None:
+    def _pump(source: socket.socket, sink: socket.socket, limit: int, flip: int = -1) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if limit >= 0:
                     data = data[: limit - passed]
+                if passed <= flip < passed + len(data):
+                    at = flip - passed
+                    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
                 passed += len(data)
                 sink.sendall(data)
                 if passed == limit:

@@ -405,30 +405,56 @@ def test_a_digest_that_is_no_md5_means_reading_again(
     assert read == ["file.zip", "file.zip"]
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_the_stores_own_sha256_is_compared_where_there_is_one(
-    shop: Shop, tmp_path: Path, tiny_parts: int, encrypted: bool
+def test_the_stores_own_sha256_counts_where_the_etag_is_no_md5(
+    shop: Shop, tmp_path: Path, tiny_parts: int
 ) -> None:
-    """As AWS makes it of an object in parts; rclone makes none of those."""
+    """As AWS makes it of an encrypted object in parts; rclone encrypts nothing."""
     path = tmp_path / "file.zip"
-    path.write_bytes(os.urandom(2 * tiny_parts + 1))
-    pieces = [
-        path.read_bytes()[at : at + tiny_parts] for at in range(0, 2 * tiny_parts + 1, tiny_parts)
-    ]
+    pieces = [os.urandom(tiny_parts), os.urandom(tiny_parts), b"x"]
+    path.write_bytes(b"".join(pieces))
     total = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).digest()
     good = f"{base64.b64encode(total).decode()}-3"
+    size = path.stat().st_size
+    head = {"ContentLength": size, "ETag": '"0123-3"', "SSEKMSKeyId": "arn:aws:kms:key"}
     to = shop.store()
-    head = {"ContentLength": 2 * tiny_parts + 1, "ETag": '"0123-3"'}
-    if encrypted:
-        head["SSEKMSKeyId"] = "arn:aws:kms:key"
+
+    def zeros() -> dict[str, Any]:
+        return {"Body": StreamingBody(io.BytesIO(bytes(size)), size), "ContentLength": size}
+
     with Stubber(to.client) as stub:
         stub.add_response("head_object", {**head, "ChecksumSHA256": good})
         assert to.holds(path, "file.zip")
         stub.add_response("head_object", {**head, "ChecksumSHA256": good.replace("-3", "-4")})
-        body = StreamingBody(io.BytesIO(bytes(2 * tiny_parts + 1)), 2 * tiny_parts + 1)
-        stub.add_response("get_object", {"Body": body})
+        stub.add_response(
+            "get_object",
+            {"Body": StreamingBody(io.BytesIO(bytes(size)), size)} | {"ContentLength": size},
+        )
         assert not to.holds(path, "file.zip")
+        # A checksum that is right does not make up for an ETag that is not.
+        plain = {"ContentLength": size, "ETag": f'"{"0" * 32}-3"', "ChecksumSHA256": good}
+        stub.add_response("head_object", plain)
+        stub.add_response(
+            "get_object",
+            {"Body": StreamingBody(io.BytesIO(bytes(size)), size)} | {"ContentLength": size},
+        )
+        assert not to.holds(path, "file.zip")
+        md5 = hashlib.md5(b"".join(hashlib.md5(piece).digest() for piece in pieces)).hexdigest()
+        stub.add_response("head_object", {**plain, "ETag": f'"{md5}-3"'})
+        assert to.holds(path, "file.zip")
         stub.assert_no_pending_responses()
+
+
+def test_what_is_damaged_on_its_way_is_noticed(shop: Shop, tmp_path: Path, tiny_parts: int) -> None:
+    for size in (50_000, 250_000):
+        path = tmp_path / "file.zip"
+        path.write_bytes(bytes(size))
+        proxy = Proxy(shop.server.port)
+        proxy.faults = [("flip", 40_000)] * 9
+        with pytest.raises(Failure, match="is not what was sent; publish again, it is replaced"):
+            upload.upload(shop.store(proxy.url), [(path, "file.zip")], lambda count: None)
+        proxy.close()
+        upload.upload(shop.store(), [(path, "file.zip")], lambda count: None)
+        assert shop.read("file.zip") == bytes(size)
 
 
 def test_thousands_of_objects(shop: Shop) -> None:
