@@ -235,7 +235,9 @@ def test_all_links_hold(chain: tuple[Guest, Answers]) -> None:
 def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: int) -> None:
     guest, answers = chain
     guest.write("addresses", "")
-    assert broken(guest) == {"network": "no address: the network adapter eth0 is not connected"}
+    assert broken(guest) == {
+        "network": "no address: the network adapter eth0 is not switched on yet"
+    }
     guest.write("addresses", "2: eth0    inet 192.0.2.7/24 scope global eth0\n")
 
     sample = answers.pages.pop("/opendap/sample/sst.nc.dds")
