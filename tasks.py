@@ -290,7 +290,7 @@ def release(
     no_publish: bool = False,
 ) -> None:
     """Build and test every image in every format, then sign and publish all of it."""
-    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing
+    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing, tested
     from hyraxvm.progress import Progress
     from hyraxvm.store import Store
 
@@ -302,7 +302,7 @@ def release(
 
     if image:
         release.check(version)
-        release.collect(wanted, build(wanted))
+        tested.collect(wanted, build(wanted))
         return
     settings = publishing.load()
     store = None if no_publish else Store(settings.store)
@@ -333,7 +333,7 @@ def nightly(
     no_publish: bool = False,
 ) -> None:
     """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
-    from hyraxvm import config, formats, nightly, pipeline, publishing, release
+    from hyraxvm import config, formats, nightly, pipeline, publishing, release, tested
     from hyraxvm.progress import Progress
 
     progress = _shared(Progress())
@@ -341,7 +341,7 @@ def nightly(
 
     def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
         if built:
-            return release.there(recipe)
+            return tested.there(recipe)
         return pipeline.build([recipe], formats.choose([]), progress, refresh=_today())
 
     publisher = None

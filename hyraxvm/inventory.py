@@ -30,9 +30,14 @@ def packages(tree: Tree, scratch: Path) -> dict[str, str]:
     Raises `Failure`: there is a database that rpm cannot read.
     """
     system = _system(tree)
-    found = {f"deb/{system}/{name}": version for name, version in _dpkg(tree).items()}
-    found |= {f"rpm/{system}/{name}": version for name, version in _rpm(tree, scratch).items()}
-    found |= {f"apk/{system}/{name}": version for name, version in _apk(tree).items()}
+    found: dict[str, str] = {}
+    for kind, usual, listed in (
+        ("deb", "debian", _dpkg(tree)),
+        ("rpm", "redhat", _rpm(tree, scratch)),
+        ("apk", "alpine", _apk(tree)),
+    ):
+        maker = f"{kind}/{system or usual}"
+        found |= {f"{maker}/{name}": version for name, version in listed.items()}
     for path in tree.glob("**/*.dist-info"):
         name, _, version = path.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
         found[f"pypi/{name}"] = version
@@ -50,10 +55,10 @@ def purl(package: str, version: str) -> PackageURL:
 
 
 def _system(tree: Tree) -> str:
-    """os-release(5)'s ID: who has made the packages."""
+    """os-release(5)'s ID: who has made the packages; empty: the image does not say."""
     text = (tree.read("/etc/os-release") or b"").decode("utf-8", "replace")
     found = re.search(r'^ID="?([a-z0-9._-]+)"?$', text, re.MULTILINE)
-    return found[1] if found else "linux"
+    return found[1] if found else ""
 
 
 def _dpkg(tree: Tree) -> dict[str, str]:

@@ -10,9 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shop import ACCESS, SECRET, Rclone, Shop, assemble, make_image, make_key, s3
+from shop import (
+    ACCESS,
+    NAME,
+    SECRET,
+    Rclone,
+    Shop,
+    assemble,
+    make_image,
+    make_key,
+    passed,
+    s3,
+    workshop,
+)
 
-from hyraxvm import signing
+from hyraxvm import config, parts, signing
+from hyraxvm.formats import FORMATS
 
 _numbers = itertools.count()
 
@@ -73,3 +86,37 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
     """Release 1.1.0 of one image with other packages."""
     work = tmp_path_factory.mktemp("artifacts")
     return assemble(work, "1.1.0", [make_image(work, seed=b"2", packages={"bash": "5.3"})], key)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Iterator[Path]:
+    """An `artifacts/` with a tested image in it."""
+    with workshop(tmp_path):
+        make_image(tmp_path)
+        for entry in FORMATS.values():
+            passed(tmp_path / f"{NAME}{entry.suffix}", tmp_path / "reports")
+        yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def table() -> config.Config:
+    return config.load()
+
+
+@pytest.fixture(scope="session")
+def nfs(table: config.Config) -> config.Recipe:
+    return config.recipe(table, "nfs", "dapdir")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore waits up to seconds between two tries."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
+
+
+@pytest.fixture
+def tiny_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """rclone takes parts of any size."""
+    monkeypatch.setattr(parts, "PART", 100_000)
+    monkeypatch.setattr(parts, "MIB", 1)
+    return 100_000

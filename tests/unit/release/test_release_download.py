@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import Proxy, Rclone, Shop, assemble, make_image, make_key
+from shop import NAME, Proxy, Rclone, Shop, assemble, make_image, make_key
 
 from hyraxvm import download, index, publish, publishing, signing
 from hyraxvm.errors import Failure, UserError
-
-NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
 
 
 @pytest.fixture(scope="module")

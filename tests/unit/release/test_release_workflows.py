@@ -25,7 +25,6 @@ from hyraxvm.cli import spread
 from hyraxvm.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-TASKS = Collection.from_module(FilesystemLoader(start=str(ROOT)).load("tasks")[0])
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -110,8 +109,10 @@ def command_lines() -> list[str]:
 
 
 def parse(line: str) -> str:
-    words = spread(shlex.split(line)[1:], TASKS)
-    parsed = Parser(contexts=TASKS.to_contexts()).parse_argv(words)
+    # Not the tasks that other tests know: Invoke takes their help texts away.
+    tasks = Collection.from_module(FilesystemLoader(start=str(ROOT)).load("tasks")[0])
+    words = spread(shlex.split(line)[1:], tasks)
+    parsed = Parser(contexts=tasks.to_contexts()).parse_argv(words)
     return str(parsed[-1].name)
 
 
@@ -119,7 +120,7 @@ def test_every_command_line_is_one_of_this_project() -> None:
     assert [parse(line) for line in command_lines()] == [
         *("matrix", "nightly"),
         *("matrix", "release"),
-        *("nightly", "release"),
+        *("nightly", "test", "release"),
     ]
     for wrong in ("./inv nightly --bilt", "./inv release", "./inv mtrix --json"):
         with pytest.raises(ParseError):

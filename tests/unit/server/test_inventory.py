@@ -123,6 +123,16 @@ def test_dpkgs_apks_and_pythons_are_read(tmp_path: Path) -> None:
     }
 
 
+def test_who_makes_packages_goes_by_their_kind_where_no_release_is_named(tmp_path: Path) -> None:
+    entries = [
+        Entry("var/lib/dpkg/status", STATUS.encode()),
+        Entry("lib/apk/db/installed", b"P:musl\nV:1.2.5-r0\n"),
+    ]
+    assert list(inventory.packages(tree(tmp_path, entries), tmp_path)) == [
+        "apk/alpine/musl", "deb/debian/libc6",
+    ]  # fmt: skip
+
+
 def test_an_image_without_any_has_none(tmp_path: Path) -> None:
     assert inventory.packages(tree(tmp_path, [Entry("opt/serve")]), tmp_path) == {}
 
