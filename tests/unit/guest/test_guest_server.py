@@ -87,6 +87,7 @@ def test_a_setting_goes_back_to_its_default(served: Guest, value: str) -> None:
 def test_check_says_what_is_wrong_and_changes_nothing(served: Guest) -> None:
     before = served.state()
     assert server(served, "set", "email", "a@b.c", "--check") == (0, "", "")
+    assert server(served, "set", "--check", "email", "a@b.c") == (0, "", "")
     assert server(served, "set", "email", "nobody", "--check")[0] == 2
     assert served.state() == before
 
