@@ -94,8 +94,8 @@ def pip_command(requirements: Path, target: Path) -> list[str]:
 def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> list[str]:
     """The mmdebstrap command that makes the image's one layer.
 
-    `--variant=extract` unpacks packages without running their scripts: no dpkg, no shell and no
-    package manager end up in the image.
+    `--variant=extract` unpacks packages without running their scripts: no shell ends up in the
+    image, and of dpkg, on which Python's package depends, the server's trim list leaves nothing.
     """
     modules = "/usr/local/lib/python3.11/dist-packages"
     user = recipe.server_name

@@ -13,11 +13,13 @@ from packageurl import PackageURL
 
 from hyraxvm import rootfs
 from hyraxvm.command import output
+from hyraxvm.errors import Failure
 from hyraxvm.tree import Tree
 
 DEADLINE = 120.0  # seconds
 DPKG = "/var/lib/dpkg"
 RPM = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
+RPM_FILES = {"rpmdb.sqlite", "Packages.db", "Packages"}  # its formats: el9, SUSE, el8
 APK = "/lib/apk/db/installed"
 ROW = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n"
 
@@ -28,9 +30,14 @@ def packages(tree: Tree, scratch: Path) -> dict[str, str]:
     Raises `Failure`: there is a database that rpm cannot read.
     """
     system = _system(tree)
-    found = {f"deb/{system}/{name}": version for name, version in _dpkg(tree).items()}
-    found |= {f"rpm/{system}/{name}": version for name, version in _rpm(tree, scratch).items()}
-    found |= {f"apk/{system}/{name}": version for name, version in _apk(tree).items()}
+    found: dict[str, str] = {}
+    for kind, usual, listed in (
+        ("deb", "debian", _dpkg(tree)),
+        ("rpm", "redhat", _rpm(tree, scratch)),
+        ("apk", "alpine", _apk(tree)),
+    ):
+        maker = f"{kind}/{system or usual}"
+        found |= {f"{maker}/{name}": version for name, version in listed.items()}
     for path in tree.glob("**/*.dist-info"):
         name, _, version = path.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
         found[f"pypi/{name}"] = version
@@ -48,10 +55,10 @@ def purl(package: str, version: str) -> PackageURL:
 
 
 def _system(tree: Tree) -> str:
-    """os-release(5)'s ID: who has made the packages."""
+    """os-release(5)'s ID: who has made the packages; empty: the image does not say."""
     text = (tree.read("/etc/os-release") or b"").decode("utf-8", "replace")
     found = re.search(r'^ID="?([a-z0-9._-]+)"?$', text, re.MULTILINE)
-    return found[1] if found else "linux"
+    return found[1] if found else ""
 
 
 def _dpkg(tree: Tree) -> dict[str, str]:
@@ -71,7 +78,7 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
     # One leads to the other, or each is the place of its own distribution.
     for number, folder in enumerate(dict.fromkeys(tree.resolve(path) for path in RPM)):
         files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder or "")}
-        if not any(files.values()):
+        if not RPM_FILES & files.keys():
             continue
         copy = scratch / f"rpm-{number}"
         copy.mkdir(parents=True)
@@ -82,6 +89,8 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
             ["rpm", "--dbpath", str(copy), "--query", "--all", "--queryformat", ROW],
             deadline=DEADLINE,
         )
+        if not rows:  # rpm's exit status does not tell
+            raise Failure(f"the image's {folder} is a database of rpm's that lists no package")
         for row in rows.splitlines():
             name, _, version = row.partition(" ")
             if name != "gpg-pubkey":  # a key that somebody has imported

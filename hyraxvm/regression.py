@@ -1,25 +1,33 @@
 """OPeNDAP's own regression suite (`hyrax_regression_tests`) against a booted artifact.
 
 The suite is autotools': `autoreconf`, `configure`, `make check`, with the server's URL in
-`--hyraxurl=`.  It reads the files that the BES installs under `data/`, which its image holds.
+`--hyraxurl=`.  It reads the files that the BES installs under `data/`: those in a directory `data`
+of the checkout, else those that the server's image holds.
 """
 
 from __future__ import annotations
 
+import http.server
+import os
 import re
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyraxvm.command import run
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.machine import Machine
+from hyraxvm.qemu import HOST
 from hyraxvm.unpack import open_artifact
 
 DEADLINE = 3600.0  # seconds
 BOOT = 300.0  # seconds
+DATA = "/srv/hyrax/data"  # in the guest
 TOOLS = ("autoreconf", "automake", "make", "curl", "getdap", "getdap4")
 
 
@@ -61,6 +69,7 @@ def suite(
     log.unlink(missing_ok=True)
     copy = work / "regression"
     shutil.copytree(checkout, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    (copy / "conf").mkdir(exist_ok=True)  # an empty directory is in no git repository
     for command in (["autoreconf", "-if"], ["./configure"]):
         run(command, log=log, deadline=DEADLINE, cwd=copy, on_line=on_line)
     lines: list[str] = []
@@ -71,10 +80,13 @@ def suite(
 
     command = ["make", "check", f"TESTSUITEFLAGS=--hyraxurl={url}"]
     failed: Failure | None = None
+    env = {**os.environ, "no_proxy": "127.0.0.1"}
     try:
-        run(command, log=log, deadline=DEADLINE, cwd=copy, on_line=collect)
+        run(command, log=log, deadline=DEADLINE, cwd=copy, env=env, on_line=collect)
     except Failure as failure:
         failed = failure  # tests that fail are a result; a suite that did not run is not
+    if (details := copy / "testsuite.log").is_file():
+        shutil.copy(details, log.with_name(details.name))
     found = counts(lines)
     if "## Test results. ##" not in lines or not (found.passed or found.failures):
         raise failed or Failure(f"the regression suite ran no test; log: {log}")
@@ -90,17 +102,52 @@ def counts(lines: list[str]) -> Counts:
     return Counts(kinds.count("ok"), kinds.count("expected failure"), kinds.count("skipped"), bad)
 
 
-def place_data(command: Callable[[str], str]) -> None:
-    """Put the files that the image holds where the suite looks for them: `/opendap/data/`.
+def place_data(command: Callable[[str], str], checkout: Path) -> None:
+    """Put the suite's files where it looks for them: `/opendap/data/`.
 
-    `command` runs a command in the guest and returns its output.  Raises `Failure`: the image
-    holds none.
+    `command` runs a command in the guest and returns its output.  Raises `Failure`: neither the
+    checkout nor the image has them.
     """
-    data = "/opt/hyrax/usr/share/hyrax/data"
-    if command(f"sudo -n sh -c 'ls {data} 2>/dev/null | wc -l'").strip() == "0":
-        raise Failure(f"the server's image has no {data}; the suite needs its files")
-    command(f"sudo -n cp -r --no-preserve=ownership {data}/. /srv/hyrax/data/")
-    command("sudo -n chmod -R a+rX /srv/hyrax/data")
+    if (checkout / "data").is_dir():
+        with _served(checkout / "data") as url:
+            command(f"curl -sf {url} | sudo -n tar -x --no-same-owner -C {DATA}")
+    else:
+        held = "/opt/hyrax/usr/share/hyrax/data"
+        if command(f"sudo -n sh -c 'ls {held} 2>/dev/null | wc -l'").strip() == "0":
+            raise Failure(
+                f"the server's image has no {held.removeprefix('/opt/hyrax')}; "
+                f"put the suite's files into {checkout / 'data'}"
+            )
+        command(f"sudo -n cp -r --no-preserve=ownership {held}/. {DATA}/")
+    command(f"sudo -n chmod -R a+rX {DATA}")
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """The URL at which a guest gets a tar of what is in the folder."""
+    with tempfile.TemporaryFile() as tar:
+        with tarfile.open(fileobj=tar, mode="w") as packed:
+            for path in sorted(folder.iterdir()):
+                packed.add(path, path.name)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                tar.seek(0)
+                self.send_response(200)
+                self.end_headers()
+                shutil.copyfileobj(tar, self.wfile)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield f"http://{HOST}:{server.server_port}/"
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str], None]) -> Counts:
@@ -117,6 +164,6 @@ def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str
             console = machine.console
             console.login("opendap", "opendap", BOOT)
             console.check("sudo -n systemctl start hyrax.target", BOOT)
-            place_data(lambda text: console.check(text, 120))
+            place_data(lambda text: console.check(text, 300), checkout)
             url = f"{machine.url}/opendap"
             return suite(checkout, url, work, folder / "regression.log", on_line)

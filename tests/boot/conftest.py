@@ -18,6 +18,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from hyraxvm import disks
 from hyraxvm.formats import format_of
 from hyraxvm.machine import Machine
 from hyraxvm.paths import REPORTS
+from hyraxvm.qemu import MachineSpec
 from hyraxvm.samples import make_samples
 from hyraxvm.unpack import manifest_path, open_artifact
 
@@ -155,17 +157,22 @@ def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
     spec, size = artifact.specs.get(machine) or artifact.specs["vmx"], artifact.disk_bytes
     if machine == "second":
         size += EXTRA
-    logs = artifact.reports / machine
+    with tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{machine}-") as folder:
+        disk = spec.over(Path(folder), size)
+        with booted(disk, Path(folder), artifact.reports / machine) as guest:
+            guest.wait_ready()
+            yield guest
+
+
+@contextmanager
+def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
+    """A machine whose console stands in the reports of tests that fail; `logs` gets its journal."""
     # Of an earlier run.
     shutil.rmtree(logs, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{machine}-") as folder,
-        Machine(spec.over(Path(folder), size), Path(folder), logs) as running,
-    ):
+    with Machine(spec, folder, logs) as running:
         guest = Guest(running)
         _guests.append(guest)
         try:
-            guest.wait_ready()
             yield guest
         finally:
             guest.keep_journal()

@@ -16,7 +16,7 @@ from guest import Artifact, Guest
 
 from hyraxvm.qemu import HTTP
 
-# Without a page-wide event in between, the page is written anew every minute.
+# Where no event comes first, the page is written anew twice a minute.
 REFRESHED = 120.0
 
 

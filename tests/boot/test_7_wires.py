@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import booted
 from data import CASES, assert_same, local
 from fileserver import FileServer
 from guest import BOOT, Artifact, Guest
 from pydap.client import open_url
 
 from hyraxvm.console import LOGIN_PROMPT
-from hyraxvm.machine import Machine
 from hyraxvm.qemu import HTTP, SSH
 from hyraxvm.settings import write_disk
 
@@ -44,14 +44,10 @@ def power(artifact: Artifact, scratch: Path) -> Power:
     def boot(*extra: str, password: str) -> Iterator[Guest]:
         logs = artifact.reports / f"wires-{len(runs) + 1}"
         runs.append(logs)
-        spec = replace(disk, nics=(), extra=extra)
-        with Machine(spec, scratch / logs.name, logs) as machine:
-            guest = Guest(machine)
+        with booted(replace(disk, nics=(), extra=extra), scratch / logs.name, logs) as guest:
             guest.password = password
             yield guest
-            guest.keep_journal()
-            if machine.running:
-                machine.powerdown(120)
+            guest.machine.powerdown(120)
 
     return boot
 
@@ -115,9 +111,10 @@ name = "ocean"
         *("-device", "ide-cd,drive=cd"),
         password=PASSWORD,
     ) as guest:
-        # The whole banner, as it is printed above the first login prompt.
-        shown = guest.console.expect(r"Hyrax VM [\s\S]*?(?=wires login: )", BOOT)
-        assert "address:   none: no answer to DHCP on eth0" in shown
+        # Above the login prompt, before anybody has logged in.
+        shown = guest.console.expect(
+            r"address:   none: no answer to DHCP on eth0\r\n[\s\S]*?(?=wires login: )", BOOT
+        )
         assert (
             "settings:  the settings disk: line 7: address: '10.0.2.300' is not an IP add" in shown
         )
@@ -210,7 +207,7 @@ def test_several_cards_all_ask_dhcp_and_changed_settings_apply_again(power: Powe
     models = ("virtio-net-pci", "e1000", "e1000e")
     extra: list[str] = []
     for number, model in enumerate(models):
-        net = f"user,id=net{number},net=10.0.{number + 20}.0/24"
+        net = f"user,id=net{number},net=10.0.{number + 2}.0/24"
         extra += ["-netdev", net, *card(model, f"net{number}", f"52:54:00:00:00:1{number}")]
     settings = '[vm]\nhostname = "three"\n[server]\ncolor = "red"\n'
     with power(
@@ -221,11 +218,11 @@ def test_several_cards_all_ask_dhcp_and_changed_settings_apply_again(power: Powe
     ) as guest:
         guest.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
         deadline = time.monotonic() + 60
-        while (found := addresses(guest)).keys() != {f"10.0.{n + 20}.15" for n in range(3)}:
+        while (found := addresses(guest)).keys() != {f"10.0.{n + 2}.15" for n in range(3)}:
             assert time.monotonic() < deadline, found
             time.sleep(1)
         assert sorted(found.values()) == ["eth0", "eth1", "eth2"]
-        shown = banner(guest, "10.0.22.15", 60)
+        shown = banner(guest, "10.0.4.15", 60)
         assert "settings:  fw_cfg: line 4: color: 'color' is not a setting" in shown
         assert guest.check("hostname") == "three"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "boot")]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "servers"), str(TESTS / "boot"), str(TESTS / "unit")]
 
 from build import FILES, STANDIN, Built, build, recipe  # noqa: E402
 from guest import Guest  # noqa: E402

@@ -35,7 +35,9 @@ STANDIN_HOOKS = [
     "printf '%s\\n' 'root:x:0:0::/root:/bin/sh' 'bes_user:x:101:101::/:/sbin/nologin' "
     "'tomcat:x:1000:1000::/home/tomcat:/bin/false' >\"$1/etc/passwd\"",
     "printf '%s\\n' 'root:x:0:' 'bes_group:x:101:' 'tomcat:x:1000:' >\"$1/etc/group\"",
-    f'mkdir -p "$1{TOMCAT}/webapps" "$1/usr/share/hyrax" "$1/etc/bes" "$1/var/log/bes"',
+    f'mkdir -p "$1{TOMCAT}/webapps" "$1/usr/share/hyrax/data/nc" "$1/etc/bes" "$1/var/log/bes"; '
+    # As the BES installs its own for its tests.
+    'echo tested >"$1/usr/share/hyrax/data/nc/tested.nc"',
     f'cp -rL "$1/usr/share/tomcat10/bin" "$1{TOMCAT}/"; cp -r "$1/usr/share/tomcat10/etc" '
     f'"$1{TOMCAT}/conf"; mkdir "$1{TOMCAT}/lib"',
     # Their targets are relative to the directory that they leave.

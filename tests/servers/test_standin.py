@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from build import Built
 from guest import Guest
+from little_suite import write_suite
 from nfs import NfsServer
 from watching import Watch, until
 
+from hyraxvm import regression
 from hyraxvm.qemu import HOST, HTTP, SSH
 
 DDS = "/opendap/sample/sst.nc.dds"
@@ -156,7 +158,12 @@ def test_tomcat_shows_the_landing_page_and_sees_it_replaced(hyrax: Guest) -> Non
         assert "/opendap/data/mine/" in words("/opendap/data/mine/")
     finally:
         hyrax.check("rmdir /srv/hyrax/data/mine")
-    assert hyrax.get("/index.jsp").status == 404
+    assert answer.headers["Cache-Control"] == "max-age=0"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert [hyrax.get(f"/{path}").status for path in ("index.jsp", "WEB-INF/web.xml")] == [404, 404]
+    # They are for the page alone.
+    assert "X-Frame-Options" not in hyrax.get(DDS).headers
     inside = f"sudo -n nsenter -m -t {main_pid(hyrax, TOMCAT)} --"
     root = "/opt/hyrax/home/tomcat/apache-tomcat-10.1/webapps/ROOT"
     mounts = hyrax.check(f"{inside} cat /proc/self/mountinfo")
@@ -224,7 +231,18 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     assert int(hyrax.check("stat -c %s /var/log/hyrax-bes/bes.log")) == 0
     assert hyrax.get(DDS).status == 200
     assert DDS.removeprefix("/opendap") in hyrax.check("cat /var/log/hyrax-bes/bes.log")
+    # Whatever a client asks for, no log outgrows what an hour brings.
+    logs = "/var/log/hyrax-tomcat"
+    access = hyrax.check(f"sudo -n sh -c 'ls -t {logs}/*access_log*.txt'").splitlines()[0]
+    hyrax.check(f"sudo -n sh -c 'head -c 9000000 /dev/zero >>{access}'")
     assert hyrax.check("systemctl is-enabled logrotate.timer") == "enabled"
+    assert "OnCalendar=hourly" in hyrax.check("systemctl show -p TimersCalendar logrotate.timer")
+    hyrax.check("sudo -n systemctl start logrotate.service")
+    assert int(hyrax.check(f"sudo -n stat -c %s {access}")) < 1_000_000
+    assert hyrax.get(DDS).status == 200
+    # Tomcat writes on, some seconds later.
+    seen = f"until grep -a -q sst.nc.dds {access}; do sleep 1; done"
+    hyrax.check(f"sudo -n timeout 40 sh -c '{seen}'")
 
 
 def test_leftovers_of_downloads_are_removed_and_caches_kept(hyrax: Guest) -> None:
@@ -267,6 +285,20 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
     assert other.gap < 15
     assert back < 30
     assert "away" not in hyrax.check("hyrax-data status one")
+
+
+def test_a_regression_suite_finds_the_files_of_the_image(hyrax: Guest, tmp_path: Path) -> None:
+    tests = {"nc3/tested.nc.dds": "RESPONSE([%s])", "nc3/gone.nc.dds": "RESPONSE([%s])"}
+    inputs = {
+        "nc3/tested.nc.dds": ("data/nc/tested.nc.dds", "Dataset {\n tested.nc;\n"),
+        "nc3/gone.nc.dds": ("data/nc/gone.nc.dds", ""),
+    }
+    checkout = write_suite(tmp_path / "checkout", tests, inputs)
+    regression.place_data(hyrax.check, checkout)
+    url = hyrax.url("").rstrip("/")
+    found = regression.suite(checkout, url, tmp_path, tmp_path / "log", lambda line: None)
+    assert found == regression.Counts(1, 0, 0, ("curl nc3/gone.nc.dds",))
+    hyrax.check("sudo -n rm -r /srv/hyrax/data/nc")
 
 
 def test_it_stops_quickly_and_the_machine_too(hyrax: Guest, record_property) -> None:

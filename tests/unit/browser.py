@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -29,13 +30,23 @@ class Browser:
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
 
-    def open(self, url: str, size: tuple[int, int] = DESKTOP, *, script: bool = True) -> None:
-        """Open a page and wait until it is loaded; what the console said before is forgotten."""
+    def open(
+        self,
+        url: str,
+        size: tuple[int, int] = DESKTOP,
+        *,
+        script: bool = True,
+        dark: bool = False,
+    ) -> None:
+        """Open a page and wait until it is loaded; what was said and asked before is forgotten."""
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.command("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
         self.command("Emulation.setScriptExecutionDisabled", value=not script)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.command("Emulation.setEmulatedMedia", features=[scheme])
         self.complaints()
+        self.requested()
         self.driver.get(url)
 
     def command(self, name: str, **arguments: Any) -> Any:
@@ -50,6 +61,13 @@ class Browser:
     def complaints(self) -> list[str]:
         """What the console has said since the last time: errors, missing files, refused content."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requested(self) -> list[str]:
+        """The URLs asked for since the last time, without the browser's own pages."""
+        events = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
+        sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        urls = [params["request"]["url"] for params in sent]
+        return [url for url in urls if not url.startswith(("chrome://", "data:"))]
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window; 0 is how it should be."""
@@ -85,7 +103,7 @@ def chromium() -> Iterator[Browser]:
         options.binary_location = "/usr/bin/chromium"
         for switch in (*_SWITCHES, f"--user-data-dir={profile}"):
             options.add_argument(switch)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         # Both are named, so that Selenium looks for neither on the network.
         driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
         try:

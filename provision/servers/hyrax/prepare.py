@@ -109,6 +109,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
             "tomcat_user": tomcat.name,
             "tomcat_group": tomcat.group,
             "tomcat_bound": " ".join(bound),
+            "olfs_logs": f"{conf}/logs",
             "java_home": java,
         },
     )

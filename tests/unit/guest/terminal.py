@@ -39,9 +39,10 @@ class Menu:
             with suppress(pexpect.TIMEOUT, pexpect.EOF):
                 self._seen += self.child.read_nonblocking(65536, 0.2)
             shown = _CONTROL.sub("", self._seen)
-            if words in shown:
-                self._seen = ""
-                return shown[: shown.index(words) + len(words)]
+            before, found, after = shown.partition(words)
+            if found:
+                self._seen = after
+                return before + found
         raise AssertionError(f"{words!r} does not come:\n{shown}")
 
     def press(self, *keys: str) -> None:

@@ -169,15 +169,18 @@ def test_a_password_typed_on_a_terminal(guest: Guest, smbd: SmbServer, answer: b
         (20, "", "", "no share 'sst', or no folder 'a' in it"),
         (95, "", "", "does not speak SMB 3.1.1"),
         (111, "", "", "refuses connections on port"),
-        (110, "", "", "no answer from 127.0.0.1"),
-        (112, "", "", "mount error(112): x); see: journalctl -k"),
+        (110, "", "", "but its SMB server does not answer"),
+        (112, "", "", "mount error(112): Host is down); see: journalctl -k"),
     ],
 )
 def test_a_refused_mount_in_words(
     guest: Guest, smbd: SmbServer, mount: int, kernel: str, login: str, words: str
 ) -> None:
     before = guest.state()
-    guest.write("mount-says", f"mount error({mount}): x\nRefer to the mount.cifs(8) manual page\n")
+    guest.write(
+        "mount-says",
+        f"mount error({mount}): {os.strerror(mount)}\nRefer to the mount.cifs(8) manual page\n",
+    )
     guest.write("kernel-says", kernel + "\n")
     # Of an earlier mount.
     guest.write("dev/kmsg", "STATUS_ACCOUNT_DISABLED sign fail\n")

@@ -94,6 +94,10 @@ def test_test_shows_the_dds_of_one_file(guest: Guest, port: int, http: dict[str,
     (guest.root / "srv/hyrax/data/sst/deep/a b%[é.nc").unlink()
     status, _, err = guest.data("test", "sst")
     assert status == 1 and "no data file" in err
+    guest.write("etc/hyrax/server.conf", "TYPES=nc:*.out h5:run?.x\n")
+    guest.write("srv/hyrax/data/sst/run7.x", "x")
+    http["/opendap/data/sst/run7.x.dds"] = DDS
+    assert "/opendap/data/sst/run7.x.dds\n" in guest.data("test", "sst")[1]
 
 
 def test_test_without_a_server(guest: Guest, port: int, closed_port: int) -> None:
@@ -173,8 +177,9 @@ def test_banner_of_trouble(guest: Guest, port: int, closed_port: int) -> None:
     guest.write("addresses", "")
     text = banner(guest)
     assert "not ready yet" in text
-    assert "none yet: no answer to DHCP" not in text
-    assert "eth0 is not connected" in text
+    assert "none: the network adapter eth0 is not switched on yet" in text
+    guest.write("sys/class/net/eth0/carrier", "0\n")
+    assert "none: the network adapter eth0 is not connected" in banner(guest)
     assert "data sets: old (away, 127.0.0.1 does not answer)\n" in text
     assert "           sst (mounted when it is read)\n" in text
     guest.write("sys/class/net/eth0/carrier", "1\n")
@@ -218,6 +223,9 @@ def test_a_data_set_that_cannot_be_mounted_any_more(guest: Guest, port: int) -> 
     status, out, _ = guest.data("status")
     assert status == 1 and out.splitlines()[1].split()[1] == "refused"
     assert "does not let this VM (192.0.2.7) mount '/sst'" in out.splitlines()[2]
+    guest.write("mount-says", "mount.nfs4: Connection timed out\n")
+    status, out, _ = guest.data("status")
+    assert status == 1 and out.splitlines()[1].split()[1] == "hung"
     (guest.root / "mount-says").unlink()
     wants = guest.root / "etc/systemd/system/multi-user.target.wants"
     (wants / "srv-hyrax-data-sst.automount").unlink()

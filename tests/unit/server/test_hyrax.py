@@ -163,6 +163,7 @@ def test_paths_are_the_images_own(image: server.ServerImage) -> None:
         "tomcat_user": "tomcat", "tomcat_group": "tomcat",
         "tomcat_bound": f"/{TOMCAT}/conf/server.xml /{CONF}/olfs.xml "
         f"/{TOMCAT}/webapps/opendap/WEB-INF/web.xml /{TOMCAT}/conf/context.xml",
+        "olfs_logs": f"/{CONF}/logs",
         "java_home": "/etc/alternatives/jre",
     }  # fmt: skip
 
@@ -305,6 +306,7 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
     assert "hyrax-server.service" not in units
     files = provision.server_files(chosen, image)
     assert "FollowSymLinks=No" in files["etc/hyrax/site.conf"][0]
+    assert f" /opt/hyrax/{CONF}/logs/*.log {{" in files["etc/logrotate.d/hyrax"][0]
     assert files["usr/lib/hyrax-vm/hyrax-settings"][1]
     for name, text in units.items():
         (tmp_path / name).write_text(text)

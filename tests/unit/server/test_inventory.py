@@ -94,9 +94,14 @@ def test_rpms_database_is_read(
 
 def test_a_damaged_database_is_no_empty_one(database: Path, tmp_path: Path) -> None:
     content = (database / "rpmdb.sqlite").read_bytes()
-    entry = Entry("var/lib/rpm/rpmdb.sqlite", b"x" * 4096 + content[4096:])
-    with pytest.raises(Failure, match="rpm"):
-        inventory.packages(tree(tmp_path, [ROCKY, entry]), tmp_path / "scratch")
+    hash_file = bytes(12) + bytes.fromhex("61150600 09000000") + bytes(4076)
+    for name, damaged in (
+        ("rpmdb.sqlite", b"x" * 4096 + content[4096:]),
+        ("Packages", hash_file),  # of which rpm says so only in passing
+    ):
+        entry = Entry(f"var/lib/rpm/{name}", damaged)
+        with pytest.raises(Failure, match="rpm"):
+            inventory.packages(tree(tmp_path, [ROCKY, entry]), tmp_path / f"scratch {name}")
 
 
 def test_dpkgs_apks_and_pythons_are_read(tmp_path: Path) -> None:
@@ -116,6 +121,16 @@ def test_dpkgs_apks_and_pythons_are_read(tmp_path: Path) -> None:
         "deb/debian/tzdata": "2024a-0",
         "pypi/numpy": "2.3.5",
     }
+
+
+def test_who_makes_packages_goes_by_their_kind_where_no_release_is_named(tmp_path: Path) -> None:
+    entries = [
+        Entry("var/lib/dpkg/status", STATUS.encode()),
+        Entry("lib/apk/db/installed", b"P:musl\nV:1.2.5-r0\n"),
+    ]
+    assert list(inventory.packages(tree(tmp_path, entries), tmp_path)) == [
+        "apk/alpine/musl", "deb/debian/libc6",
+    ]  # fmt: skip
 
 
 def test_an_image_without_any_has_none(tmp_path: Path) -> None:

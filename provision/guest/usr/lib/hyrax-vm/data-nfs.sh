@@ -89,7 +89,6 @@ nfs_words() {
         fi
         ;;
     *"efused"*) words_for_probe refused ;;
-    *"timed out"*) words_for_probe silent ;;
     *"esolve"* | *"not known"*) words_for_probe nohost ;;
     *) say "$host accepts connections on port $port, but no NFS server answers there (${message##*: })" ;;
     esac

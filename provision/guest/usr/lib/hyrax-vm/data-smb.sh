@@ -116,11 +116,11 @@ read_password() {
     [ ${#password} -le 512 ] || usage_error "$from has more than 512 bytes, which is too long for a password"
 }
 
-# smb_probe: is it an SMB server, and new enough? Sets problem.
+# smb_probe: is it an SMB server, and new enough? Sets problem, and status as try_mount does.
 smb_probe() {
     newest=$("$LIB/smb-probe" "$host" "$port" 5)
     case $newest in
-    silent) problem="$host accepts connections on port $port, but does not answer as an SMB server; look at it on $host" ;;
+    silent) status=124 problem="$host accepts connections on port $port, but does not answer as an SMB server; look at it on $host" ;;
     none) problem="what answers on $host port $port is no SMB server of version 2 or later (version 1 is not supported: it is not safe)" ;;
     2.0.2) problem="$host speaks SMB 2.0.2 at most, which this VM does not; renew its SMB server" ;;
     *)
@@ -165,7 +165,6 @@ smb_words() {
     *"error(13)"*) say "access denied: $(smb_forbidden "$path")" ;;
     *"error(95)"*) say "$host does not speak SMB $vers; leave --smb-version out" ;;
     *"error(111)"*) words_for_probe refused ;;
-    *"error(110)"*) words_for_probe silent ;;
     *"could not resolve"*) words_for_probe nohost ;;
     *) say "$host cannot be used (${message:-exit status $1}); see: journalctl -k" ;;
     esac

@@ -179,14 +179,12 @@ test_one() {
     [ -z "$problem" ] || fail "$1 is $state: $problem"
     fetch "$where" || fail "the listing $where is not served: $reason"
     listed=$code
-    with_deadline 20 find "$ROOT$DATA/$1" -maxdepth 4 -name '.?*' -prune -o -type f \( -name '*.nc' -o -name '*.nc4' \
-        -o -name '*.cdf' -o -name '*.h5' -o -name '*.hdf5' -o -name '*.he5' -o -name '*.hdf' \) \
-        -print -quit >"$work/found" 2>/dev/null
+    find_data "$1" >"$work/found" 2>/dev/null
     # A name may end in anything but the newline that find adds.
     file=$(head -c 4096 "$work/found")
     file=${file#"$ROOT$DATA/$1/"}
     [ -n "$file" ] ||
-        fail "no data file (*.nc *.nc4 *.cdf *.h5 *.hdf5 *.he5 *.hdf) is found in $1, four levels deep"
+        fail "no data file is found in $1, four levels deep ($(data_names | paste -s -d ' ')); for others see: hyrax-server set types"
     address=$where$(printf '%s' "$file" | perl -pe 's{([^A-Za-z0-9/._~-])}{sprintf "%%%02X", ord $1}ge').dds
     fetch "$address" || fail "$address is not served: $reason"
     grep -q '^Dataset {' "$work/out" || fail "$address answers, but not with a DDS"
@@ -197,6 +195,25 @@ test_one() {
         say "DDS:     $address"
         cat "$work/out"
     fi
+}
+
+# data_names: patterns, one a line: the usual ones, and what `hyrax-server set types` was told
+data_names() {
+    printf '*.%s\n' nc nc4 cdf h5 hdf5 he5 hdf
+    server_setting TYPES | tr -s '[:blank:]' '\n' | sed 's/^[^:]*://'
+}
+
+# find_data NAME: prints the path of one of its data files
+find_data() {
+    folder=$ROOT$DATA/$1
+    set --
+    while read -r pattern; do
+        set -- "$@" -o -name "$pattern"
+    done <<END
+$(data_names)
+END
+    shift
+    with_deadline 20 find "$folder" -maxdepth 4 -name '.?*' -prune -o -type f \( "$@" \) -print -quit
 }
 
 # fetch URL: into $work/out; sets code and reason

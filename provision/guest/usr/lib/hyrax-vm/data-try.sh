@@ -22,6 +22,8 @@ try_mount() {
         >"$work/out" 2>"$work/err"
     status=$?
     if [ "$status" -ne 0 ]; then
+        # mount's own deadline may end first.
+        ! grep -q '^mount.*timed out' "$work/err" || status=124
         "${kind}_look_around" "$1"
         problem=$("${kind}_words" "$status")
         return 1

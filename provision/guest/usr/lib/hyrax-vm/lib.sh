@@ -38,10 +38,12 @@ json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 # plain TEXT: what the user typed, safe to show
 plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
 
-# release KEY: a value of /etc/hyrax-vm-release, without its quotes
-release() {
-    sed -n "s/^$1=//p" "$ROOT/etc/hyrax-vm-release" 2>/dev/null | sed "s/^[\"']//; s/[\"']\$//"
-}
+# release KEY: a value of /etc/hyrax-vm-release, which is written to be sourced
+release() (
+    # shellcheck disable=SC1091
+    . "$ROOT/etc/hyrax-vm-release" 2>/dev/null
+    eval "say \"\${$1-}\""
+)
 
 lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
 upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
@@ -109,7 +111,9 @@ static_address() { sed -n 's/^Address=//p' "$ROOT/etc/systemd/network/40-hyrax-$
 why_no_address() {
     if [ ! -e "$ROOT/sys/class/net/$1" ]; then
         say "this VM has no network adapter"
-    elif [ "$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null)" != 1 ]; then
+    elif ! carrier=$(cat "$ROOT/sys/class/net/$1/carrier" 2>/dev/null); then
+        say "the network adapter $1 is not switched on yet" # systemd-networkd does
+    elif [ "$carrier" != 1 ]; then
         say "the network adapter $1 is not connected"
     elif [ -n "$(static_address "$1")" ]; then
         say "$(static_address "$1") is not free on $1"

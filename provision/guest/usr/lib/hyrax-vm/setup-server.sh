@@ -10,7 +10,7 @@ menu_server() {
     while :; do
         set --
         while read -r key _ _ meaning; do
-            set -- "$@" "$(lower "$key")" "$(server_setting "$key" | sed 's/$/: /')$meaning"
+            set -- "$@" "$(lower "$key")" "$(server_setting "$key" | sed 's/$/: /')${meaning%%[,(]*}"
         done <"$settings"
         choose Back "Server" "Settings of $(release SERVER_TITLE) $(release SERVER_VERSION)" "$@" || return 0
         change_setting "$answer"

@@ -2,7 +2,7 @@
 # hyrax-setup: network, password, SSH, upgrades. Sourced by hyrax-setup.
 
 menu_network() {
-    while choose Back "Network" "Addresses: $(addresses | sed 's/^[^ ]* //' | paste -s -d ' ')
+    while choose Back "Network" "Addresses: $({ addresses | grep . || say - none; } | sed 's/^[^ ]* //' | paste -s -d ' ')
 Who is connected over SSH loses the connection when the address changes; this VM's console always works." \
         status "How the network is set, and whether it works" \
         dhcp "Take the address from the network (DHCP)" \
