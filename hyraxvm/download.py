@@ -237,7 +237,13 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
                 "are needed; free some space, or name another folder with --to"
             )
         with meter(entry.name, entry.size, there) as moved:
-            digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
+            try:
+                digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
+            except OSError as error:
+                raise UserError(
+                    f"{part}: {error.strerror}; free some space, and type the same command again "
+                    "to go on"
+                ) from error
         got = part.stat().st_size
         if digest != entry.sha256:
             refused = target.with_name(f"{entry.name}.refused")
