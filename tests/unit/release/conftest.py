@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from shop import (
     Rclone,
     Shop,
     assemble,
+    keyring,
     make_image,
     make_key,
     passed,
@@ -35,20 +34,17 @@ def _environment() -> Iterator[None]:
     """A keyring of our own, credentials of our own, no settings of this user's."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
-        tempfile.TemporaryDirectory(prefix="gpg-") as home,
+        keyring(),
     ):
         for name in os.environ:
             if name.startswith(("AWS_", "HYRAX_VM_")):
                 patch.delenv(name)
-        patch.setenv("GNUPGHOME", home)
         patch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield
-        subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -316,6 +317,18 @@ def gpg(*words: str) -> str:
         ["gpg", "--batch", *words], capture_output=True, text=True, check=True, env=os.environ
     )
     return done.stdout
+
+
+@contextlib.contextmanager
+def keyring() -> Iterator[str]:
+    """A home of gpg's; what protects its secret keys is made in no time."""
+    # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="gpg-") as home:
+        Path(home, "gpg-agent.conf").write_text("s2k-count 65536\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GNUPGHOME", home)
+            yield home
+            subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 def make_key(name: str, *options: str, expires: str = "never", passphrase: str = "") -> str:
