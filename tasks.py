@@ -422,25 +422,28 @@ def download(
     key: str | None = None,
 ) -> None:
     """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
-    from hyraxvm import config, download, formats, paths, publishing
+    from hyraxvm import config, download, formats, parallel, paths, publishing
+    from hyraxvm.store import WORKERS
 
     settings = publishing.load()
     site = download.Site(
         url or publishing.required(settings.download.url, "download.url"), settings.store
     )
-    for name in image or [config.load().defaults.image]:
-        print(
-            download.download(
-                site,
-                publishing.fingerprint(key) if key else settings.key(),
-                image=name,
-                version=release,
-                kind=formats.choose([format])[0].name,
-                folder=Path(to) if to else paths.ARTIFACTS / "downloads",
-                unpack=unpack,
-                say=print,
-            )
-        )
+    fingerprint = publishing.fingerprint(key) if key else settings.key()
+    get = functools.partial(
+        download.download,
+        site,
+        fingerprint,
+        version=release,
+        kind=formats.choose([format])[0].name,
+        folder=Path(to) if to else paths.ARTIFACTS / "downloads",
+        unpack=unpack,
+        say=print,
+    )
+    names = dict.fromkeys(image or [config.load().defaults.image])
+    jobs = [functools.partial(get, image=name) for name in names]
+    for path in parallel.together(jobs, WORKERS):
+        print(path)
 
 
 @task(

@@ -14,13 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from hyraxvm import cache, download, publishing
 from hyraxvm.command import dying_with_parent, output
 from hyraxvm.errors import Failure
-from hyraxvm.store import Store
+from hyraxvm.parallel import together
+from hyraxvm.store import WORKERS, Store
 from hyraxvm.upload import upload
 
 RCLONE: Final = Path(sys.executable).with_name("rclone")
@@ -75,10 +77,14 @@ def transfer(megabytes: int) -> list[str]:
             def fetch() -> None:
                 target = fresh("fetched")
                 site = download.Site(f"s3://{BUCKET}/0", store_settings)
-                for path in files:
-                    got = target / path.name
-                    if site.fetch(path.name, got, path.stat().st_size, _pass) != digests[path]:
+
+                def one(path: Path) -> None:
+                    size = path.stat().st_size
+                    digest = site.fetch(path.name, target / path.name, size, _pass)
+                    if digest != digests[path]:
                         raise Failure(f"{path.name}: came back changed")
+
+                together([partial(one, path) for path in files], WORKERS)
 
             def copy(source: str, target: str) -> None:
                 output([str(RCLONE), "copy", "--config", "", source, target], deadline=600)

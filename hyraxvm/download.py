@@ -20,6 +20,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from hyraxvm import archives, cache, index, publishing, signing
+from hyraxvm.command import go_on
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.meter import meter
@@ -94,6 +95,7 @@ class Site:
                     moved(-begin)
                 # What has come is kept, however little it is.
                 while chunk := answer.raw.read1(MIB):
+                    go_on()
                     # Hashed while the server sends the next one.
                     sink.write(chunk)
                     total.update(chunk)

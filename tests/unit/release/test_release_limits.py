@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shop import NAME, Rclone, Shop
 
-from hyraxvm import cache, download, parts, publish
+from hyraxvm import cache, cli, download, parts, publish
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
 
@@ -98,6 +98,26 @@ def test_a_full_disk_here_is_one_line_and_the_part_is_continued(
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "1.0.0").iterdir()] == [source.name]
     assert (tmp_path / "1.0.0" / source.name).read_bytes() == source.read_bytes()
+
+
+def test_several_images_side_by_side(
+    shop: Shop, folder: Path, public: bytes, key: str, tmp_path: Path
+) -> None:
+    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    web = Rclone(shop.folder / "vm", kind="http")
+    words = ["download", "nfs", "smb", "nfs", "--format", "ova", "--to", str(tmp_path)]
+    cli.run([*words, "--url", web.url, "--key", key])
+    names = [NAME, NAME.replace("nfs", "smb")]
+    assert sorted(path.name for path in (tmp_path / "1.0.0").iterdir()) == [
+        f"{name}.ova" for name in names
+    ]
+    for name in names:
+        got = (tmp_path / "1.0.0" / f"{name}.ova").read_bytes()
+        assert got == (folder / f"{name}.ova").read_bytes()
+    with pytest.raises(SystemExit) as raised:
+        cli.run([*words, "local", "--url", web.url, "--key", key])
+    web.kill()
+    assert raised.value.code == 2
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(
