@@ -53,7 +53,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     webapp = f"{tomcat_real}/webapps/opendap"
     olfs = olfs_configuration(tree, environment, webapp)
 
-    jars = scanned(tree, [f"{webapp}/WEB-INF/lib", f"{tomcat_real}/lib"])
+    jars = scanned(tree, f"{webapp}/WEB-INF/lib", f"{tomcat_real}/lib")
     port = recipe.server.port
     files, bound = {}, []
     edits: list[tuple[str, Callable[[ET.Element], None]]] = [
@@ -301,20 +301,21 @@ def edit_web(root: ET.Element) -> None:
             value.text = re.sub("DEBUG|INFO", "WARN", value.text or "")
 
 
-def scanned(tree: Tree, folders: list[str]) -> dict[str, list[str]]:
+def scanned(tree: Tree, own: str, shared: str) -> dict[str, list[str]]:
     """The libraries that Tomcat finds something in when it searches all of them at each start.
 
-    By the two kinds of its search: tag libraries, and what plugs itself into a webapp.
+    Tag libraries may be the webapp's own or shared; what plugs itself into it is its own.
     """
-    found: dict[str, list[str]] = {"tldScan": [], "pluggabilityScan": []}
-    for path in [path for folder in folders for path in tree.glob(f"{folder}/*.jar")]:
+    found: dict[str, list[str]] = {kind: [] for kind in SCANS}
+    for path in [*tree.glob(f"{own}/*.jar"), *tree.glob(f"{shared}/*.jar")]:
         try:
             with zipfile.ZipFile(BytesIO(tree.read(path) or b"")) as jar:
                 names = jar.namelist()
         except zipfile.BadZipFile as error:
             raise Failure(f"the image's {path} is no jar: {error}") from error
         for kind, pattern in SCANS.items():
-            if any(re.match(pattern, name) for name in names):
+            theirs = kind == "tldScan" or path.startswith(f"{own}/")
+            if theirs and any(re.match(pattern, name) for name in names):
                 found[kind].append(path.rpartition("/")[2])
     return found
 

@@ -68,16 +68,18 @@ PASSWD = (
 )
 
 
-def jar(name: str, *entries: str) -> Entry:
+def jar(name: str, *entries: str, folder: str = "webapps/opendap/WEB-INF/lib") -> Entry:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         for entry in ("META-INF/MANIFEST.MF", "org/example/Thing.class", *entries):
             file.writestr(entry, b"x")
-    return Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/lib/{name}", content.getvalue())
+    return Entry(f"{TOMCAT}/{folder}/{name}", content.getvalue())
 
 
 LAYER = [
     jar("plain-1.jar", "org/example/x.tld"),
+    jar("jasper.jar", "META-INF/web-fragment.xml", folder="lib"),
+    jar("shared.jar", "META-INF/s.tld", folder="lib"),
     jar("jstl-1.2.jar", "META-INF/c.tld"),
     jar("logback-1.jar", "META-INF/services/jakarta.servlet.ServletContainerInitializer"),
     jar("both-1.jar", "META-INF/tags/c.tld", "META-INF/web-fragment.xml"),
@@ -230,7 +232,7 @@ def test_only_libraries_that_hold_something_are_searched(image: server.ServerIma
     assert scan is not None
     assert scan.attrib == {
         "defaultTldScan": "false",
-        "tldScan": "both-1.jar,jstl-1.2.jar",
+        "tldScan": "both-1.jar,jstl-1.2.jar,shared.jar",
         "defaultPluggabilityScan": "false",
         "pluggabilityScan": "both-1.jar,logback-1.jar",
     }
