@@ -290,7 +290,7 @@ def release(
     no_publish: bool = False,
 ) -> None:
     """Build and test every image in every format, then sign and publish all of it."""
-    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing
+    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing, tested
     from hyraxvm.progress import Progress
     from hyraxvm.store import Store
 
@@ -302,7 +302,7 @@ def release(
 
     if image:
         release.check(version)
-        release.collect(wanted, build(wanted))
+        tested.collect(wanted, build(wanted))
         return
     settings = publishing.load()
     store = None if no_publish else Store(settings.store)
@@ -333,7 +333,7 @@ def nightly(
     no_publish: bool = False,
 ) -> None:
     """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
-    from hyraxvm import config, formats, nightly, pipeline, publishing, release
+    from hyraxvm import config, formats, nightly, pipeline, publishing, release, tested
     from hyraxvm.progress import Progress
 
     progress = _shared(Progress())
@@ -341,7 +341,7 @@ def nightly(
 
     def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
         if built:
-            return release.there(recipe)
+            return tested.there(recipe)
         return pipeline.build([recipe], formats.choose([]), progress, refresh=_today())
 
     publisher = None
@@ -422,25 +422,28 @@ def download(
     key: str | None = None,
 ) -> None:
     """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
-    from hyraxvm import config, download, formats, paths, publishing
+    from hyraxvm import config, download, formats, parallel, paths, publishing
+    from hyraxvm.store import WORKERS
 
     settings = publishing.load()
     site = download.Site(
         url or publishing.required(settings.download.url, "download.url"), settings.store
     )
-    for name in image or [config.load().defaults.image]:
-        print(
-            download.download(
-                site,
-                publishing.fingerprint(key) if key else settings.key(),
-                image=name,
-                version=release,
-                kind=formats.choose([format])[0].name,
-                folder=Path(to) if to else paths.ARTIFACTS / "downloads",
-                unpack=unpack,
-                say=print,
-            )
-        )
+    fingerprint = publishing.fingerprint(key) if key else settings.key()
+    get = functools.partial(
+        download.download,
+        site,
+        fingerprint,
+        version=release,
+        kind=formats.choose([format])[0].name,
+        folder=Path(to) if to else paths.ARTIFACTS / "downloads",
+        unpack=unpack,
+        say=print,
+    )
+    names = dict.fromkeys(image or [config.load().defaults.image])
+    jobs = [functools.partial(get, image=name) for name in names]
+    for path in parallel.together(jobs, WORKERS):
+        print(path)
 
 
 @task(

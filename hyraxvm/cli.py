@@ -84,11 +84,15 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminated)
     signal.signal(signal.SIGHUP, terminated)
+    run(sys.argv[1:])
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the tasks of a command line; raises `SystemExit` where one fails."""
     module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
     tasks = Collection.from_module(module)
     program = Inv(name="Hyrax VM", binary="./inv", version=__version__, namespace=tasks)
-    words = spread(sys.argv[1:], tasks) or ["--list"]
-    program.run(["./inv", *words])
+    program.run(["./inv", *(spread(argv, tasks) or ["--list"])])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from hyraxvm import archives, cache, index, publishing, signing
+from hyraxvm.command import go_on
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.meter import meter
@@ -94,6 +95,7 @@ class Site:
                     moved(-begin)
                 # What has come is kept, however little it is.
                 while chunk := answer.raw.read1(MIB):
+                    go_on()
                     # Hashed while the server sends the next one.
                     sink.write(chunk)
                     total.update(chunk)
@@ -237,7 +239,13 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
                 "are needed; free some space, or name another folder with --to"
             )
         with meter(entry.name, entry.size, there) as moved:
-            digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
+            try:
+                digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
+            except OSError as error:
+                raise UserError(
+                    f"{part}: {error.strerror}; free some space, and type the same command again "
+                    "to go on"
+                ) from error
         got = part.stat().st_size
         if digest != entry.sha256:
             refused = target.with_name(f"{entry.name}.refused")

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hyraxvm import cache, config, index, notes, publish, publishing, release, signing
+from hyraxvm import (
+    cache,
+    config,
+    index,
+    notes,
+    publish,
+    publishing,
+    release,
+    signing,
+    tested,
+)
 from hyraxvm.errors import Failure
 from hyraxvm.paths import ARTIFACTS
 from hyraxvm.pipeline import Artifact
@@ -59,7 +69,7 @@ def run(
                 raise Failure(f"failed: {', '.join(failed)}; nothing was published")
             if publisher:
                 made = [artifact for one in outcomes for artifact in one.artifacts]
-                result, changed = publisher.publish(release.collect(wanted, made))
+                result, changed = publisher.publish(tested.collect(wanted, made))
             else:
                 result = "All passed; nothing was to be published."
         except BaseException as error:
@@ -86,7 +96,7 @@ class Publisher:
         self.store = Store(self.settings.store)
         publish.current(self.store)
 
-    def publish(self, built: Sequence[release.Built]) -> tuple[str, dict[str, list[str]]]:
+    def publish(self, built: Sequence[tested.Built]) -> tuple[str, dict[str, list[str]]]:
         """Publish; returns what happened in one sentence, and the changed packages by image."""
         published, _ = publish.current(self.store)
         number = version(published, time.gmtime())
@@ -134,13 +144,13 @@ def version(published: index.Index | None, now: time.struct_time) -> str:
     return name
 
 
-def unchanged(published: index.Index | None, built: Sequence[release.Built]) -> str:
+def unchanged(published: index.Index | None, built: Sequence[tested.Built]) -> str:
     """The newest nightly if it has the same images from the same inputs and packages, else ""."""
     newest = published.find(published.latest.nightly) if published else None
     if newest is None:
         return ""
     before = {image.image: image.inputs for image in newest.images}
-    now = {one.recipe.name: release.inputs(one) for one in built}
+    now = {one.recipe.name: tested.inputs(one) for one in built}
     return newest.version if before == now else ""
 
 
@@ -178,7 +188,7 @@ def summary(
 
 
 def differences(
-    old: Mapping[str, Mapping[str, Any]], built: Sequence[release.Built]
+    old: Mapping[str, Mapping[str, Any]], built: Sequence[tested.Built]
 ) -> dict[str, list[str]]:
     """Image -> what has changed in it since the manifests in `old`."""
     return {

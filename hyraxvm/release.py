@@ -5,16 +5,15 @@ Nothing is in the folder that was not tested; nothing in it changes once it is s
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hyraxvm import (
     __version__,
-    boottest,
     cache,
     config,
     doctor,
@@ -25,15 +24,13 @@ from hyraxvm import (
     sbom,
     signing,
     source,
+    tested,
 )
 from hyraxvm.command import output
 from hyraxvm.errors import Failure, UserError
-from hyraxvm.formats import FORMATS, Source
 from hyraxvm.names import MANIFEST, SUMS
-from hyraxvm.package import key as package_key
 from hyraxvm.paths import ARTIFACTS, IMAGES_LOCK, IMAGES_TOML, PACKER, PROVISION, ROOT, TEMPLATES
 from hyraxvm.pipeline import Artifact
-from hyraxvm.server import ServerImage
 from hyraxvm.store import Store
 from hyraxvm.verify import sums
 
@@ -44,23 +41,9 @@ INPUTS: Final = (
     *(IMAGES_TOML, IMAGES_LOCK, ROOT / "requirements.txt", ROOT / "debian-packages.txt"),
     ROOT / "pyproject.toml",
 )
-LOST: Final = ("-dirty", "unknown")
 
 
 Build = Callable[[Sequence[config.Recipe]], Sequence[Artifact] | None]
-
-
-@dataclass(frozen=True)
-class Built:
-    """An image that is packed in every format and tested: its recipe and its manifest."""
-
-    recipe: config.Recipe
-    manifest: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What its files' names begin with."""
-        return str(self.manifest["name"])
 
 
 def make(
@@ -88,7 +71,7 @@ def make(
     before, old = previous(store, "release", version) if store else ("", {})
     return assemble(
         version,
-        collect(wanted, build(wanted)),
+        tested.collect(wanted, build(wanted)),
         revision=revision,
         key=key,
         text=text,
@@ -161,72 +144,9 @@ def clean_revision() -> str:
     return output(["git", "rev-parse", "HEAD"], cwd=ROOT).strip()
 
 
-def collect(wanted: Sequence[config.Recipe], made: Sequence[Artifact] | None) -> list[Built]:
-    """The images with every format built and every file tested.
-
-    `made` is what has just been built; with None it is what lies in `artifacts/`.
-
-    Raises:
-        UserError: Something is missing or was not tested, or is from files that are not in git.
-    """
-    found = []
-    for recipe in wanted:
-        manifest = _manifest_of(recipe, made)
-        listed = {entry["format"]: entry for entry in manifest["files"]}
-        for name in FORMATS:
-            if name not in listed:
-                raise UserError(
-                    f"image {recipe.name!r} is not built as {name}; "
-                    f"type: ./inv build {recipe.name} --server {recipe.server_name}"
-                )
-            path = ARTIFACTS / listed[name]["name"]
-            if not path.is_file() or cache.file_digest(path) != listed[name]["sha256"]:
-                raise UserError(f"{path}: is not what its manifest says; build it again")
-            if boottest.verdict(path) is None:
-                raise UserError(
-                    f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
-                )
-        revision = manifest["release"]["GIT_REVISION"]
-        if revision.endswith(LOST):
-            raise UserError(
-                f"{manifest['name']}: was built from files that are not in git ({revision}); "
-                "type: ./inv clean --cache, and build again"
-            )
-        found.append(Built(recipe, manifest))
-    return found
-
-
-def there(recipe: config.Recipe) -> list[Artifact]:
-    """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
-    built = collect([recipe], None)[0]
-    paths = [ARTIFACTS / entry["name"] for entry in built.manifest["files"]]
-    return [Artifact(path, boottest.verdict(path)) for path in paths]
-
-
-def inputs(built: Built) -> str:
-    """A digest of what an image was made from: the declared inputs and the packages.
-
-    Two builds with the same digest differ in dates at most.
-    """
-    from hyraxvm import disk, provision, rootfs
-    from hyraxvm import server as server_stage
-
-    recipe, manifest = built.recipe, built.manifest
-    image = ServerImage.model_validate(manifest["server"])
-    if recipe.server.source == "embedded":
-        # Packed anew each time, with the dates of that time.
-        image = image.model_copy(update={"image_digest": ""})
-    disk_key = disk.key(recipe, rootfs.key(recipe), server_stage.key(recipe))
-    key = provision.key(recipe, disk_key, image)
-    made_from = Source(recipe, image, Path(), key, manifest["release"])
-    return cache.digest(
-        notes.packages(manifest), *(package_key(made_from, chosen) for chosen in FORMATS.values())
-    )
-
-
 def assemble(
     version: str,
-    built: Sequence[Built],
+    built: Sequence[tested.Built],
     *,
     revision: str,
     key: str,
@@ -338,30 +258,7 @@ def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict
     return found[0].version, manifests
 
 
-def _manifest_of(recipe: config.Recipe, made: Sequence[Artifact] | None) -> dict[str, Any]:
-    """The manifest of an image with this recipe; of several, the one that was just built."""
-    ours = {artifact.path.name for artifact in made or ()}
-    found = []
-    for path in sorted(ARTIFACTS.glob(f"*{MANIFEST}")):
-        manifest = json.loads(path.read_text())
-        release = manifest["release"]
-        names = {entry["name"] for entry in manifest["files"]}
-        if (release["IMAGE"], release["SERVER"]) == (recipe.name, recipe.server_name) and (
-            made is None or names & ours
-        ):
-            found.append(manifest)
-    if len(found) > 1:
-        both = " and ".join(manifest["name"] for manifest in found)
-        raise UserError(f"{ARTIFACTS}: {both}: two versions of one image; remove the old one")
-    if not found:
-        raise UserError(
-            f"image {recipe.name!r} with server {recipe.server_name!r} is not built; "
-            f"type: ./inv build {recipe.name} --server {recipe.server_name}"
-        )
-    return dict(found[0])
-
-
-def _entry(built: Built) -> index.Image:
+def _entry(built: tested.Built) -> index.Image:
     manifest, recipe = built.manifest, built.recipe
     return index.Image(
         image=recipe.name,
@@ -375,7 +272,7 @@ def _entry(built: Built) -> index.Image:
             version=manifest["server"]["version"],
             title=manifest["release"]["SERVER_TITLE"],
         ),
-        inputs=inputs(built),
+        inputs=tested.inputs(built),
         files=[
             index.File(
                 name=entry["name"],
@@ -406,5 +303,6 @@ def _repository() -> str:
         return ""
 
 
+@functools.cache
 def _tools() -> dict[str, str]:
     return {tool.argv[0]: doctor.version(tool) or "missing" for tool in doctor.TOOLS}

@@ -61,7 +61,9 @@ def upload(store: Store, files: Sequence[tuple[Path, str]], moved: Moved) -> Non
                     moved(one.length(number))
                 elif number <= one.count:
                     jobs.append(partial(send, store, one, number, moved))
-    together(jobs, WORKERS)
+    # Larger parts, fewer at a time: the memory is bounded.
+    largest = max((parts.part_size(one.size) for one in started), default=parts.PART)
+    together(jobs, max(1, WORKERS * parts.PART // largest))
     together([partial(_finish, store, one) for one in finished], WORKERS)
 
 

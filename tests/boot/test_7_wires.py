@@ -15,13 +15,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from clients import netcdf4
 from conftest import booted
 from data import CASES, assert_same, local
 from fileserver import FileServer
 from guest import BOOT, Artifact, Guest
-from pydap.client import open_url
 
 from hyraxvm.console import LOGIN_PROMPT
 from hyraxvm.qemu import HTTP, SSH
@@ -138,10 +137,10 @@ name = "ocean"
         )
         assert "http://10.0.2.15:8080/opendap/" in banner(guest, "10.0.2.15", 30)
 
-        found = open_url(guest.url(f"data/ocean/{CASES[0].file}"), protocol="dap2")[
-            CASES[0].variable
-        ]
-        assert_same(np.asarray(found.data[...]), local(files.export, CASES[0]))
+        assert_same(
+            netcdf4(guest.url(f"data/ocean/{CASES[0].file}"), CASES[0].variable, None),
+            local(files.export, CASES[0]),
+        )
         argv = ["ssh", "-p", str(guest.machine.ports[SSH]), "-i", str(key), "-F", "/dev/null"]
         argv += [
             "-o",

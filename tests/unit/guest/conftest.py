@@ -62,6 +62,7 @@ cat "$HYRAX_ROOT/mount-says" >&2 2>/dev/null && exit 32
 echo end >>"$HYRAX_ROOT/mount.log" """,
     # the kernel empties /mnt again when the real one ends
     "unshare": r"""shift
+[ "$1" != -- ] || shift
 "$@"
 status=$?
 rm -rf "$HYRAX_ROOT/mnt"; mkdir "$HYRAX_ROOT/mnt"

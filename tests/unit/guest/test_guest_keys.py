@@ -73,6 +73,7 @@ def test_no_keys(home: Guest) -> None:
 def test_check_changes_nothing(home: Guest, tmp_path: Path) -> None:
     key, _ = make_key(tmp_path)
     assert ssh_key(home, "add", "-", "--check", stdin=key) == (0, "", "")
+    assert ssh_key(home, "add", "--check", key) == (0, "", "")
     assert ssh_key(home, "add", "-", "--check", stdin="nonsense")[0] == 2
     assert not (home.root / FILE).exists()
 

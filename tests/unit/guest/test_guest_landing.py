@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shlex
 import socket
 from html.parser import HTMLParser
 
@@ -169,7 +170,9 @@ def test_urls_have_the_address_of_the_machine(answering: Guest, found: str, orig
 
 def test_what_comes_from_the_machine_is_escaped(answering: Guest) -> None:
     hostile = '<script>alert("1")</script>&amp;|\\1@VERSION@'
-    answering.write("etc/hyrax-vm-release", f"SERVER={hostile}\nVERSION='{hostile}'\nIMAGE=a|b&c\n")
+    facts = {"SERVER": hostile, "VERSION": hostile, "IMAGE": "a|b&c"}
+    lines = [f"{key}={shlex.quote(value)}\n" for key, value in facts.items()]
+    answering.write("etc/hyrax-vm-release", "".join(lines))
     answering.write(
         "addresses", "2: eth0    inet 192.0.2.7<b>&'|\"/24 brd 192.0.2.255 scope global eth0\n"
     )

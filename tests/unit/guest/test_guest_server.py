@@ -87,6 +87,7 @@ def test_a_setting_goes_back_to_its_default(served: Guest, value: str) -> None:
 def test_check_says_what_is_wrong_and_changes_nothing(served: Guest) -> None:
     before = served.state()
     assert server(served, "set", "email", "a@b.c", "--check") == (0, "", "")
+    assert server(served, "set", "--check", "email", "a@b.c") == (0, "", "")
     assert server(served, "set", "email", "nobody", "--check")[0] == 2
     assert served.state() == before
 
@@ -235,7 +236,9 @@ def test_all_links_hold(chain: tuple[Guest, Answers]) -> None:
 def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: int) -> None:
     guest, answers = chain
     guest.write("addresses", "")
-    assert broken(guest) == {"network": "no address: the network adapter eth0 is not connected"}
+    assert broken(guest) == {
+        "network": "no address: the network adapter eth0 is not switched on yet"
+    }
     guest.write("addresses", "2: eth0    inet 192.0.2.7/24 scope global eth0\n")
 
     sample = answers.pages.pop("/opendap/sample/sst.nc.dds")

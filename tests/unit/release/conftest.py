@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shop import ACCESS, SECRET, Rclone, Shop, assemble, make_image, make_key, s3
+from shop import (
+    ACCESS,
+    NAME,
+    SECRET,
+    Rclone,
+    Shop,
+    assemble,
+    keyring,
+    make_image,
+    make_key,
+    passed,
+    s3,
+    workshop,
+)
 
-from hyraxvm import signing
+from hyraxvm import config, parts, signing
+from hyraxvm.formats import FORMATS
 
 _numbers = itertools.count()
 
@@ -22,20 +34,17 @@ def _environment() -> Iterator[None]:
     """A keyring of our own, credentials of our own, no settings of this user's."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
-        tempfile.TemporaryDirectory(prefix="gpg-") as home,
+        keyring(),
     ):
         for name in os.environ:
             if name.startswith(("AWS_", "HYRAX_VM_")):
                 patch.delenv(name)
-        patch.setenv("GNUPGHOME", home)
         patch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield
-        subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +82,37 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
     """Release 1.1.0 of one image with other packages."""
     work = tmp_path_factory.mktemp("artifacts")
     return assemble(work, "1.1.0", [make_image(work, seed=b"2", packages={"bash": "5.3"})], key)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Iterator[Path]:
+    """An `artifacts/` with a tested image in it."""
+    with workshop(tmp_path):
+        make_image(tmp_path)
+        for entry in FORMATS.values():
+            passed(tmp_path / f"{NAME}{entry.suffix}", tmp_path / "reports")
+        yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def table() -> config.Config:
+    return config.load()
+
+
+@pytest.fixture(scope="session")
+def nfs(table: config.Config) -> config.Recipe:
+    return config.recipe(table, "nfs", "dapdir")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore waits up to seconds between two tries."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
+
+
+@pytest.fixture
+def tiny_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """rclone takes parts of any size."""
+    monkeypatch.setattr(parts, "PART", 100_000)
+    monkeypatch.setattr(parts, "MIB", 1)
+    return 100_000

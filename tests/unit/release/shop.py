@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from hyraxvm import archives, boottest, cache, config, package, publishing, release, server
+from hyraxvm import archives, boottest, cache, config, package, publishing, release, server, tested
 from hyraxvm.command import dying_with_parent
 from hyraxvm.formats import FORMATS
 from hyraxvm.package import SUMS
@@ -27,6 +28,7 @@ from hyraxvm.store import Store
 RCLONE = str(Path(sys.executable).with_name("rclone"))
 ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"
 AUTH = f"{ACCESS},{SECRET}"
+NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 
 
@@ -233,7 +235,7 @@ class Shop:
 
 def make_image(
     folder: Path, image: str = "nfs", *, packages: dict[str, str] | None = None, seed: bytes = b""
-) -> release.Built:
+) -> tested.Built:
     """Put files and a manifest of an image into `folder`, as the packaging stage does."""
     recipe = config.recipe(config.load(), image, "dapdir")
     described = server.preview(recipe).model_dump()
@@ -269,7 +271,7 @@ def make_image(
         "files": files,
     }
     (folder / f"{name}.manifest.json").write_text(json.dumps(manifest))
-    return release.Built(recipe, manifest)
+    return tested.Built(recipe, manifest)
 
 
 def passed(path: Path, reports: Path) -> None:
@@ -284,6 +286,7 @@ def workshop(folder: Path) -> Iterator[Path]:
     """`artifacts/` elsewhere, for as long as it lasts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release, "ARTIFACTS", folder)
+        patch.setattr(tested, "ARTIFACTS", folder)
         patch.setattr(release, "RELEASES", folder / "releases")
         patch.setattr(package, "ARTIFACTS", folder)
         patch.setattr(boottest, "REPORTS", folder / "reports")
@@ -291,7 +294,7 @@ def workshop(folder: Path) -> Iterator[Path]:
 
 
 def assemble(
-    folder: Path, version: str, built: Sequence[release.Built], key: str, **more: Any
+    folder: Path, version: str, built: Sequence[tested.Built], key: str, **more: Any
 ) -> Path:
     with workshop(folder):
         return release.assemble(
@@ -314,6 +317,18 @@ def gpg(*words: str) -> str:
         ["gpg", "--batch", *words], capture_output=True, text=True, check=True, env=os.environ
     )
     return done.stdout
+
+
+@contextlib.contextmanager
+def keyring() -> Iterator[str]:
+    """A home of gpg's; what protects its secret keys is made in no time."""
+    # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="gpg-") as home:
+        Path(home, "gpg-agent.conf").write_text("s2k-count 65536\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GNUPGHOME", home)
+            yield home
+            subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 def make_key(name: str, *options: str, expires: str = "never", passphrase: str = "") -> str:

@@ -65,11 +65,6 @@ def machine(shop: Shop, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
     yield new
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
-
-
 def test_what_one_machine_has_made_the_others_fetch(
     machine: Callable[..., Machine], shop: Shop
 ) -> None:

@@ -10,10 +10,10 @@ ssh_key() {
     case $verb in
     add)
         check=
-        if [ "$#:${2:-}" = 2:--check ]; then
-            check=yes
-            set -- "$1"
-        fi
+        for each; do
+            shift
+            if [ "$each" = --check ]; then check=yes; else set -- "$@" "$each"; fi
+        done
         [ $# -le 1 ] || usage_error "ssh-key add takes one key, in quotes, or the name of its file"
         add_key "${1:--}"
         ;;

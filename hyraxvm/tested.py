@@ -1,0 +1,119 @@
+"""The images of a release: what lies in `artifacts/`, built in every format and tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hyraxvm import boottest, cache, config, notes
+from hyraxvm.errors import UserError
+from hyraxvm.formats import FORMATS, Source
+from hyraxvm.names import MANIFEST
+from hyraxvm.package import key as package_key
+from hyraxvm.paths import ARTIFACTS
+from hyraxvm.pipeline import Artifact
+from hyraxvm.server import ServerImage
+
+LOST: Final = ("-dirty", "unknown")  # ends of revisions that nobody can check out
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that is packed in every format and tested: its recipe and its manifest."""
+
+    recipe: config.Recipe
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What its files' names begin with."""
+        return str(self.manifest["name"])
+
+
+def collect(wanted: Sequence[config.Recipe], made: Sequence[Artifact] | None) -> list[Built]:
+    """The images with every format built and every file tested.
+
+    `made` is what has just been built; with None it is what lies in `artifacts/`.
+
+    Raises:
+        UserError: Something is missing or was not tested, or is from files that are not in git.
+    """
+    found = []
+    for recipe in wanted:
+        manifest = _manifest_of(recipe, made)
+        listed = {entry["format"]: entry for entry in manifest["files"]}
+        for name in FORMATS:
+            if name not in listed:
+                raise UserError(
+                    f"image {recipe.name!r} is not built as {name}; "
+                    f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+                )
+            path = ARTIFACTS / listed[name]["name"]
+            if not path.is_file() or cache.file_digest(path) != listed[name]["sha256"]:
+                raise UserError(f"{path}: is not what its manifest says; build it again")
+            if boottest.verdict(path) is None:
+                raise UserError(
+                    f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
+                )
+        revision = manifest["release"]["GIT_REVISION"]
+        if revision.endswith(LOST):
+            raise UserError(
+                f"{manifest['name']}: was built from files that are not in git ({revision}); "
+                "type: ./inv clean --cache, and build again"
+            )
+        found.append(Built(recipe, manifest))
+    return found
+
+
+def there(recipe: config.Recipe) -> list[Artifact]:
+    """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
+    built = collect([recipe], None)[0]
+    paths = [ARTIFACTS / entry["name"] for entry in built.manifest["files"]]
+    return [Artifact(path, boottest.verdict(path)) for path in paths]
+
+
+def inputs(built: Built) -> str:
+    """A digest of what an image was made from: the declared inputs and the packages.
+
+    Two builds with the same digest differ in dates at most.
+    """
+    from hyraxvm import disk, provision, rootfs
+    from hyraxvm import server as server_stage
+
+    recipe, manifest = built.recipe, built.manifest
+    image = ServerImage.model_validate(manifest["server"])
+    if recipe.server.source == "embedded":
+        # Packed anew each time, with the dates of that time.
+        image = image.model_copy(update={"image_digest": ""})
+    disk_key = disk.key(recipe, rootfs.key(recipe), server_stage.key(recipe))
+    key = provision.key(recipe, disk_key, image)
+    made_from = Source(recipe, image, Path(), key, manifest["release"])
+    return cache.digest(
+        notes.packages(manifest), *(package_key(made_from, chosen) for chosen in FORMATS.values())
+    )
+
+
+def _manifest_of(recipe: config.Recipe, made: Sequence[Artifact] | None) -> dict[str, Any]:
+    """The manifest of an image with this recipe; of several, the one that was just built."""
+    ours = {artifact.path.name for artifact in made or ()}
+    found = []
+    for path in sorted(ARTIFACTS.glob(f"*{MANIFEST}")):
+        manifest = json.loads(path.read_text())
+        release = manifest["release"]
+        names = {entry["name"] for entry in manifest["files"]}
+        if (release["IMAGE"], release["SERVER"]) == (recipe.name, recipe.server_name) and (
+            made is None or names & ours
+        ):
+            found.append(manifest)
+    if len(found) > 1:
+        both = " and ".join(manifest["name"] for manifest in found)
+        raise UserError(f"{ARTIFACTS}: {both}: two versions of one image; remove the old one")
+    if not found:
+        raise UserError(
+            f"image {recipe.name!r} with server {recipe.server_name!r} is not built; "
+            f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+        )
+    return dict(found[0])

@@ -1,0 +1,73 @@
+"""The watchdog: a data set that hangs is detached and comes back, and the banner follows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import Guest
+
+AWAY = "run/hyrax/away/sst"
+
+
+@pytest.fixture
+def watchdog(guest: Guest, port: int) -> Iterator[subprocess.Popen[str]]:
+    """It runs, ten times as fast, over one data set."""
+    program = guest.root / "usr/lib/hyrax-vm/watchdog"
+    text = program.read_text()
+    for before, after in (("PAUSE=3 ", "PAUSE=0.3 "), ("DEADLINE=4 ", "DEADLINE=1 ")):
+        assert before in text
+        text = text.replace(before, after)
+    program.write_text(text)
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    process = guest.popen("usr/lib/hyrax-vm/watchdog")
+    yield process
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for_banner(guest: Guest, state: str) -> None:
+    end = time.monotonic() + 20
+    while f"data sets: sst ({state}" not in (shown := guest.read("run/hyrax/issue")):
+        assert time.monotonic() < end, shown
+        time.sleep(0.1)
+
+
+def test_a_file_server_that_goes_away_and_comes_back(
+    guest: Guest, port: int, watchdog: subprocess.Popen[str]
+) -> None:
+    wait_for_banner(guest, "mounted when it is read")
+    conf = guest.root / "etc/hyrax/data.d/sst.conf"
+    kept = conf.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        other = closed.getsockname()[1]
+    conf.write_text(kept.replace(f":{port}/", f":{other}/"))
+    wait_for_banner(guest, "away, 127.0.0.1 does not answer")
+    assert not (guest.root / AWAY).exists()
+    conf.write_text(kept)
+    wait_for_banner(guest, "mounted when it is read")
+
+
+def test_a_file_server_that_hangs(guest: Guest, watchdog: subprocess.Popen[str]) -> None:
+    stat = guest.bin / "stat"
+    stat.write_text('#!/bin/sh\n[ ! -e "$HYRAX_ROOT/hangs" ] || exec sleep 60\n')
+    stat.chmod(0o755)
+    mounts = guest.read("proc/self/mounts")
+    guest.write("proc/self/mounts", f"{mounts}h:/sst /srv/hyrax/data/sst nfs4 ro 0 0\n")
+    wait_for_banner(guest, "mounted)")
+    guest.write("hangs", "")
+    wait_for_banner(guest, "away, 127.0.0.1 does not answer")
+    assert (guest.root / AWAY).exists()
+    assert "/srv/hyrax/data/sst nfs4" not in guest.read("proc/self/mounts")
+    (guest.root / "hangs").unlink()
+    wait_for_banner(guest, "mounted when it is read")
+    assert not (guest.root / AWAY).exists()
+    calls = guest.read("calls.log").splitlines()
+    assert calls.count("systemctl stop srv-hyrax-data-sst.automount") == 1
+    # The second is that of add.
+    assert calls.count("systemctl start srv-hyrax-data-sst.automount") == 2
