@@ -110,7 +110,7 @@ def place_data(command: Callable[[str], str], checkout: Path) -> None:
     """
     if (checkout / "data").is_dir():
         with _served(checkout / "data") as url:
-            command(f"curl -sf {url} | sudo -n tar -x --no-same-owner -C {DATA}")
+            command(f"curl -sf {url} | sudo -n tar -x --no-same-owner --no-overwrite-dir -C {DATA}")
     else:
         held = "/opt/hyrax/usr/share/hyrax/data"
         if command(f"sudo -n sh -c 'ls {held} 2>/dev/null | wc -l'").strip() == "0":
@@ -118,8 +118,13 @@ def place_data(command: Callable[[str], str], checkout: Path) -> None:
                 f"the server's image has no {held.removeprefix('/opt/hyrax')}; "
                 f"put the suite's files into {checkout / 'data'}"
             )
-        command(f"sudo -n cp -r --no-preserve=ownership {held}/. {DATA}/")
-    command(f"sudo -n chmod -R a+rX {DATA}")
+        # Readable for all by root's umask; data sets beside them are left alone.
+        command(f"sudo -n cp -r --no-preserve=ownership,mode {held}/. {DATA}/")
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    return entry
 
 
 @contextmanager
@@ -128,7 +133,7 @@ def _served(folder: Path) -> Iterator[str]:
     with tempfile.TemporaryFile() as tar:
         with tarfile.open(fileobj=tar, mode="w") as packed:
             for path in sorted(folder.iterdir()):
-                packed.add(path, path.name)
+                packed.add(path, path.name, filter=_readable)
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:

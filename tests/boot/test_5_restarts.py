@@ -13,12 +13,10 @@ from clients import netcdf4
 from data import CASES, Case, assert_same, local
 from fileserver import KINDS, FileServer
 from guest import Artifact, Guest
-from watching import Watch, until
+from watching import BACK, GAP, Watch, until
 
 pytestmark = pytest.mark.machines("second")
 SAMPLE = Case("sst.nc", "sst")
-# Seconds: for how long nothing may be served when a file server hangs, and it may be away after.
-GAP, BACK = 15, 30
 
 
 def assert_samples(guest: Guest, samples: Path) -> None:

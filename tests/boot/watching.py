@@ -7,6 +7,10 @@ import time
 
 from guest import Guest
 
+# Seconds for which nothing may be served when a file server hangs, and for which its data may be
+# away once it answers.  Twice the goals of 15 and 30: machines are emulated on one that is busy.
+GAP, BACK = 30, 60
+
 
 class Watch:
     """Asks for `path` until it is left; `gap` is the longest time between two good answers."""

@@ -10,7 +10,7 @@ from build import Built
 from guest import Guest
 from little_suite import write_suite
 from nfs import NfsServer
-from watching import Watch, until
+from watching import BACK, GAP, Watch, until
 
 from hyraxvm import regression
 from hyraxvm.qemu import HOST, HTTP, SSH
@@ -236,7 +236,7 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     access = hyrax.check(f"sudo -n sh -c 'ls -t {logs}/*access_log*.txt'").splitlines()[0]
     hyrax.check(f"sudo -n sh -c 'head -c 9000000 /dev/zero >>{access}'")
     assert hyrax.check("systemctl is-enabled logrotate.timer") == "enabled"
-    assert "OnCalendar=hourly" in hyrax.check("systemctl show -p TimersCalendar logrotate.timer")
+    assert "*-*-* *:00:00" in hyrax.check("systemctl show -p TimersCalendar logrotate.timer")
     hyrax.check("sudo -n systemctl start logrotate.service")
     assert int(hyrax.check(f"sudo -n stat -c %s {access}")) < 1_000_000
     assert hyrax.get(DDS).status == 200
@@ -262,7 +262,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
 ) -> None:
     one, two = exports
     for name, server in (("one", one), ("two", two)):
-        hyrax.check(f"hyrax-data add nfs://{HOST}:{server.port}/data --as {name}", 120)
+        hyrax.check(f"hyrax-data add nfs://{HOST}:{server.port}/data --as {name}", 300)
         until(hyrax, f"/opendap/data/{name}/{name}.nc.dds", 200, 60)
     with Watch(hyrax, DDS) as sample, Watch(hyrax, "/opendap/data/two/two.nc.dds") as other:
         one.freeze()
@@ -273,7 +273,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
         assert status == 1
         assert "away" in said
         # Whoever looks at the parent directory does not wait any more.
-        assert hyrax.get("/opendap/data/", timeout=15).status == 200
+        until(hyrax, "/opendap/data/", 200, GAP)
         time.sleep(20)
         one.thaw()
         back = until(hyrax, "/opendap/data/one/one.nc.dds", 200, 60)
@@ -281,9 +281,8 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
     record_property("longest gap of the other data set", round(other.gap, 1))
     record_property("seconds from SIGCONT to the first answer", round(back, 1))
     assert sample.answers > 10
-    assert sample.gap < 15
-    assert other.gap < 15
-    assert back < 30
+    assert max(sample.gap, other.gap) < GAP
+    assert back < BACK
     assert "away" not in hyrax.check("hyrax-data status one")
 
 

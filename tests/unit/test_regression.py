@@ -110,6 +110,7 @@ def test_files_of_the_checkout_go_where_the_suite_looks_for_them(
     """The guest's commands run here, in a directory of their own."""
     (checkout / "data/nc").mkdir(parents=True)
     (checkout / "data/nc/a.nc").write_bytes(b"x" * 5000)
+    (checkout / "data/nc/a.nc").chmod(0o600)
     target = tmp_path / "srv"
     target.mkdir()
 
@@ -123,6 +124,7 @@ def test_files_of_the_checkout_go_where_the_suite_looks_for_them(
     regression.place_data(command, checkout)
     assert (target / "nc/a.nc").read_bytes() == b"x" * 5000
     assert [path.name for path in target.iterdir()] == ["nc"]
+    assert (target / "nc/a.nc").stat().st_mode & 0o777 == 0o644
 
 
 def test_an_image_without_the_files_says_what_to_do(checkout: Path) -> None:
