@@ -59,7 +59,8 @@ def key(scratch: Path) -> Path:
 
 
 def card(model: str, network: str, mac: str, slot: str = "") -> list[str]:
-    return ["-device", f"{model},netdev={network},mac={mac},romfile=" + (slot and f",addr={slot}")]
+    device = f"{model},id=card-{network},netdev={network},mac={mac},romfile="
+    return ["-device", device + (slot and f",addr={slot}")]
 
 
 def forwarding(address: str = "") -> str:
@@ -156,9 +157,9 @@ name = "ocean"
         assert done.stdout == "wires\n", done.stderr
 
         # The cable is pulled, and put back.
-        guest.machine.qmp("set_link", name="port", up=False)
+        guest.machine.qmp("set_link", name="card-port", up=False)
         assert "eth0 is not connected" in banner(guest, "is not connected", 30)
-        guest.machine.qmp("set_link", name="port", up=True)
+        guest.machine.qmp("set_link", name="card-port", up=True)
         banner(guest, "10.0.2.15", 60)
 
         # A fixed address, for the next boot too.
