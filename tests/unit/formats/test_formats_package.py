@@ -21,8 +21,10 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def inodes(shelf: Shelf) -> dict[str, int]:
-    return {name: shelf.path(name).stat().st_ino for name in FORMATS}
+def versions(shelf: Shelf) -> dict[str, tuple[int, int]]:
+    """What tells a file that was made anew: an inode's number alone may be used again at once."""
+    found = {name: shelf.path(name).stat() for name in FORMATS}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
 
 
 def test_the_manifest_lists_every_file_with_size_and_digest(shelf: Shelf) -> None:
@@ -64,15 +66,15 @@ def test_the_same_input_gives_the_same_bytes(shelf: Shelf, tmp_path: Path) -> No
 
 
 def test_what_is_up_to_date_is_left_alone(own: Shelf) -> None:
-    before, text = inodes(own), json.dumps(own.manifest)
+    before, text = versions(own), json.dumps(own.manifest)
     own.build()
-    assert inodes(own) == before
+    assert versions(own) == before
     assert json.dumps(own.manifest) == text
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed", "truncated"])
 def test_one_file_that_is_not_right_is_made_alone(own: Shelf, harm: str) -> None:
-    before = inodes(own)
+    before = versions(own)
     path = own.path("qcow2")
     whole = digest(path)
     if harm == "missing":
@@ -81,8 +83,7 @@ def test_one_file_that_is_not_right_is_made_alone(own: Shelf, harm: str) -> None
         data = path.read_bytes()
         path.write_bytes(data[:-512] if harm == "truncated" else data[:-1] + b"x")
     own.build()
-    changed = {name for name, inode in inodes(own).items() if inode != before[name]}
-    # A file that is written in place keeps its inode until it is replaced.
+    changed = {name for name, found in versions(own).items() if found != before[name]}
     assert changed == {"qcow2"}
     assert digest(path) == whole
 
@@ -93,9 +94,9 @@ def test_a_changed_input_of_one_format_makes_it_alone(
     (tmp_path / "template").write_text("new")
     changed = replace(FORMATS["hyperv"], sources=(tmp_path / "template",))
     monkeypatch.setitem(formats.FORMATS, "hyperv", changed)
-    before = inodes(own)
+    before = versions(own)
     own.build()
-    assert {name for name, inode in inodes(own).items() if inode != before[name]} == {"hyperv"}
+    assert {name for name, found in versions(own).items() if found != before[name]} == {"hyperv"}
 
 
 def test_files_of_another_master_do_not_stay_beside_the_new_ones(own: Shelf) -> None:
