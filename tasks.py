@@ -101,7 +101,7 @@ def build(
 
 @task(
     help={
-        "unit": "only the unit tests: no VM, under a minute",
+        "unit": "only the unit tests: no VM, a few minutes",
         "servers": "only the stand-in servers, each in a VM of its own",
         "image": "images to boot-test; default: all",
         "format": FORMAT_HELP,
