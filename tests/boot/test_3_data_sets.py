@@ -233,9 +233,9 @@ def test_status_tells_size_distance_and_when_it_was_read_and_is_no_reader(
     space = os.statvfs(files.export)
     # In units of the client's own.
     assert found["size_bytes"] == pytest.approx(space.f_blocks * space.f_frsize, rel=1e-4)
-    assert found["used_bytes"] == pytest.approx(
-        (space.f_blocks - space.f_bfree) * space.f_frsize, rel=0.05
-    )
+    # Samba counts what is kept for root as used.
+    least, most = space.f_blocks - space.f_bfree, space.f_blocks - space.f_bavail
+    assert 0.95 * least < found["used_bytes"] / space.f_frsize < 1.05 * most
     assert 0 < found["rtt_ms"] < 1000
     # As after five minutes without a reader; the watchdog would look at it just then.
     units = f"hyrax-watchdog srv-hyrax-data-{data_set}.mount"

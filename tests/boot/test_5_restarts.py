@@ -36,7 +36,7 @@ def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> flo
     while f"{data_set} ({banner}" not in (shown := guest.check("cat /run/hyrax/issue")) or (
         not row.search(shown := guest.get("/").text)
     ):
-        assert time.monotonic() - started < 45, shown
+        assert time.monotonic() - started < 120, shown
         time.sleep(0.5)
     return round(time.monotonic() - started, 1)
 
