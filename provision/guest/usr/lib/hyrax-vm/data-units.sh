@@ -6,11 +6,6 @@
 # unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path
 unit() { systemd-escape --path --suffix="$2" "$DATA/$1"; }
 
-# write_file PATH < content: all of it or nothing
-write_file() {
-    cat >"$1.new" && mv -f "$1.new" "$1"
-}
-
 # private PATH < content: the same, for root's eyes only
 private() { (umask 077 && write_file "$1"); }
 

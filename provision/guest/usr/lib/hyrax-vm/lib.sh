@@ -35,6 +35,11 @@ refuse() {
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
+# write_file PATH < content: all of it or nothing
+write_file() {
+    cat >"$1.new" && mv -f "$1.new" "$1"
+}
+
 # plain TEXT: what the user typed, safe to show
 plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
 
