@@ -16,12 +16,15 @@ from hyraxvm.machine import free_port
 from hyraxvm.qemu import HOST
 
 # Without Enable_*: ganesha asks a portmapper that is not there, and ends.
+# Attr_Expiration_Time: for its 60 s of default it would not see what the tests change in an export
+# beside it, and deny that a new file is there; the kernel's server has no such cache.
 # RW and No_Root_Squash: if a guest cannot write, then it is the guest that is careful.
 CONFIGURATION = """
 NFS_CORE_PARAM {{
     NFS_Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1;
     Enable_RQUOTA = false; Enable_NLM = false; Enable_UDP = false;
 }}
+EXPORT_DEFAULTS {{ Attr_Expiration_Time = 1; }}
 NFS_KRB5 {{ Active_krb5 = false; }}
 NFSv4 {{
     Graceless = true; RecoveryRoot = "{work}/recovery"; Minor_Versions = {minor_versions};

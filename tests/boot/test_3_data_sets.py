@@ -15,6 +15,7 @@ from fileserver import FileServer
 from guest import Artifact, Guest
 from nfs import NfsServer
 from smb import SmbServer
+from watching import until
 
 from hyraxvm.machine import free_port
 from hyraxvm.qemu import HOST
@@ -79,10 +80,10 @@ def test_a_file_added_on_the_file_server_appears(
     path = f"/opendap/data/{data_set}/new.nc.dds"
     assert guest.get(path).status == 404
     make_flow(files.export / "new.nc", 7)
-    started = time.monotonic()
-    while guest.get(path).status != 200 and time.monotonic() - started < ATTRIBUTE_CACHE + 30:
-        time.sleep(0.5)
-    record_property("seconds until a new file appears", round(time.monotonic() - started, 1))
+    record_property(
+        "seconds until a new file appears",
+        round(until(guest, path, 200, ATTRIBUTE_CACHE + 30), 1),
+    )
     case = Case("new.nc", "flow")
     assert_same(
         netcdf4(guest.url(f"data/{data_set}/new.nc"), "flow", None), local(files.export, case)
