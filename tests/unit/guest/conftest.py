@@ -100,11 +100,20 @@ class Guest:
         self.bin = path / "bin"
         self.bin.mkdir()
         for name, body in STAND_INS.items():
-            (self.bin / name).write_text(HEAD + body + "\n")
-            (self.bin / name).chmod(0o755)
+            self.stand_in(name, body)
         path_var = f"{self.bin}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.pretend_access("nfs")
         self.env = {"HYRAX_ROOT": str(self.root), "PATH": path_var}
+
+    def stand_in(self, name: str, body: str) -> None:
+        """Put a shell script in the place of a program."""
+        (self.bin / name).write_text(f"{HEAD}{body}\n")
+        (self.bin / name).chmod(0o755)
+
+    def answer_for(self, units: str, status: int) -> None:
+        """Make systemctl end with `status` when it is asked for the units of this pattern."""
+        answer = f'case "$*" in *{units}*) exit {status} ;; esac\n'
+        self.stand_in("systemctl", answer + STAND_INS["systemctl"])
 
     def pretend_access(self, access: str) -> None:
         """Be the image for another access kind."""
@@ -205,8 +214,4 @@ def http(guest: Guest) -> Iterator[dict[str, str]]:
 
 
 def divert_curl(guest: Guest, port: int) -> None:
-    curl = guest.bin / "curl"
-    curl.write_text(
-        f'#!/bin/sh\nexec /usr/bin/curl --connect-to 127.0.0.1:8080:127.0.0.1:{port} "$@"\n'
-    )
-    curl.chmod(0o755)
+    guest.stand_in("curl", f'exec /usr/bin/curl --connect-to 127.0.0.1:8080:127.0.0.1:{port} "$@"')

@@ -54,6 +54,17 @@ class Menu:
         """Take the row of the menu that is shown; the first is 0."""
         self.press(*[DOWN] * row, ENTER)
 
+    def answer(self, words: str, *keys: str) -> str:
+        """When `words` are shown, press keys or type text, and Enter; return what was shown."""
+        shown = self.see(words)
+        self.press(*keys, ENTER)
+        return shown
+
+    def choose(self, words: str, row: int) -> None:
+        """When `words` are shown, take a row of their menu."""
+        self.see(words)
+        self.pick(row)
+
     def end(self) -> int:
         """Wait until it has ended; return its status. The terminal must be as it was."""
         text = self.see("gone")

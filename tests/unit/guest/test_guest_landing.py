@@ -66,8 +66,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def answering(guest: Guest) -> Guest:
     """The data server answers as long as there is no file `sick`."""
-    (guest.bin / "curl").write_text('#!/bin/sh\n[ ! -e "$HYRAX_ROOT/sick" ]\n')
-    (guest.bin / "curl").chmod(0o755)
+    guest.stand_in("curl", '[ ! -e "$HYRAX_ROOT/sick" ]')
     return guest
 
 

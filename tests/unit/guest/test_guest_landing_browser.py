@@ -34,10 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = guest.root / "run/hyrax/www"
     home.mkdir(parents=True)
     server = Server(data, tmp_path_factory.mktemp("log") / "log", workers=1, home=home)
-    (guest.bin / "curl").write_text(
-        f'#!/bin/sh\nexec /usr/bin/curl --connect-to ::127.0.0.1:{server.port} "$@"\n'
-    )
-    (guest.bin / "curl").chmod(0o755)
+    guest.stand_in("curl", f'exec /usr/bin/curl --connect-to ::127.0.0.1:{server.port} "$@"')
     try:
         assert guest.run("usr/lib/hyrax-vm/landing") == (0, "", "")
         yield server.url.removesuffix("/opendap")

@@ -41,16 +41,8 @@ esac""",
 @pytest.fixture
 def vm(guest: Guest) -> Guest:
     for name, body in STAND_INS.items():
-        program = guest.bin / name
-        program.write_text(f'#!/bin/sh\necho "{name} $*" >>"$HYRAX_ROOT/calls.log"\n{body}\n')
-        program.chmod(0o755)
-    systemctl = guest.bin / "systemctl"
-    text = systemctl.read_text()
-    systemctl.write_text(
-        text.replace(
-            'case "$1 $2" in', 'case "$*" in *networkd*) exit 0 ;; esac\ncase "$1 $2" in', 1
-        )
-    )
+        guest.stand_in(name, body)
+    guest.answer_for("networkd", 0)
     device = guest.root / "sys/class/net/eth0/device"
     device.mkdir(parents=True)
     (device / "driver").symlink_to("../../../../bus/pci/drivers/vmxnet3")

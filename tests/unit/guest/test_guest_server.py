@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import HEAD, TREE, Guest
+from conftest import TREE, Guest
 
 SETTINGS = "EMAIL [a-z]+@[a-z.]+ hyrax-settings.service,hyrax-bes.service who is asked\n"
 SERVERS = TREE.parent / "servers"
@@ -254,7 +254,7 @@ def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: in
     assert found["mine"] == "server: its listing: HTTP 404"
     (guest.root / "etc/hyrax/data.d/old.conf").unlink()
     guest.write("forbid-find", "")
-    (guest.bin / "setpriv").write_text(HEAD + "echo /srv/hyrax/data/mine/a.nc\n")
+    guest.stand_in("setpriv", "echo /srv/hyrax/data/mine/a.nc")
     assert broken(guest)["mine"].startswith("permission: the data server's user (nobody) may not")
 
     guest.write("unit-state", "failed\n")
@@ -284,8 +284,7 @@ def watched(guest: Guest) -> Guest:
         path = guest.root / "proc/self/mounts"
         path.write_text(path.read_text() + f"srv:/{name} /srv/hyrax/data/{name} nfs4 ro 0 0\n")
     for name, body in (("stat", STAT), ("unshare", TRIAL)):
-        (guest.bin / name).write_text(HEAD + body)
-        (guest.bin / name).chmod(0o755)
+        guest.stand_in(name, body)
     script = guest.root / "usr/lib/hyrax-vm/watchdog"
     text = script.read_text()
     assert "PAUSE=3 " in text

@@ -169,15 +169,8 @@ NET = {
 def vm(guest: Guest) -> Guest:
     """A guest early in its boot: neither the network nor the server runs."""
     for name, body in NET.items():
-        program = guest.bin / name
-        program.write_text(f'#!/bin/sh\necho "{name} $*" >>"$HYRAX_ROOT/calls.log"\n{body}\n')
-        program.chmod(0o755)
-    systemctl = guest.bin / "systemctl"
-    systemctl.write_text(
-        systemctl.read_text().replace(
-            'case "$1 $2" in', 'case "$*" in *systemd-networkd*) exit 3 ;; esac\ncase "$1 $2" in', 1
-        )
-    )
+        guest.stand_in(name, body)
+    guest.answer_for("systemd-networkd", 3)
     guest.write("home/opendap/.keep", "")
     (guest.root / "sys/class/net/eth0/device").mkdir()
     return guest
@@ -323,12 +316,10 @@ def pretend_vmware(vm: Guest, **values: str) -> None:
     vm.write("virt", "vmware\n")
     for key, value in values.items():
         vm.write(f"info/guestinfo.{key.replace('_', '.')}", value)
-    vmtoolsd = vm.bin / "vmtoolsd"
-    vmtoolsd.write_text(
-        '#!/bin/sh\ncat "$HYRAX_ROOT/info/${2#info-get }" 2>/dev/null && exit\n'
-        'echo "No value found"\nexit 1\n'
+    vm.stand_in(
+        "vmtoolsd",
+        'cat "$HYRAX_ROOT/info/${2#info-get }" 2>/dev/null && exit\necho "No value found"\nexit 1',
     )
-    vmtoolsd.chmod(0o755)
 
 
 @pytest.mark.parametrize("encoding", ["", "base64"])

@@ -62,8 +62,7 @@ def test_status_of_each_state(guest: Guest, port: int, closed_port: int) -> None
 def test_status_does_not_wait_for_a_hung_mount(guest: Guest, port: int) -> None:
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     mounted(guest, "sst", {})
-    (guest.bin / "stat").write_text("#!/bin/sh\nsleep 60\n")
-    (guest.bin / "stat").chmod(0o755)
+    guest.stand_in("stat", "sleep 60")
     lib = guest.root / "usr/lib/hyrax-vm/data-status.sh"
     text = lib.read_text()
     assert "with_deadline 5 stat" in text

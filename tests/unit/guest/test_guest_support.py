@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import HEAD, Guest
+from conftest import Guest
 
 HASH = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$W3kYQd5sVtq1GkbRzN6mJQv2x0uYH8uYw8b3n0B8cN4"
 OTHER_HASH = "$6$abcdefgh$0123456789abcdefghijABCDEFGHIJ0123456789abcdefghijABCDEFGHIJ"
@@ -63,8 +63,7 @@ def planted(guest: Guest) -> Guest:
         ("df", "sleep 60"),
         ("networkctl", "sleep 60"),
     ):
-        (guest.bin / name).write_text(f"{HEAD}{body}\n")
-        (guest.bin / name).chmod(0o755)
+        guest.stand_in(name, body)
     for name, old, new in (
         ("setup-support.sh", "collect disk 10 ", "collect disk 1 "),
         ("support-facts", "timeout 5 ", "timeout 1 "),
@@ -169,9 +168,8 @@ CONF = "etc/apt/apt.conf.d/52hyrax-upgrades"
 @pytest.fixture
 def debian(guest: Guest) -> Guest:
     (guest.root / CONF).parent.mkdir(parents=True)
-    (guest.bin / "apt-get").write_text(HEAD + APT)
-    (guest.bin / "apt-get").chmod(0o755)
-    (guest.bin / "systemctl").write_text(HEAD + SYSTEMCTL)
+    guest.stand_in("apt-get", APT)
+    guest.stand_in("systemctl", SYSTEMCTL)
     return guest
 
 

@@ -54,9 +54,7 @@ def test_a_file_server_that_goes_away_and_comes_back(
 
 
 def test_a_file_server_that_hangs(guest: Guest, watchdog: subprocess.Popen[str]) -> None:
-    stat = guest.bin / "stat"
-    stat.write_text('#!/bin/sh\n[ ! -e "$HYRAX_ROOT/hangs" ] || exec sleep 60\n')
-    stat.chmod(0o755)
+    guest.stand_in("stat", '[ ! -e "$HYRAX_ROOT/hangs" ] || exec sleep 60')
     mounts = guest.read("proc/self/mounts")
     guest.write("proc/self/mounts", f"{mounts}h:/sst /srv/hyrax/data/sst nfs4 ro 0 0\n")
     wait_for_banner(guest, "mounted)")

@@ -44,14 +44,14 @@ upgrades_on() {
         fail "the package unattended-upgrades cannot be installed; when its cause is mended, type: hyrax-setup upgrades on"
     }
     write_apt_conf || fail "$APT_CONF cannot be written; is the disk full? See: df -h"
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086  # one argument per timer
     systemctl enable --quiet --now $TIMERS || fail "the timers do not start; see: systemctl status $TIMERS"
     upgrades_status
 }
 
 # Security only: the rest of Debian's changes come when an administrator asks for them.
 write_apt_conf() {
-    cat >"$APT_CONF.new" <<'END' && mv -f "$APT_CONF.new" "$APT_CONF"
+    write_file "$APT_CONF" <<'END'
 // Written by `hyrax-setup upgrades on`; `hyrax-setup upgrades off` deletes it.
 APT::Periodic::Update-Package-Lists "1";
 APT::Periodic::Unattended-Upgrade "1";
@@ -65,14 +65,14 @@ END
 }
 
 upgrades_off() {
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086  # one argument per timer
     systemctl disable --quiet --now $TIMERS || fail "the timers do not stop; see: systemctl status $TIMERS"
     rm -f "$APT_CONF"
     upgrades_status
 }
 
 upgrades_status() {
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086  # one argument per timer
     if [ -f "$APT_CONF" ] && systemctl is-enabled --quiet $TIMERS; then
         say "security upgrades: on, every night; this VM does not restart by itself"
         next=$(systemctl show --value --property=NextElapseUSecRealtime apt-daily-upgrade.timer)
