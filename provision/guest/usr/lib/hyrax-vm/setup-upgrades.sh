@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2154  # variables are shared with hyrax-setup
 # hyrax-setup upgrades: Debian's security upgrades every night. Sourced by hyrax-setup.
 #
-# The package that does it is not shipped: its Python is larger than the rest of the image's tools,
-# and without a mirror it would be of no use.
+# The package that does it is not shipped: without a mirror it is of no use, and it needs Python,
+# which not every image has.
 
 APT_CONF=$ROOT/etc/apt/apt.conf.d/52hyrax-upgrades
 TIMERS='apt-daily.timer apt-daily-upgrade.timer'
