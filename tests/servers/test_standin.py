@@ -280,7 +280,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
     record_property("longest gap of a sample", round(sample.gap, 1))
     record_property("longest gap of the other data set", round(other.gap, 1))
     record_property("seconds from SIGCONT to the first answer", round(back, 1))
-    assert sample.answers > 10
+    assert sample.answers > 2
     assert max(sample.gap, other.gap) < GAP
     assert back < BACK
     assert "away" not in hyrax.check("hyrax-data status one")

@@ -52,6 +52,7 @@ case "$1 $2" in
 "stop "*) [ ! -f "$HYRAX_ROOT/stop-hangs" ] || sleep 60
     place=$(where); sed "\| $place |d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" ;;
 "is-active "*) [ -e "$wants/$last" ] ;;
+"list-units "*) cat "$HYRAX_ROOT/stalled" 2>/dev/null ;;
 "show --value") cat "$HYRAX_ROOT/show-$3" 2>/dev/null ;;
 esac""",
     "mount": r"""
@@ -110,9 +111,9 @@ class Guest:
         (self.bin / name).write_text(f"{HEAD}{body}\n")
         (self.bin / name).chmod(0o755)
 
-    def answer_for(self, units: str, status: int) -> None:
-        """Make systemctl end with `status` when it is asked for the units of this pattern."""
-        answer = f'case "$*" in *{units}*) exit {status} ;; esac\n'
+    def answer_for(self, units: str, state: str) -> None:
+        """Make systemctl tell this state of the units of this pattern."""
+        answer = f'case "$*" in *{units}*) echo {state}; [ {state} = active ]; exit ;; esac\n'
         self.stand_in("systemctl", answer + STAND_INS["systemctl"])
 
     def pretend_access(self, access: str) -> None:

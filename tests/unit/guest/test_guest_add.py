@@ -218,7 +218,20 @@ def test_a_name_in_use_says_for_what(guest: Guest, port: int) -> None:
     assert guest.data("add", url)[0] == 0
     status, out, err = guest.data("add", url)
     assert (status, out) == (2, "")
-    assert f"in use for {url}; type first: hyrax-data remove sst" in err
+    assert f"in use for {url}; add --replace to put this in its place" in err
+
+
+def test_one_is_replaced_when_the_other_can_be_used(
+    guest: Guest, port: int, closed_port: int
+) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    before = guest.state()
+    for wrong in (f"nfs://127.0.0.1:{closed_port}/sst", f"nfs://127.0.0.1:{port}/x/../sst"):
+        assert guest.data("add", wrong, "--replace")[0] != 0
+        assert guest.state() == before
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/new/sst", "--replace")[0] == 0
+    assert "/new/sst\n" in guest.read("etc/hyrax/data.d/sst.conf")
+    assert guest.read("proc/self/mounts").count(" /srv/hyrax/data/sst autofs ") == 1
 
 
 def wait_for(path: Path, gone: bool = False, seconds: float = 10) -> None:

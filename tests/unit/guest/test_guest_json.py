@@ -24,8 +24,9 @@ def json_object(*arguments: str | bytes) -> str:
 
 def sh(script: str) -> subprocess.CompletedProcess[str]:
     """Run a script that has sourced lib.sh."""
-    argv = ["sh", "-c", f". {LIB}/lib.sh; LIB={LIB}; {script}"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=10)
+    argv = ["sh", "-c", f". {LIB}/lib.sh; {script}"]
+    env = os.environ | {"HYRAX_ROOT": str(TREE)}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=10)
 
 
 @settings(max_examples=60)

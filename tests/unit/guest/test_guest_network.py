@@ -42,7 +42,7 @@ esac""",
 def vm(guest: Guest) -> Guest:
     for name, body in STAND_INS.items():
         guest.stand_in(name, body)
-    guest.answer_for("networkd", 0)
+    guest.answer_for("networkd", "active")
     device = guest.root / "sys/class/net/eth0/device"
     device.mkdir(parents=True)
     (device / "driver").symlink_to("../../../../bus/pci/drivers/vmxnet3")
@@ -193,6 +193,29 @@ def test_the_host_name_is_everywhere(vm: Guest) -> None:
     assert "127.0.1.1\tdap1.example.org dap1\n" in vm.read("etc/hosts")
     assert "127.0.0.1\tlocalhost\n" in vm.read("etc/hosts")
     assert "networkctl renew eth0" in vm.read("calls.log")
+
+
+def test_what_cannot_be_written_is_not_said_to_be_done(vm: Guest) -> None:
+    (vm.root / "etc/hostname.new").mkdir()
+    before = vm.read("etc/hosts")
+    status, out, err = network(vm, "hostname", "dap1")
+    assert (status, out) == (1, "")
+    assert err.count("cannot be written; is the disk full?") == 1
+    assert vm.read("etc/hosts") == before
+    (vm.root / f"{FILE}.new").mkdir(parents=True)
+    status, out, err = network(vm, "static", "192.0.2.20/24")
+    assert (status, out) == (1, "")
+    assert err.count("cannot be written") == 1
+
+
+def test_a_networkd_that_has_crashed_over_it_is_waited_for(vm: Guest) -> None:
+    vm.answer_for("networkd", "activating")
+    once = '[ -e "$HYRAX_ROOT/crashed" ] || { : >"$HYRAX_ROOT/crashed"; exit 1; }'
+    vm.stand_in("networkctl", once)
+    vm.write("addresses", "")
+    status, out, err = network(vm, "static", "192.0.2.20/24")
+    assert (status, out) == (1, "")
+    assert "is not free on eth0. It is kept" in err
 
 
 def test_status(vm: Guest) -> None:

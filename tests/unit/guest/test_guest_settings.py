@@ -170,7 +170,7 @@ def vm(guest: Guest) -> Guest:
     """A guest early in its boot: neither the network nor the server runs."""
     for name, body in NET.items():
         guest.stand_in(name, body)
-    guest.answer_for("systemd-networkd", 3)
+    guest.answer_for("systemd-networkd", "inactive")
     guest.write("home/opendap/.keep", "")
     (guest.root / "sys/class/net/eth0/device").mkdir()
     return guest
@@ -294,6 +294,16 @@ def test_a_data_set_of_the_same_name_is_replaced(vm: Guest) -> None:
         vm.write("etc/hyrax/hyrax.toml", f'[[data]]\nurl = "nfs://{host}/export/sst"\n')
         assert boot(vm)[0] == 0
         assert f"URL=nfs://{host}/export/sst" in vm.read("etc/hyrax/data.d/sst.conf")
+
+
+def test_what_is_wrong_replaces_nothing(vm: Guest) -> None:
+    good = '[[data]]\nurl = "nfs://192.0.2.20/export/my%2Ddata"\n'
+    vm.write("etc/hyrax/hyrax.toml", good)
+    assert boot(vm)[0] == 0
+    vm.write("etc/hyrax/hyrax.toml", good + 'options = "suid"\n')
+    assert boot(vm)[0] == 0
+    assert "'suid' cannot be used" in vm.read("var/lib/hyrax/settings.problems")
+    assert "URL=nfs://192.0.2.20/export/my-data" in vm.read("etc/hyrax/data.d/my-data.conf")
 
 
 def test_nothing_given_is_nothing_done(vm: Guest) -> None:

@@ -228,6 +228,9 @@ def test_a_failing_systemctl_undoes_the_credentials_too(guest: Guest, smbd: SmbS
             "--nfs-version is for NFS exports, not for SMB shares",
         ),
         (["smb://me:secret@h/s"], "a password does not belong into the URL"),
+        (["//me:secret@h/s"], "a password does not belong into the URL"),
+        (["smb://h/s", "--password=secret"], "a password does not belong in a command"),
+        (["smb://h/s", "--pass", "secret"], "a password does not belong in a command"),
         (["nfs://h/x"], "this image (smb) has no client for nfs:// URLs; get hyrax-vm-nfs-dapdir"),
     ],
 )
@@ -317,7 +320,9 @@ def test_folders_on_the_disk_of_a_local_image(guest: Guest) -> None:
         assert f"get hyrax-vm-{other}-dapdir1.0.0 instead, or copy the data to" in err
     guest.write("srv/hyrax/data/mine/a.nc", "x")
     guest.write("srv/hyrax/data/no name/a.nc", "x")
-    assert guest.data("list") == (0, f"{'mine':20} /srv/hyrax/data/mine\n", "")
+    status, out, err = guest.data("list")
+    assert (status, out) == (0, f"{'mine':20} /srv/hyrax/data/mine\n")
+    assert "the folder 'no name' is no data set" in err
     status, out, err = guest.data("status")
     name, state, space, read, place = out.splitlines()[1].split()
     assert (status, name, state, read, place) == (0, "mine", "local", "-", "/srv/hyrax/data/mine")

@@ -233,6 +233,37 @@ def test_a_data_set_that_cannot_be_mounted_any_more(guest: Guest, port: int) -> 
     assert "type: sudo systemctl start srv-hyrax-data-sst.automount" in out
 
 
+def test_settings_that_a_power_cut_has_emptied(guest: Guest, port: int) -> None:
+    for name in ("good", "cut"):
+        assert guest.data("add", f"nfs://127.0.0.1:{port}/{name}")[0] == 0
+    guest.write("etc/hyrax/data.d/cut.conf", "")
+    status, out, _ = guest.data("status")
+    rows = out.splitlines()
+    assert status == 1
+    assert (rows[1].split()[:2], rows[3].split()[:2]) == (["cut", "off"], ["good", "waiting"])
+    assert "type: hyrax-data remove cut; and add it again" in rows[2]
+    assert "cut (its settings cannot be read)" in banner(guest)
+    assert guest.data("remove", "cut")[0] == 0
+
+
+def test_the_banner_asks_a_file_server_once(guest: Guest, closed_port: int) -> None:
+    for name in ("a", "b", "c"):
+        url = f"nfs://127.0.0.1:{closed_port}/{name}"
+        assert guest.data("add", url, "--later")[0] == 0
+    probe = guest.root / "usr/lib/hyrax-vm/tcp-probe"
+    probe.write_text('#!/bin/sh\necho "probe $*" >>"$HYRAX_ROOT/calls.log"\necho silent\nexit 1\n')
+    before = guest.read("calls.log").count("probe ")
+    assert banner(guest).count("(away, 127.0.0.1 does not answer)") == 3
+    assert guest.read("calls.log").count("probe ") == before + 1
+
+
+def test_a_folder_whose_name_cannot_be_one_is_told(guest: Guest) -> None:
+    guest.write("srv/hyrax/data/My Data/a.nc", "x")
+    for command in ("list", "status"):
+        _, _, err = guest.data(command)
+        assert "the folder 'My Data' is no data set: rename it" in err
+
+
 def quick_state(guest: Guest, name: str) -> str:
     script = f'. "$HYRAX_ROOT/usr/lib/hyrax-vm/lib.sh"; quick_state {name}; say "$state"'
     argv = ["sh", "-c", script]

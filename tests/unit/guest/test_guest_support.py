@@ -21,6 +21,7 @@ SECRETS = {
     "typed": "typ3d-in",
     "spaced": "sp4ced-out",
     "url": "url-s3cret",
+    "unc": "unc-s3cret",
 }
 TOML = f"""\
 [vm]
@@ -43,6 +44,7 @@ JOURNAL = f"""\
 buoy sudo: COMMAND=/usr/bin/mount -o username=me,password={SECRETS["typed"]} //pc/sst /mnt
 buoy sudo: COMMAND=/usr/bin/tool --password {SECRETS["spaced"]} --user me
 buoy app: could not log in with {SECRETS["share"]} or {SECRETS["toml"]}
+buoy sudo: COMMAND=/usr/bin/hyrax-data add //me:{SECRETS["unc"]}@pc/sst
 buoy chpasswd: opendap:{HASH}
 buoy kernel: all is well
 """

@@ -66,6 +66,27 @@ def test_a_file_server_that_hangs(guest: Guest, watchdog: subprocess.Popen[str])
     wait_for_banner(guest, "mounted when it is read")
     assert not (guest.root / AWAY).exists()
     calls = guest.read("calls.log").splitlines()
-    assert calls.count("systemctl stop srv-hyrax-data-sst.automount") == 1
+    stop = "systemctl stop srv-hyrax-data-sst.automount srv-hyrax-data-sst.mount"
+    assert calls.count(stop) == 1
     # The second is that of add.
     assert calls.count("systemctl start srv-hyrax-data-sst.automount") == 2
+
+
+def test_one_that_a_reader_waits_for_and_that_cannot_be_mounted(
+    guest: Guest, watchdog: subprocess.Popen[str]
+) -> None:
+    wait_for_banner(guest, "mounted when it is read")
+    guest.write("show---property=Options", "ro,softerr,_netdev,nofail\n")
+    guest.write("stalled", "srv-hyrax-data-sst.mount\n")
+    time.sleep(2)
+    # It can be mounted: the reader gets it.
+    assert not (guest.root / AWAY).exists()
+    guest.write("mount-says", "mount.nfs4: Connection timed out\n")
+    wait_for_banner(guest, "away, 127.0.0.1 does not answer")
+    (guest.root / "stalled").unlink()
+    (guest.root / "mount-says").unlink()
+    wait_for_banner(guest, "mounted when it is read")
+    assert not (guest.root / AWAY).exists()
+    tries = [line for line in guest.read("calls.log").splitlines() if line.startswith("unshare ")]
+    assert tries
+    assert [line for line in tries if "nofail" in line] == []

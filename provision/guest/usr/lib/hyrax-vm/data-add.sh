@@ -5,16 +5,16 @@ add() {
     read_arguments "$@"
     [ -z "$check" ] || return 0
     lock
-    [ ! -f "$CONF/$name.conf" ] ||
-        usage_error "'$name' is in use for $(data_url "$name"); type first: hyrax-data remove $name; or choose another name with --as"
-    # Units without a .conf are what a power cut leaves of an add.
-    [ ! -f "$UNITS/$(unit "$name" automount)" ] || discard "$name"
-    [ ! -d "$ROOT$DATA/$name" ] || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
+    [ ! -f "$CONF/$name.conf" ] || [ -n "$replace" ] ||
+        usage_error "'$name' is in use for $(data_url "$name"); add --replace to put this in its place, or choose another name with --as"
+    ! is_local "$name" || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
         usage_error "$DATA/$name holds files of this VM; choose another name with --as"
 
     [ "$kind" != smb ] || smb_credentials
     verdict=
     [ -n "$later" ] || try_it
+    # The one to be replaced, or units without a .conf, which a power cut leaves of an add.
+    [ ! -f "$UNITS/$(unit "$name" automount)" ] || discard "$name"
     undo=$name
     keep "$name" || fail "'$name' cannot be set up; nothing was kept"
     if [ -n "$verdict" ] && ! with_deadline 30 ls -d "$ROOT$DATA/$name/." >"$work/out" 2>&1; then
@@ -31,7 +31,7 @@ add() {
 
 # read_arguments ARGUMENT...: what add was told, checked as far as it can be without the network
 read_arguments() {
-    typed= name= force= later= check= named= domain= password_file= vers= extra= only=
+    typed= name= force= later= check= replace= named= domain= password_file= vers= extra= only=
     while [ $# -gt 0 ]; do
         # --option=value is the same as --option value
         case $1 in
@@ -58,6 +58,7 @@ read_arguments() {
         --options) extra=${extra:+$extra,}$2; [ -n "$2" ] || no_value "$1"; shift ;;
         --force) force=yes ;;
         --later) later=yes ;;
+        --replace) replace=yes ;;
         --check) check=yes ;;
         -*) usage_error "'$(plain "$1")' is not an option of add; see: hyrax-data add --help" ;;
         *)

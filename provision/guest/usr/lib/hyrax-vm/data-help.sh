@@ -36,6 +36,7 @@ options_help() {
 $("${1}_allowed" | paste -s -d ' ' | fold -s -w 54 | sed 's/^/                        /; s/ *$//')
   --force               keep it although it cannot be used now
   --later               keep it without trying it
+  --replace             put it in the place of the one that has its name
   --check               only check what stands here; change nothing
   --json                keys: those of list, warning; or error
 END

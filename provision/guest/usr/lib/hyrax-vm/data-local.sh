@@ -14,6 +14,19 @@ END
 
 local_add_help() { all_help; }
 
+# odd_folders: warns of those whose names cannot be a data set's; the server lists them all the same
+odd_folders() {
+    for folder in "$ROOT$DATA"/*; do
+        each=${folder##*/}
+        case $each in
+        '*' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) ;;
+        *) continue ;;
+        esac
+        # In the mount table there are none of these: to look at it cannot hang.
+        [ ! -d "$folder" ] || warn "the folder '$(plain "$each")' is no data set: rename it (letters, digits, . _ - only)"
+    done
+}
+
 # local_unreadable NAME: prints the first file or folder that the data server's user may not read
 local_unreadable() {
     with_deadline 10 setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \

@@ -7,6 +7,7 @@ list() {
         for each in $(data_sets); do described "$each"; done | json_array
         return
     fi
+    odd_folders
     [ -n "$(data_sets)" ] || say "no data sets; $(add_hint)" >&2
     for each in $(data_sets); do
         printf '%-20s %s\n' "$each" "$(data_url "$each")"
@@ -40,6 +41,7 @@ settings_of() {
 status() {
     [ $# -le 1 ] || usage_error "status takes one name; see: hyrax-data list"
     [ $# -eq 0 ] || check_known "$1"
+    [ $# -gt 0 ] || [ -n "$json" ] || odd_folders
     names=${1:-$(data_sets)}
     if [ -z "$names" ] && [ -z "$json" ]; then
         say "no data sets; $(add_hint)"
@@ -104,12 +106,18 @@ $(plain "${unreadable#"$ROOT"}"); type: chmod -R a+rX $DATA/$1"
 }
 
 look_at_remote() {
+    if ! "$LIB/data-url" "$(data_url "$1")" >/dev/null 2>&1; then
+        state=off problem="its settings cannot be read; type: hyrax-data remove $1; and add it again"
+        return
+    fi
     parse_url "$(data_url "$1")"
     login=$(conf_value "$1" LOGIN) vers=$(conf_value "$1" VERS)
     last_access "$1"
     # In the order in which the banner asks (quick_state): both say the same.
     if [ -e "$ROOT/run/hyrax/away/$1" ]; then
-        state=away problem="$host does not answer; it was detached, and comes back by itself when $host does"
+        # Why, in words; that it is away is known.
+        if probe && try_mount "$(unit_options "$1")" 10; then problem="$host answers again"; fi
+        state=away problem="$problem; it was detached, and comes back by itself"
     elif ! probe; then
         state=away
     elif is_mounted "$1"; then

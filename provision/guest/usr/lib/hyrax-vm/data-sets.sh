@@ -1,0 +1,95 @@
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154  # variables are shared with lib.sh and its users
+# The data sets as the system shows them, without a look into one. Sourced by lib.sh.
+
+# data_sets: the names, one a line: those on file servers, then folders on this VM's own disk
+data_sets() {
+    for conf in "$CONF"/*.conf; do
+        each=${conf##*/}
+        [ ! -f "$conf" ] || say "${each%.conf}"
+    done
+    # ls takes the names only; find and its like look at each one, and a file server may hang.
+    # shellcheck disable=SC2012
+    ls "$ROOT$DATA" 2>/dev/null | while IFS= read -r each; do
+        ! is_local "$each" || say "$each"
+    done
+}
+
+# is_local NAME: a folder on this VM's own disk. What may be a file server's is not touched.
+is_local() {
+    case $1 in
+    '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) return 1 ;;
+    esac
+    [ ! -f "$CONF/$1.conf" ] && ! in_mount_table "$1" && [ -d "$ROOT$DATA/$1" ]
+}
+
+# conf_value NAME KEY
+conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf" 2>/dev/null; }
+
+# data_url NAME: where it comes from
+data_url() { if [ -f "$CONF/$1.conf" ]; then conf_value "$1" URL; else say "$DATA/$1"; fi; }
+
+# example: a URL for this image's client; add_hint: how to get a data set
+example() {
+    case $(release ACCESS) in
+    smb) say "smb://HOST/SHARE --user NAME" ;;
+    *) say "nfs://HOST/EXPORT" ;;
+    esac
+}
+add_hint() {
+    case $(release ACCESS) in
+    local) say "copy one to $DATA/NAME" ;;
+    *) say "add one with: hyrax-data add $(example)" ;;
+    esac
+}
+
+# is_mounted NAME: by the kernel's table, which a hung file server cannot block.
+# The automount itself (autofs) is not the data.
+is_mounted() {
+    awk -v where="$DATA/$1" '$2 == where && $3 != "autofs" { found = 1 } END { exit !found }' \
+        "$ROOT/proc/self/mounts" 2>/dev/null
+}
+
+# in_mount_table NAME: anything at all on the mount point
+in_mount_table() {
+    awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
+        "$ROOT/proc/self/mounts" 2>/dev/null
+}
+
+# refresh_banner: what shows the data sets, the landing page too, tells of a change at once.
+# 9>&-: it must not keep hyrax-data's lock.
+refresh_banner() { "$LIB/banner" 9>&- || :; "$LIB/landing" 9>&- || :; }
+
+# is_open HOST PORT: many data sets lie on one file server, which is asked once in a run
+opened=""
+closed=""
+is_open() {
+    case " $opened / $closed " in
+    *" $1:$2 "*/*) return 0 ;;
+    */*" $1:$2 "*) return 1 ;;
+    esac
+    if [ "$("$LIB/tcp-probe" "$1" "$2" 2)" = open ]; then
+        opened="$opened $1:$2"
+    else
+        closed="$closed $1:$2"
+        return 1
+    fi
+}
+
+# quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
+# By the mount table and by asking the port, nothing slower: the data are not touched.
+quick_state() {
+    parsed=$("$LIB/data-url" "$(data_url "$1")" 2>/dev/null)
+    host=$(echo "$parsed" | sed -n 2p)
+    port=$(echo "$parsed" | sed -n 3p)
+    if [ -z "$parsed" ] && [ -f "$CONF/$1.conf" ]; then
+        state=away detail='its settings cannot be read'
+    elif [ -z "$parsed" ]; then
+        state=local detail="on this VM's own disk"
+    elif [ -e "$ROOT/run/hyrax/away/$1" ] || ! is_open "$host" "$port"; then
+        state=away detail="away, $host does not answer"
+    elif is_mounted "$1"; then
+        state=mounted detail=mounted
+    else
+        state=waiting detail='mounted when it is read'
+    fi
+}
