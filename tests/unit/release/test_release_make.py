@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from shop import NAME, Shop, assemble, make_image
 
-from hyraxvm import config, notes, package, publish, release, sbom, tested
+from hyraxvm import config, index, notes, package, publish, release, sbom, tested
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
 
@@ -170,6 +172,24 @@ def test_a_clean_tree_at_its_tag_is_released(checkout: Path, kind: str) -> None:
     commit(checkout)
     with pytest.raises(UserError, match=r"tag v1.0.0 is on another commit than"):
         release.check("1.0.0")
+
+
+def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "hyraxvm").mkdir()
+    for name in ("__init__.py", "paths.py"):
+        shutil.copy(ROOT / "hyraxvm" / name, tmp_path / "hyraxvm")
+    text = (ROOT / "pyproject.toml").read_text()
+    text = re.sub(r'^version = ".*"$', 'version = "1.2.0-rc1"', text, flags=re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text(text)
+    said = subprocess.run(
+        [sys.executable, "-c", "import hyraxvm; print(hyraxvm.__version__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "1.2.0-rc1\n"  # not 1.2.0rc1, as installed packages have it
+    assert index.kind(said.strip()) == "release"
 
 
 def test_what_is_not_ready_is_refused(checkout: Path) -> None:
