@@ -100,12 +100,14 @@ def recipes(
 ) -> list[config.Recipe]:
     """The images of a release, all if none is named, with the server's image that is pinned.
 
-    Raises `UserError`: see `server`; `Failure`: the server's image cannot be had here.
+    Raises `UserError`: see `server`, or the image is not pinned; `Failure`: it cannot be had here.
     """
     wanted = server(table, named)
     names = dict.fromkeys(images) or sorted(table.image)
     names = [config.choose("image", name, table.image) for name in names]
-    chosen = source.choose(table, wanted, None, say)
+    # What is published is made from what is in git: nothing is pinned on the way.
+    source.check_pinned(table, wanted, IMAGES_LOCK)
+    chosen = source.choose(table, wanted, None, say, IMAGES_LOCK)
     return [
         config.recipe(table, name, chosen.server, chosen.image, chosen.digest) for name in names
     ]

@@ -17,7 +17,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from shop import NAME, Shop, assemble, make_image
 
-from hyraxvm import config, index, notes, package, publish, release, sbom, tested
+from hyraxvm import config, index, notes, oci, package, publish, release, sbom, source, tested
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
 
@@ -218,6 +218,23 @@ def test_nothing_but_hyrax_unless_it_is_named(table: config.Config) -> None:
     )
     assert release.server(table, None) == "hyrax"
     assert release.server(table, "dapdir") == "dapdir"
+
+
+def test_a_server_that_is_not_pinned_is_refused_and_nothing_is_written(
+    table: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "images.lock"
+    monkeypatch.setattr(release, "IMAGES_LOCK", lock)
+    digest = f"sha256:{'ab' * 32}"
+    monkeypatch.setattr(oci, "remote_digest", lambda *words: digest)
+    with pytest.raises(
+        UserError, match="has no digest for server 'hyrax'; type: ./inv pin hyrax, and commit"
+    ):
+        release.recipes(table, ["nfs"], None, print)
+    assert list(tmp_path.iterdir()) == []
+    source.pin(table, "hyrax", lock)
+    (found,) = release.recipes(table, ["nfs"], None, print)
+    assert found.server_digest == digest
 
 
 def test_only_what_is_whole_and_tested_is_collected(
