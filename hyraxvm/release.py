@@ -183,6 +183,7 @@ def assemble(
             path=index.path(version),
             date=max(manifest["release"]["BUILD_DATE"] for manifest in manifests),
             revision=revision,
+            key=key,
             images=sorted(images, key=lambda image: image.image),
         )
         (work / index.RELEASE).write_bytes(index.dump(release))
