@@ -305,11 +305,12 @@ def release(
         tested.collect(wanted, build(wanted))
         return
     settings = publishing.load()
-    store = None if no_publish else Store(settings.store)
+    # The notes compare with what is published, also where somebody else publishes them.
+    store = Store(settings.store) if settings.store.bucket or not no_publish else None
     folder = release.make(
         version, wanted, build=build, settings=settings, store=store, on_line=progress.say
     )
-    if store:
+    if store and not no_publish:
         key = signing.public_key(settings.signing.key)
         publish.folder(store, folder, key, settings, progress.say)
     print(folder)

@@ -58,7 +58,7 @@ def make(
     """Make the folder of a release from images that `build` builds and tests; return it.
 
     `build` returns what it has made, or None to take what lies in `artifacts/`.  With a `store`
-    the notes tell what has changed since the release before.
+    the notes tell what has changed since the release that was published before.
 
     Raises:
         UserError: Something is not as it should be, all of which is looked at before the building.
@@ -68,7 +68,7 @@ def make(
     key = settings.key()
     signing.public_key(key)
     text = notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
-    before, old = previous(store, "release", version) if store else ("", {})
+    before, old = previous(store, "release", version) if store else ("", None)
     return assemble(
         version,
         tested.collect(wanted, build(wanted)),
@@ -154,7 +154,7 @@ def assemble(
     key: str,
     text: str,
     previous: str,
-    old: Mapping[str, Mapping[str, Any]],
+    old: Mapping[str, Mapping[str, Any]] | None,
     on_line: Callable[[str], None],
 ) -> Path:
     """Make the folder of a release, sign it, and return it; a finished one is left as it is.

@@ -18,6 +18,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from shop import NAME, Shop, assemble, make_image
 
 from hyraxvm import (
+    cli,
     config,
     disk,
     formats,
@@ -27,6 +28,7 @@ from hyraxvm import (
     package,
     provision,
     publish,
+    publishing,
     release,
     rootfs,
     sbom,
@@ -134,6 +136,37 @@ def test_notes_tell_what_changed_since_the_release_before(
         "- bash 5.2 -> 5.3\n- openssh-server 1:9.2p1-2 (removed)\n- zstd 1.5 (new)\n"
     )
     assert release.previous(shop.store(), "release", "1.0.0") == ("", {})
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_what_is_made_now_and_published_later_has_the_same_notes(
+    shop: Shop,
+    folder: Path,
+    public: bytes,
+    artifacts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bucket: bool,
+) -> None:
+    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    settings = shop.settings()
+    if not bucket:
+        none = settings.store.model_copy(update={"bucket": ""})
+        settings = settings.model_copy(update={"store": none})
+    monkeypatch.setattr(publishing, "load", lambda: settings)
+    monkeypatch.setattr(release, "check", lambda version: "0" * 40)
+    monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
+    table = config.load()
+    only = table.model_copy(update={"image": {"nfs": table.image["nfs"]}})
+    monkeypatch.setattr(config, "load", lambda: only)
+    before = shop.objects()
+    cli.run(["release", "1.2.0", "--built", "--no-publish", "--server", "dapdir"])
+    assert shop.objects() == before
+    text = (artifacts / "releases/1.2.0/RELEASE-NOTES.md").read_text()
+    assert text == "# Hyrax VM 1.2.0\n\n- Something new.\n" + (
+        "\n## Packages changed since 1.0.0\n\n### Image nfs, server dapdir 1.0.0\n\nNone.\n"
+        if bucket
+        else ""
+    )
 
 
 @pytest.mark.parametrize(
