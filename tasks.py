@@ -305,11 +305,12 @@ def release(
         tested.collect(wanted, build(wanted))
         return
     settings = publishing.load()
-    store = None if no_publish else Store(settings.store)
+    # The notes compare with what is published, also where somebody else publishes them.
+    store = Store(settings.store) if settings.store.bucket or not no_publish else None
     folder = release.make(
         version, wanted, build=build, settings=settings, store=store, on_line=progress.say
     )
-    if store:
+    if store and not no_publish:
         key = signing.public_key(settings.signing.key)
         publish.folder(store, folder, key, settings, progress.say)
     print(folder)
@@ -336,18 +337,22 @@ def nightly(
     from hyraxvm import config, formats, nightly, pipeline, publishing, release, tested
     from hyraxvm.progress import Progress
 
-    progress = _shared(Progress())
-    wanted = release.recipes(config.load(), image, server, print)
+    progress = Progress()
+
+    def set_up() -> tuple[list[config.Recipe], nightly.Publisher | None]:
+        _shared(progress)
+        wanted = release.recipes(config.load(), image, server, print)
+        release.clean_revision()
+        if no_publish or image:
+            return wanted, None
+        return wanted, nightly.Publisher(publishing.load(), progress.say)
 
     def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
         if built:
             return tested.there(recipe)
         return pipeline.build([recipe], formats.choose([]), progress, refresh=_today())
 
-    publisher = None
-    if not (no_publish or image):
-        publisher = nightly.Publisher(publishing.load(), progress.say)
-    nightly.run(wanted, build=build, publisher=publisher, say=progress.say)
+    nightly.run(set_up, build=build, say=progress.say)
 
 
 @task(help={"json_": "on one line, for a CI system; default: a list", "server": "data server"})

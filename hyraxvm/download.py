@@ -197,11 +197,16 @@ def _chosen(site: Site, published: index.Index, version: str) -> index.Release:
 def _signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
     """What the key's owner has signed under this version."""
     where = f"{site.url}{release.path}"
+    if release.key != fingerprint:
+        raise UserError(
+            f"{release.version}: is signed by key {release.key}, not by {fingerprint}; add --key "
+            f"{release.key} if the maintainers, not only this site, call it theirs"
+        )
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-download-") as work:
         listed, signature = Path(work, SUMS), Path(work, f"{SUMS}.asc")
         listed.write_bytes(site.text(f"{release.path}/{SUMS}"))
         signature.write_bytes(site.text(f"{release.path}/{SUMS}.asc"))
-        signing.verify(listed, signature, site.text(index.KEY), fingerprint)
+        signing.verify(listed, signature, site.text(index.key_path(fingerprint)), fingerprint)
         said = sums(listed)
     data = site.text(f"{release.path}/{index.RELEASE}")
     if hashlib.sha256(data).hexdigest() != said.get(index.RELEASE):

@@ -19,7 +19,6 @@ INDEX: Final = "index.json"
 RELEASE: Final = "release.json"
 NOTES: Final = "RELEASE-NOTES.md"
 PROVENANCE: Final = "provenance.intoto.json"
-KEY: Final = "KEY.asc"
 
 RELEASE_VERSION: Final = r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(-rc[0-9]{1,9})?"
 NIGHTLY_VERSION: Final = r"[0-9]{8}(\.[0-9]{1,9})?"
@@ -31,6 +30,7 @@ Version = Annotated[str, StringConstraints(pattern=rf"^({RELEASE_VERSION}|{NIGHT
 Path = Annotated[str, StringConstraints(pattern=r"^(releases|nightlies)/[0-9][0-9a-z.-]*$")]
 Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
 
 
 class Entry(BaseModel):
@@ -73,7 +73,7 @@ class Image(Entry):
 
 
 class Release(Entry):
-    """One release or nightly, in the folder `path` of the bucket.
+    """One release or nightly, in the folder `path` of the bucket, signed by the OpenPGP key `key`.
 
     `withdrawn` gives the reason why nobody should take it any more.
     """
@@ -83,6 +83,7 @@ class Release(Entry):
     path: Path
     date: Date
     revision: Text
+    key: Fingerprint
     images: Annotated[list[Image], Field(min_length=1)]
     withdrawn: Text = ""
 
@@ -95,10 +96,10 @@ class Latest(Entry):
 
 
 class Index(Entry):
-    """The whole file, newest release first; `key` is the fingerprint of the OpenPGP key."""
+    """The whole file, newest release first; `key` is the key that now signs, by its fingerprint."""
 
     schema_: Annotated[int, Field(alias="schema", ge=1)] = SCHEMA
-    key: Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+    key: Fingerprint
     latest: Latest = Latest()
     releases: list[Release] = []
 
@@ -126,6 +127,11 @@ def kind(version: str) -> Literal["release", "nightly"]:
 def path(version: str) -> str:
     """The folder of a version in the bucket."""
     return f"{'releases' if kind(version) == 'release' else 'nightlies'}/{version}"
+
+
+def key_path(fingerprint: str) -> str:
+    """Where a public key is in the bucket; releases that an older key has signed keep theirs."""
+    return f"keys/{fingerprint}.asc"
 
 
 def order(version: str) -> tuple[list[int], int]:

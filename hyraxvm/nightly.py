@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from hyraxvm.store import Store
 
 SUMMARY: Final = ARTIFACTS / "nightly.md"
 LOCK: Final = ARTIFACTS / ".nightly.lock"
+UNFINISHED: Final = "**Not finished**: it is running, or was killed."
+BUILDING: Final = "being built"
 BUSY: Final = "another nightly runs in this checkout; wait for it, or end it"
 
 Build = Callable[[config.Recipe], Sequence[Artifact]]
@@ -36,21 +39,21 @@ class Outcome:
     """What became of one image: how long it took, and why it failed if it did."""
 
     image: str
-    seconds: float
+    result: str = "not begun"
+    seconds: float = 0.0
     artifacts: list[Artifact] = field(default_factory=list)
     failure: str = ""
 
 
 def run(
-    wanted: Sequence[config.Recipe],
+    set_up: Callable[[], tuple[Sequence[config.Recipe], Publisher | None]],
     *,
     build: Build,
-    publisher: Publisher | None,
     say: Callable[[str], None],
 ) -> None:
-    """Build and test `wanted`, publish what has changed, and write the summary in any case.
+    """Build and test what `set_up` returns, publish what has changed; writes the summary always.
 
-    Without a `publisher` nothing is published, and nothing compared with what is.
+    Without a publisher nothing is published, and nothing compared with what is.
 
     Raises:
         UserError: Another nightly runs, or a setting is wrong.
@@ -60,10 +63,17 @@ def run(
         title = f"Nightly {time.strftime('%Y-%m-%d', time.gmtime())}"
         outcomes: list[Outcome] = []
         changed: dict[str, list[str]] = {}
+
+        def tell() -> None:
+            write(summary(title, outcomes, UNFINISHED, changed))
+
+        tell()  # before anything can fail: what lies there is yesterday's
         try:
+            wanted, publisher = set_up()
             if publisher:
                 publisher.check()  # before the hours of building
-            outcomes = build_all(wanted, build)
+            outcomes = [Outcome(recipe.name) for recipe in wanted]
+            build_all(wanted, outcomes, build, tell)
             failed = [one.image for one in outcomes if one.failure]
             if failed:
                 raise Failure(f"failed: {', '.join(failed)}; nothing was published")
@@ -73,8 +83,7 @@ def run(
             else:
                 result = "All passed; nothing was to be published."
         except BaseException as error:
-            reason = str(error) or type(error).__name__
-            write(summary(title, outcomes, f"**Failed**: {reason}", changed))
+            write(summary(title, outcomes, f"**Failed**: {_reason(error, outcomes)}", changed))
             raise
         write(summary(title, outcomes, result, changed))
         say(result)
@@ -119,19 +128,41 @@ class Publisher:
         return f"All passed; {number} is published.", changed
 
 
-def build_all(wanted: Sequence[config.Recipe], build: Build) -> list[Outcome]:
-    """Build and test image by image; one that fails does not keep the others from being tried."""
-    outcomes = []
-    for recipe in wanted:
+def build_all(
+    wanted: Sequence[config.Recipe],
+    outcomes: Sequence[Outcome],
+    build: Build,
+    tell: Callable[[], None],
+) -> None:
+    """Build and test image by image; one that fails does not keep the others from being tried.
+
+    `outcomes`, one for each image, say at any time what has become of it; `tell` is called when
+    one of them has changed.
+    """
+    for recipe, outcome in zip(wanted, outcomes, strict=True):
         started = time.monotonic()
-        outcome = Outcome(recipe.name, 0.0)
+        outcome.result = BUILDING
+        tell()
         try:
             outcome.artifacts = list(build(recipe))
+            outcome.result = "passed"
         except (Failure, OSError) as failure:
             outcome.failure = str(failure)
-        outcome.seconds = time.monotonic() - started
-        outcomes.append(outcome)
-    return outcomes
+            outcome.result = "**failed**"
+        finally:
+            outcome.seconds = time.monotonic() - started
+        tell()
+
+
+def _reason(error: BaseException, outcomes: Sequence[Outcome]) -> str:
+    """Why a nightly failed: the signal, or the message, and which image was being built."""
+    number = signal.SIGINT.value if isinstance(error, KeyboardInterrupt) else 0
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        number = error.code - 128  # as `cli.main` says it
+    names = {one.value: one.name for one in signal.Signals}
+    said = f"ended by {names[number]}" if number in names else str(error) or type(error).__name__
+    building = [one.image for one in outcomes if one.result == BUILDING]
+    return f"{said} while {building[0]} was being built" if building else said
 
 
 def version(published: index.Index | None, now: time.struct_time) -> str:
@@ -172,8 +203,7 @@ def summary(
             f"{artifact.path.name} ({artifact.path.stat().st_size / 1e6:.0f} MB)"
             for artifact in one.artifacts
         )
-        word = "**failed**" if one.failure else "passed"
-        lines.append(f"| {one.image} | {word} | {one.seconds / 60:.1f} | {files or '-'} |")
+        lines.append(f"| {one.image} | {one.result} | {one.seconds / 60:.1f} | {files or '-'} |")
     for one in outcomes:
         if one.failure:
             lines += ["", f"## {one.image} failed", "", "```", one.failure, "```"]

@@ -62,13 +62,16 @@ def notes(
     text: str,
     manifests: Sequence[Mapping[str, Any]],
     previous: str,
-    old: Mapping[str, Mapping[str, Any]],
+    old: Mapping[str, Mapping[str, Any]] | None,
 ) -> str:
     """The notes in Markdown.
 
     `text` is what people wrote; `old` maps an image's kind to its manifest in release `previous`.
+    Where it is None nobody knows what was published before, and nothing is said of changes.
     """
     lines = [f"# Hyrax VM {version}", "", text, ""] if text else [f"# Hyrax VM {version}", ""]
+    if old is None:
+        return "\n".join(lines).rstrip() + "\n"
     lines += [f"## Packages changed since {previous}" if previous else "## Packages", ""]
     for manifest in sorted(manifests, key=lambda one: one["release"]["IMAGE"]):
         image = manifest["release"]["IMAGE"]

@@ -185,6 +185,11 @@ def _manifest(
         "release": source.release,
         "server": source.image.model_dump(exclude={"files"}),
         "machine": source.recipe.machine.model_dump(),
+        # What the keys of the files come from, and is neither above nor in the checkout.
+        "made_from": {
+            "refresh": source.refresh,
+            "server_files": cache.digest(source.image.files),
+        },
         "packages": packages,
         "files": entries,
         "timings": timings,

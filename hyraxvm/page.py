@@ -105,8 +105,7 @@ def page(published: index.Index) -> str:
         newest=newest,
         others=[(title, found) for title, found in others if found],
         hypervisors=HYPERVISORS,
-        key=published.key,
-        key_file=index.KEY,
+        key_path=index.key_path,
         notes=index.NOTES,
         provenance=index.PROVENANCE,
     )

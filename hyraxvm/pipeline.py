@@ -127,7 +127,7 @@ def _artifacts(
     release = package.read_release(master.parent / "release.env")
     with progress.stage("package") as on_line:
         return package.build(
-            Source(recipe, served.image, master, provision_key, release),
+            Source(recipe, served.image, master, provision_key, release, refresh),
             formats,
             packages=rootfs.packages(tar),
             timings=dict(progress.timings),

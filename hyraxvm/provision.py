@@ -35,8 +35,10 @@ TEMPLATE = PACKER / "image.pkr.hcl.j2"
 SAMPLES = ROOT / "hyraxvm" / "samples.py"
 
 
-def key(recipe: Recipe, disk: str, image: ServerImage) -> str:
+def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "") -> str:
     """The digest of the stage's inputs; `disk` is that stage's key.
+
+    `files` is the digest of the image's files where `image`, as in a manifest, is without them.
 
     The date and the git revision are recorded in the image and not among them: they change
     without changing what is built.
@@ -44,7 +46,8 @@ def key(recipe: Recipe, disk: str, image: ServerImage) -> str:
     return cache.digest(
         disk,
         recipe.model_dump(exclude={"base", "budget"}),
-        image.model_dump(),
+        image.model_dump(exclude={"files"}),
+        files or cache.digest(image.files),
         __version__,
         TEMPLATE,
         PROVISION / "guest",
@@ -77,10 +80,13 @@ def release(recipe: Recipe, image: ServerImage) -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit that is checked out, with `-dirty` when files differ from it."""
+    """The commit that is checked out, with `-dirty` when files differ from it or are not in it."""
     if not (ROOT / ".git").exists():
         return "unknown"
-    return output(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT).strip()
+    revision = output(["git", "describe", "--always", "--abbrev=12"], cwd=ROOT).strip()
+    # Not `--dirty`, which passes over new files: the stages take all that lies in their folders.
+    changed = output(["git", "status", "--porcelain"], cwd=ROOT).strip()
+    return f"{revision}-dirty" if changed else revision
 
 
 def build(

@@ -50,6 +50,7 @@ class Plan:
                 f"send     {where}{path.name}  {path.stat().st_size / 1e6:.1f} MB"
                 for path in self.send
             ),
+            f"write    {store.name}{index.key_path(self.release.key)}",
             f"write    {store.name}{PAGE}",
             f"write    {store.name}{index.INDEX}",
             *(f"remove   {store.name}{index.path(version)}/" for version in self.remove),
@@ -111,7 +112,8 @@ def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int,
             fingerprint, [one for one in [*others, new] if one.version not in gone]
         )
 
-    store.write(index.KEY, key, BRIEFLY)
+    # Written each time: its owner may have given it another date of expiry.
+    store.write(index.key_path(new.key), key, BRIEFLY)
     written = update(store, add)
     say(f"{store.name}{index.INDEX}: {new.version} is published")
     for version in _leftovers(store, written):

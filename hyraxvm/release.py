@@ -58,7 +58,7 @@ def make(
     """Make the folder of a release from images that `build` builds and tests; return it.
 
     `build` returns what it has made, or None to take what lies in `artifacts/`.  With a `store`
-    the notes tell what has changed since the release before.
+    the notes tell what has changed since the release that was published before.
 
     Raises:
         UserError: Something is not as it should be, all of which is looked at before the building.
@@ -68,7 +68,7 @@ def make(
     key = settings.key()
     signing.public_key(key)
     text = notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
-    before, old = previous(store, "release", version) if store else ("", {})
+    before, old = previous(store, "release", version) if store else ("", None)
     return assemble(
         version,
         tested.collect(wanted, build(wanted)),
@@ -100,12 +100,14 @@ def recipes(
 ) -> list[config.Recipe]:
     """The images of a release, all if none is named, with the server's image that is pinned.
 
-    Raises `UserError`: see `server`; `Failure`: the server's image cannot be had here.
+    Raises `UserError`: see `server`, or the image is not pinned; `Failure`: it cannot be had here.
     """
     wanted = server(table, named)
     names = dict.fromkeys(images) or sorted(table.image)
     names = [config.choose("image", name, table.image) for name in names]
-    chosen = source.choose(table, wanted, None, say)
+    # What is published is made from what is in git: nothing is pinned on the way.
+    source.check_pinned(table, wanted, IMAGES_LOCK)
+    chosen = source.choose(table, wanted, None, say, IMAGES_LOCK)
     return [
         config.recipe(table, name, chosen.server, chosen.image, chosen.digest) for name in names
     ]
@@ -152,7 +154,7 @@ def assemble(
     key: str,
     text: str,
     previous: str,
-    old: Mapping[str, Mapping[str, Any]],
+    old: Mapping[str, Mapping[str, Any]] | None,
     on_line: Callable[[str], None],
 ) -> Path:
     """Make the folder of a release, sign it, and return it; a finished one is left as it is.
@@ -181,6 +183,7 @@ def assemble(
             path=index.path(version),
             date=max(manifest["release"]["BUILD_DATE"] for manifest in manifests),
             revision=revision,
+            key=key,
             images=sorted(images, key=lambda image: image.image),
         )
         (work / index.RELEASE).write_bytes(index.dump(release))

@@ -22,6 +22,8 @@ _REFUSED: Final = ("EXPSIG", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "ERRSIG")
 def sign(path: Path, fingerprint: str) -> Path:
     """Write `<path>.asc`, a detached ASCII-armoured signature; returns its path.
 
+    The key signs, or a subkey of it: the primary key's secret may be kept elsewhere.
+
     The passphrase is asked for by gpg's agent, or read by gpg from the file that
     HYRAX_VM_PASSPHRASE_FILE names.
 
@@ -34,7 +36,7 @@ def sign(path: Path, fingerprint: str) -> Path:
     if secret := os.environ.get(PASSPHRASE_FILE):
         options = ["--pinentry-mode", "loopback", "--passphrase-file", secret]
     done = _gpg(
-        *("--batch", "--yes", *options, "--local-user", f"{fingerprint}!", "--digest-algo"),
+        *("--batch", "--yes", *options, "--local-user", fingerprint, "--digest-algo"),
         *("SHA512", "--armor", "--output", str(work), "--detach-sign", str(path)),
     )
     if done.returncode != 0:

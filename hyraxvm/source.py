@@ -1,7 +1,8 @@
 """Where a server's image comes from: `images.lock`, the command line, or what can be had here.
 
 `images.lock` holds, for each server with a `docker://` source, the digest that builds use; it is
-written by `./inv pin`, and by the first build of a server that it does not know yet.
+written by `./inv pin`, and by the first build of a server that it does not know yet; a release or a
+nightly takes only what is pinned already (`check_pinned`).
 """
 
 from __future__ import annotations
@@ -115,6 +116,15 @@ def _locked(table: Config, name: str, lock: Path, say: Callable[[str], None]) ->
     if not all(cache.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
         oci.remote_digest(oci.with_digest(source, digest))
     return Choice(name, source, digest)
+
+
+def check_pinned(table: Config, name: str, lock: Path = IMAGES_LOCK) -> None:
+    """Raise `UserError` where a build would have to pin the server's image first."""
+    if table.server[name].source != "embedded" and name not in _read(lock):
+        raise UserError(
+            f"{lock}: has no digest for server {name!r}; type: ./inv pin {name}, and commit "
+            "images.lock"
+        )
 
 
 def cached(table: Config, name: str, lock: Path = IMAGES_LOCK) -> Choice:

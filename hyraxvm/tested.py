@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hyraxvm import boottest, cache, config, notes
+from pydantic import ValidationError
+
+from hyraxvm import __version__, boottest, cache, config, notes
 from hyraxvm.errors import UserError
 from hyraxvm.formats import FORMATS, Source
 from hyraxvm.names import MANIFEST
@@ -39,11 +41,13 @@ def collect(wanted: Sequence[config.Recipe], made: Sequence[Artifact] | None) ->
     `made` is what has just been built; with None it is what lies in `artifacts/`.
 
     Raises:
-        UserError: Something is missing or was not tested, or is from files that are not in git.
+        UserError: Something is missing or was not tested, or is from files that are not in git, or
+            not from those of this checkout.
     """
     found = []
     for recipe in wanted:
         manifest = _manifest_of(recipe, made)
+        _check_origin(recipe, manifest)
         listed = {entry["format"]: entry for entry in manifest["files"]}
         for name in FORMATS:
             if name not in listed:
@@ -58,14 +62,45 @@ def collect(wanted: Sequence[config.Recipe], made: Sequence[Artifact] | None) ->
                 raise UserError(
                     f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
                 )
-        revision = manifest["release"]["GIT_REVISION"]
-        if revision.endswith(LOST):
-            raise UserError(
-                f"{manifest['name']}: was built from files that are not in git ({revision}); "
-                "type: ./inv clean --cache, and build again"
-            )
         found.append(Built(recipe, manifest))
     return found
+
+
+def _check_origin(recipe: config.Recipe, manifest: Mapping[str, Any]) -> None:
+    """Raise `UserError` unless an image was made from what this checkout has, and git too.
+
+    The revision itself does not matter: the same inputs at an earlier commit make the same image.
+    """
+    name, facts = manifest["name"], manifest["release"]
+    if facts["GIT_REVISION"].endswith(LOST):
+        raise UserError(
+            f"{name}: was built from files that are not in git ({facts['GIT_REVISION']}); "
+            "type: ./inv clean --cache, and build again"
+        )
+    again = f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+    if facts["VERSION"] != __version__:
+        raise UserError(
+            f"{name}: is of version {facts['VERSION']}, this checkout is {__version__}; {again}"
+        )
+    wanted = keys(recipe, manifest)
+    for entry in manifest["files"]:
+        if entry["key"] != wanted.get(entry["format"]):
+            raise UserError(
+                f"{entry['name']}: was made from other inputs than those of this checkout; {again}"
+            )
+
+
+def keys(recipe: config.Recipe, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Format -> the key of a file that is made from this checkout; none for an older manifest.
+
+    The day of the packages and the server's image are those that the manifest names.
+    """
+    try:
+        image = ServerImage.model_validate(manifest["server"])
+        refresh, files = (manifest["made_from"][name] for name in ("refresh", "server_files"))
+    except (ValidationError, KeyError):
+        return {}
+    return _keys(recipe, manifest, image, refresh, files)
 
 
 def there(recipe: config.Recipe) -> list[Artifact]:
@@ -80,20 +115,29 @@ def inputs(built: Built) -> str:
 
     Two builds with the same digest differ in dates at most.
     """
-    from hyraxvm import disk, provision, rootfs
-    from hyraxvm import server as server_stage
-
     recipe, manifest = built.recipe, built.manifest
     image = ServerImage.model_validate(manifest["server"])
     if recipe.server.source == "embedded":
         # Packed anew each time, with the dates of that time.
         image = image.model_copy(update={"image_digest": ""})
-    disk_key = disk.key(recipe, rootfs.key(recipe), server_stage.key(recipe))
-    key = provision.key(recipe, disk_key, image)
+    return cache.digest(notes.packages(manifest), *_keys(recipe, manifest, image).values())
+
+
+def _keys(
+    recipe: config.Recipe,
+    manifest: Mapping[str, Any],
+    image: ServerImage,
+    refresh: str = "",
+    files: str = "",
+) -> dict[str, str]:
+    """Format -> the key of its file; `files` is the digest of what `image` does not hold."""
+    from hyraxvm import disk, provision, rootfs
+    from hyraxvm import server as server_stage
+
+    disk_key = disk.key(recipe, rootfs.key(recipe, refresh), server_stage.key(recipe, refresh))
+    key = provision.key(recipe, disk_key, image, files)
     made_from = Source(recipe, image, Path(), key, manifest["release"])
-    return cache.digest(
-        notes.packages(manifest), *(package_key(made_from, chosen) for chosen in FORMATS.values())
-    )
+    return {name: package_key(made_from, chosen) for name, chosen in FORMATS.items()}
 
 
 def _manifest_of(recipe: config.Recipe, made: Sequence[Artifact] | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from hyraxvm.server import ServerImage
 class Source:
     """What every format of an image is made from.
 
-    `master_key` is the key of the stage that made `master`, `release` the guest's version file.
+    `master_key` is the key of the stage that made `master`, `release` the guest's version file,
+    `refresh` the day for which packages were fetched anew, or empty.
     """
 
     recipe: Recipe
@@ -25,6 +26,7 @@ class Source:
     master: Path
     master_key: str
     release: dict[str, str]
+    refresh: str = ""
 
     @property
     def name(self) -> str:

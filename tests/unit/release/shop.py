@@ -19,7 +19,18 @@ from typing import Any
 
 import pytest
 
-from hyraxvm import archives, boottest, cache, config, package, publishing, release, server, tested
+from hyraxvm import (
+    __version__,
+    archives,
+    boottest,
+    cache,
+    config,
+    package,
+    publishing,
+    release,
+    server,
+    tested,
+)
 from hyraxvm.command import dying_with_parent
 from hyraxvm.formats import FORMATS
 from hyraxvm.package import SUMS
@@ -234,7 +245,12 @@ class Shop:
 
 
 def make_image(
-    folder: Path, image: str = "nfs", *, packages: dict[str, str] | None = None, seed: bytes = b""
+    folder: Path,
+    image: str = "nfs",
+    *,
+    packages: dict[str, str] | None = None,
+    seed: bytes = b"",
+    refresh: str = "",
 ) -> tested.Built:
     """Put files and a manifest of an image into `folder`, as the packaging stage does."""
     recipe = config.recipe(config.load(), image, "dapdir")
@@ -252,12 +268,12 @@ def make_image(
             path.write_bytes(text.read_bytes())
         text.unlink()
         entry = {"name": path.name, "size": path.stat().st_size, "format": chosen.name}
-        files.append({**entry, "sha256": cache.file_digest(path), "key": "0", "contents": []})
+        files.append({**entry, "sha256": cache.file_digest(path), "contents": []})
     manifest = {
         "schema": 1,
         "name": name,
         "release": {
-            "VERSION": "0.1.0",
+            "VERSION": __version__,
             "IMAGE": image,
             "SERVER": "dapdir",
             "SERVER_TITLE": recipe.server.title,
@@ -267,9 +283,13 @@ def make_image(
             "BUILD_DATE": "2026-01-02T03:04:06Z",
         },
         "server": described,
+        "made_from": {"refresh": refresh, "server_files": cache.digest({})},
         "packages": packages or PACKAGES,
         "files": files,
     }
+    keys = tested.keys(recipe, manifest)
+    for entry in files:
+        entry["key"] = keys[entry["format"]]
     (folder / f"{name}.manifest.json").write_text(json.dumps(manifest))
     return tested.Built(recipe, manifest)
 

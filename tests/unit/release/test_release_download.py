@@ -232,7 +232,7 @@ def test_a_file_that_is_not_the_signed_one_is_kept_aside(
         ("SHA256SUMS.asc", lambda data: b"", "its signature is not one of key"),
         ("SHA256SUMS.asc", None, "the server answers 404"),
         ("release.json", lambda data: data.replace(b"dapdir", b"dipdar"), "is not the signed one"),
-        ("../../KEY.asc", lambda data: b"no key", "the key beside it is not"),
+        ("../../keys/*.asc", lambda data: b"no key", "the key beside it is not"),
         ("../../index.json", lambda data: b"[]", "index.json: is damaged or no index"),
         ("../../index.json", lambda data: b'{"schema": 2}', "is damaged or no index: key"),
         (
@@ -252,6 +252,8 @@ def test_what_is_not_signed_is_refused(
     own: tuple[str, Path], key: str, tmp_path: Path, name: str, change: Any, told: str
 ) -> None:
     url, files = own
+    if "*" in name:
+        name = f"../../keys/{key}.asc"
     path = files / "releases/1.0.0" / name
     path.write_bytes(change(path.read_bytes())) if change else path.unlink()
     with pytest.raises(UserError, match=told):
@@ -275,17 +277,44 @@ def test_an_old_release_under_a_newer_name_is_refused(
 def test_another_key_is_refused(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
     url, files = own
     other = make_key("Somebody else <else@example.org>")
-    with pytest.raises(UserError, match=f"the key beside it is not {other}"):
+    with pytest.raises(UserError, match=f"is signed by key {key}, not by {other}; add --key {key}"):
         get(url, other, tmp_path)
     # Signed by the wrong key, with the wrong key beside it, and even with both.
     sums = files / "releases/1.0.0/SHA256SUMS"
     signing.sign(sums, other)
     with pytest.raises(UserError, match="its signature is not one of key"):
         get(url, key, tmp_path)
-    (files / "KEY.asc").write_bytes(signing.public_key(key) + signing.public_key(other))
+    beside = files / index.key_path(key)
+    beside.write_bytes(signing.public_key(key) + signing.public_key(other))
     with pytest.raises(UserError, match="its signature is not one of key"):
         get(url, key, tmp_path)
+    beside.write_bytes(signing.public_key(other))
+    with pytest.raises(UserError, match=f"the key beside it is not {key}"):
+        get(url, key, tmp_path)
     assert left(tmp_path) == []
+
+
+def test_releases_of_an_older_key_stay_within_reach(
+    shop: Shop, folder: Path, key: str, public: bytes, tmp_path: Path
+) -> None:
+    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    newer = make_key("Releases from now on <now@example.org>")
+    made = assemble(tmp_path, "1.1.0", [make_image(tmp_path, seed=b"newer key")], newer)
+    shop.key = newer
+    publish.folder(
+        shop.store(), made, signing.public_key(newer), shop.settings(), lambda line: None
+    )
+    shop.check()
+    web = Rclone(shop.folder / "vm", kind="http")
+    to = tmp_path / "to"
+    got = get(web.url, newer, to)
+    assert got == to / "1.1.0" / f"{NAME}.zip"
+    with pytest.raises(UserError, match=rf"1.0.0: is signed by key {key}, not by {newer}; add"):
+        get(web.url, newer, to, version="1.0.0")
+    assert get(web.url, key, to, version="1.0.0").read_bytes() == (
+        (folder / f"{NAME}.zip").read_bytes()
+    )
+    web.kill()
 
 
 @pytest.mark.parametrize(
@@ -334,10 +363,10 @@ def test_curl_gpg_and_sha256sum_do_it_too(own: tuple[str, Path], key: str, tmp_p
     home.mkdir(mode=0o700)
     script = f"""
         set -eu
-        curl -fsSLO --remote-name-all {own[0]}/KEY.asc
+        curl -fsSLO --remote-name-all {own[0]}/keys/{key}.asc
         curl -fsSL -C - --remote-name-all \\
             {own[0]}/releases/1.0.0/{{{NAME}.zip,SHA256SUMS,SHA256SUMS.asc}}
-        gpg --import KEY.asc
+        gpg --import {key}.asc
         gpg --verify SHA256SUMS.asc SHA256SUMS
         sha256sum --check --ignore-missing SHA256SUMS
     """

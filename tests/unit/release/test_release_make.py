@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,25 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from shop import NAME, Shop, assemble, make_image
 
-from hyraxvm import config, notes, package, publish, release, sbom, tested
+from hyraxvm import (
+    cli,
+    config,
+    disk,
+    formats,
+    index,
+    notes,
+    oci,
+    package,
+    provision,
+    publish,
+    publishing,
+    release,
+    rootfs,
+    sbom,
+    server,
+    source,
+    tested,
+)
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
 
@@ -118,6 +138,37 @@ def test_notes_tell_what_changed_since_the_release_before(
     assert release.previous(shop.store(), "release", "1.0.0") == ("", {})
 
 
+@pytest.mark.parametrize("bucket", [True, False])
+def test_what_is_made_now_and_published_later_has_the_same_notes(
+    shop: Shop,
+    folder: Path,
+    public: bytes,
+    artifacts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bucket: bool,
+) -> None:
+    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    settings = shop.settings()
+    if not bucket:
+        none = settings.store.model_copy(update={"bucket": ""})
+        settings = settings.model_copy(update={"store": none})
+    monkeypatch.setattr(publishing, "load", lambda: settings)
+    monkeypatch.setattr(release, "check", lambda version: "0" * 40)
+    monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
+    table = config.load()
+    only = table.model_copy(update={"image": {"nfs": table.image["nfs"]}})
+    monkeypatch.setattr(config, "load", lambda: only)
+    before = shop.objects()
+    cli.run(["release", "1.2.0", "--built", "--no-publish", "--server", "dapdir"])
+    assert shop.objects() == before
+    text = (artifacts / "releases/1.2.0/RELEASE-NOTES.md").read_text()
+    assert text == "# Hyrax VM 1.2.0\n\n- Something new.\n" + (
+        "\n## Packages changed since 1.0.0\n\n### Image nfs, server dapdir 1.0.0\n\nNone.\n"
+        if bucket
+        else ""
+    )
+
+
 @pytest.mark.parametrize(
     ("changelog", "told"),
     [
@@ -172,6 +223,37 @@ def test_a_clean_tree_at_its_tag_is_released(checkout: Path, kind: str) -> None:
         release.check("1.0.0")
 
 
+def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "hyraxvm").mkdir()
+    for name in ("__init__.py", "paths.py"):
+        shutil.copy(ROOT / "hyraxvm" / name, tmp_path / "hyraxvm")
+    text = (ROOT / "pyproject.toml").read_text()
+    text = re.sub(r'^version = ".*"$', 'version = "1.2.0-rc1"', text, flags=re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text(text)
+    said = subprocess.run(
+        [sys.executable, "-c", "import hyraxvm; print(hyraxvm.__version__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "1.2.0-rc1\n"  # not 1.2.0rc1, as installed packages have it
+    assert index.kind(said.strip()) == "release"
+
+
+def test_a_file_that_is_not_in_git_makes_the_revision_dirty(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provision, "ROOT", checkout)
+    revision = git(checkout, "rev-parse", "--short=12", "HEAD").strip()
+    assert provision.git_revision() == revision
+    (checkout / "new").touch()
+    assert provision.git_revision() == f"{revision}-dirty"
+    (checkout / "new").unlink()
+    (checkout / "file").write_text("2")
+    assert provision.git_revision() == f"{revision}-dirty"
+
+
 def test_what_is_not_ready_is_refused(checkout: Path) -> None:
     with pytest.raises(UserError, match=r"there is no tag v1.0.0; type: git tag -s v1.0.0"):
         release.check("1.0.0")
@@ -198,6 +280,23 @@ def test_nothing_but_hyrax_unless_it_is_named(table: config.Config) -> None:
     )
     assert release.server(table, None) == "hyrax"
     assert release.server(table, "dapdir") == "dapdir"
+
+
+def test_a_server_that_is_not_pinned_is_refused_and_nothing_is_written(
+    table: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "images.lock"
+    monkeypatch.setattr(release, "IMAGES_LOCK", lock)
+    digest = f"sha256:{'ab' * 32}"
+    monkeypatch.setattr(oci, "remote_digest", lambda *words: digest)
+    with pytest.raises(
+        UserError, match=r"has no digest for server 'hyrax'; type: ./inv pin hyrax, and commit"
+    ):
+        release.recipes(table, ["nfs"], None, print)
+    assert list(tmp_path.iterdir()) == []
+    source.pin(table, "hyrax", lock)
+    (found,) = release.recipes(table, ["nfs"], None, print)
+    assert found.server_digest == digest
 
 
 def test_only_what_is_whole_and_tested_is_collected(
@@ -228,6 +327,17 @@ def test_only_what_is_whole_and_tested_is_collected(
             lambda found: found["release"].update(GIT_REVISION="0123-dirty"),
             r"was built from files that are not in git .0123-dirty.",
         ),
+        (
+            lambda found: found["release"].update(VERSION="0.0.9"),
+            r"is of version 0.0.9, this checkout is .*; type: ./inv build nfs --server dapdir",
+        ),
+        (
+            lambda found: found["files"][1].update(key="0" * 64),
+            r"ova: was made from other inputs than those of this checkout; type: ./inv build nfs",
+        ),
+        (lambda found: found["made_from"].update(refresh="2026-01-02"), "from other inputs than"),
+        (lambda found: found["server"].pop("accounts"), "from other inputs than"),
+        (lambda found: found.pop("made_from"), "from other inputs than"),
     ],
 )
 def test_a_manifest_that_is_not_for_release(
@@ -239,6 +349,32 @@ def test_a_manifest_that_is_not_for_release(
     path.write_text(json.dumps(found))
     with pytest.raises(UserError, match=told):
         tested.collect([nfs], None)
+
+
+def test_a_checkout_that_has_other_inputs_is_told(artifacts: Path, nfs: config.Recipe) -> None:
+    larger = nfs.machine.model_copy(update={"memory_mib": 2048})
+    with pytest.raises(UserError, match="was made from other inputs than those of this checkout"):
+        tested.collect([nfs.model_copy(update={"machine": larger})], None)
+
+
+def test_an_image_of_another_day_and_commit_counts(artifacts: Path, nfs: config.Recipe) -> None:
+    built = make_image(artifacts, refresh="2026-01-02")
+    assert built.manifest["files"] != make_image(artifacts).manifest["files"]
+    make_image(artifacts, refresh="2026-01-02")
+    assert tested.collect([nfs], None)[0].manifest["made_from"]["refresh"] == "2026-01-02"
+
+
+def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: config.Recipe) -> None:
+    """As the packaging stage writes it, of a server with files of its own."""
+    image = server.preview(nfs).model_copy(update={"files": {"etc/x": "text"}})
+    first, second = rootfs.key(nfs, "2026-01-02"), server.key(nfs, "2026-01-02")
+    key = provision.key(nfs, disk.key(nfs, first, second), image)
+    made = formats.Source(nfs, image, Path(), key, {}, "2026-01-02")
+    manifest = json.loads(package._manifest(made, [], {}, {}))
+    assert "files" not in manifest["server"]
+    assert tested.keys(nfs, manifest) == {
+        name: package.key(made, chosen) for name, chosen in formats.FORMATS.items()
+    }
 
 
 def test_the_inputs_digest_knows_packages_and_recipe_but_no_dates(

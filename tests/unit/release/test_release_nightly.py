@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from shop import NAME, PACKAGES, Shop, make_image, passed
 
-from hyraxvm import cli, config, nightly, release
+from hyraxvm import cache, cli, config, nightly, pipeline, publishing, release, shared
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.pipeline import Artifact
@@ -35,7 +36,7 @@ def test_a_nightly_is_published_once(
     night: nightly.Publisher, shop: Shop, artifacts: Path, nfs: config.Recipe
 ) -> None:
     def run() -> str:
-        nightly.run([nfs], build=lambda one: artifacts_of(artifacts), publisher=night, say=print)
+        nightly.run(lambda: ([nfs], night), build=lambda one: artifacts_of(artifacts), say=print)
         return (artifacts / "nightly.md").read_text()
 
     today = time.strftime("%Y%m%d", time.gmtime())
@@ -66,12 +67,93 @@ def test_a_night_with_a_failure_publishes_nothing_and_says_what_failed(
 
     wanted = [config.recipe(table, name, "dapdir") for name in ("local", "nfs")]
     with pytest.raises(Failure, match="failed: local; nothing was published"):
-        nightly.run(wanted, build=build, publisher=night, say=print)
+        nightly.run(lambda: (wanted, night), build=build, say=print)
     text = (artifacts / "nightly.md").read_text()
     assert "| local | **failed** |" in text
     assert "| nfs | passed |" in text
     assert "FAILED test_samples" in text
     assert shop.objects() == set()
+
+
+@pytest.fixture
+def yesterday(night: nightly.Publisher) -> Path:
+    """The summary of a night that went well."""
+    nightly.SUMMARY.write_text("# Nightly 2026-01-01\n\nAll passed.\n")
+    return nightly.SUMMARY
+
+
+@pytest.mark.parametrize("where", ["connect", "recipes", "revision", "load"])
+def test_a_set_up_that_fails_is_in_the_summary(
+    yesterday: Path, monkeypatch: pytest.MonkeyPatch, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*words: object) -> None:
+        assert yesterday.read_text().endswith(f"\n\n{nightly.UNFINISHED}\n")
+        raise Failure("nobody answers")
+
+    place, name = {
+        "connect": (shared, "connect"),
+        "recipes": (release, "recipes"),
+        "revision": (release, "clean_revision"),
+        "load": (publishing, "load"),
+    }[where]
+    monkeypatch.setattr(cache, "remote", None)
+    monkeypatch.setattr(shared, "connect", lambda say: None)
+    monkeypatch.setattr(place, name, fail)
+    with pytest.raises(SystemExit):
+        cli.run(["nightly", "--server", "dapdir"])
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert yesterday.read_text() == f"# Nightly {today}\n\n**Failed**: nobody answers\n"
+    assert capsys.readouterr().err == "./inv: nobody answers\n"
+
+
+def test_a_nightly_of_one_image_refuses_a_tree_with_changes(
+    yesterday: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def changed() -> str:
+        raise UserError("file: not as in git; commit first, or git stash")
+
+    monkeypatch.setattr(cache, "remote", None)
+    monkeypatch.setattr(release, "clean_revision", changed)
+    monkeypatch.setattr(pipeline, "build", lambda *words, **more: pytest.fail("it was built"))
+    with pytest.raises(SystemExit) as raised:
+        cli.run(["nightly", "nfs", "--server", "dapdir"])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err == "./inv: file: not as in git; commit first, or git stash\n"
+
+
+@pytest.mark.parametrize(
+    ("interruption", "told"),
+    [
+        (SystemExit(128 + signal.SIGTERM), "ended by SIGTERM while nfs was being built"),
+        (SystemExit(128 + signal.SIGHUP), "ended by SIGHUP while nfs was being built"),
+        (KeyboardInterrupt(), "ended by SIGINT while nfs was being built"),
+        (ValueError("strange"), "strange while nfs was being built"),
+    ],
+)
+def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
+    yesterday: Path,
+    artifacts: Path,
+    table: config.Config,
+    interruption: BaseException,
+    told: str,
+) -> None:
+    def build(recipe: config.Recipe) -> list[Artifact]:
+        if recipe.name == "local":
+            return artifacts_of(artifacts)
+        # What a SIGKILL would leave.
+        text = yesterday.read_text()
+        assert nightly.UNFINISHED in text
+        assert "| local | passed |" in text
+        assert "| nfs | being built |" in text
+        raise interruption
+
+    wanted = [config.recipe(table, name, "dapdir") for name in ("local", "nfs", "smb")]
+    with pytest.raises(type(interruption)):
+        nightly.run(lambda: (wanted, None), build=build, say=print)
+    text = yesterday.read_text()
+    assert f"\n**Failed**: {told}\n" in text
+    assert f"| local | passed | 0.0 | {NAME}.zip (" in text
+    assert "| nfs | being built | 0.0 | - |\n| smb | not begun | 0.0 | - |\n" in text
 
 
 def test_two_nightlies_at_once(
@@ -85,12 +167,14 @@ def test_two_nightlies_at_once(
         return []
 
     first = threading.Thread(
-        target=nightly.run, args=([nfs],), kwargs={"build": build, "publisher": None, "say": print}
+        target=nightly.run,
+        args=(lambda: ([nfs], None),),
+        kwargs={"build": build, "say": print},
     )
     first.start()
     assert begun.wait(10)
     with pytest.raises(UserError, match="another nightly runs in this checkout"):
-        nightly.run([nfs], build=build, publisher=None, say=print)
+        nightly.run(lambda: ([nfs], None), build=build, say=print)
     end.set()
     first.join()
     assert "All passed" in (artifacts / "nightly.md").read_text()

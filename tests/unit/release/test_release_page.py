@@ -43,7 +43,8 @@ class Page(html.parser.HTMLParser):
 
 def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
     one = index.read_release((folder / "release.json").read_bytes(), "")
-    older = one.model_copy(update={"version": "0.9.0", "path": "releases/0.9.0"})
+    old = {"version": "0.9.0", "path": "releases/0.9.0", "key": "CD" * 20}
+    older = one.model_copy(update=old)
     text = page.page(index.arranged("AB" * 20, [one, older]))
     found = Page(text)
     for image in one.images:
@@ -51,6 +52,11 @@ def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
             assert f"releases/1.0.0/{file.name}" in found.links
             assert f"releases/0.9.0/{file.name}" in found.links
             assert file.sha256 in text
+    # Each version leads to the key that has signed it, whichever one signs now.
+    assert f"keys/{one.key}.asc" in found.links
+    assert f"keys/{'CD' * 20}.asc" in found.links
+    assert f"gpg --import {one.key}.asc" in text
+    assert "AB" * 20 not in text
     assert found.hidden == ["form"]  # of no use without JavaScript
     assert not [link for link in found.links if link.startswith(("http", "//"))]
     assert {one.format for one in page.HYPERVISORS} == set(FORMATS)
@@ -191,14 +197,17 @@ def test_without_javascript_all_of_it_is_there(
     browser.picture(f"download-{size}-plain")
 
 
-def test_every_link_leads_somewhere(published: tuple[str, Path], browser: Browser) -> None:
+def test_every_link_leads_somewhere(
+    published: tuple[str, Path], browser: Browser, key: str
+) -> None:
     browser.open(published[0])
     links = {
         str(one.get_attribute("href")) for one in browser.driver.find_elements(By.TAG_NAME, "a")
     }
     paths = {link.removeprefix(published[0].removesuffix("index.html")) for link in links}
+    key_file = f"keys/{key}.asc"
     for wanted in (
-        *("KEY.asc", "releases/1.2.0/SHA256SUMS.asc", "releases/1.2.0/provenance.intoto.json"),
+        *(key_file, "releases/1.2.0/SHA256SUMS.asc", "releases/1.2.0/provenance.intoto.json"),
         *("releases/1.0.0/RELEASE-NOTES.md", "releases/1.1.0/SHA256SUMS"),
         "nightlies/20260102/hyrax-vm-nfs-dapdir1.0.0-debian12-amd64.ova",
     ):

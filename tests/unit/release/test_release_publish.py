@@ -38,7 +38,7 @@ def test_everything_is_there_and_the_index_names_it(
 ) -> None:
     assert send(shop, folder, public)[-1].endswith("index.json: 1.0.0 is published")
     assert shop.objects() == {
-        "KEY.asc",
+        f"keys/{shop.key}.asc",
         "index.html",
         "index.json",
         *(f"releases/1.0.0/{path.name}" for path in folder.iterdir()),
@@ -51,6 +51,7 @@ def test_everything_is_there_and_the_index_names_it(
     found = shop.index()
     assert found["schema"] == 1
     assert found["key"] == shop.key
+    assert [one["key"] for one in found["releases"]] == [shop.key] * 2
     assert found["latest"] == {"release": "1.1.0", "nightly": ""}
     assert [one["version"] for one in found["releases"]] == ["1.1.0", "1.0.0"]
     first = found["releases"][1]["images"][0]
@@ -150,6 +151,7 @@ def lean(tmp_path: Path, key: str) -> Path:
         path="releases/2.0.0",
         date="2026-01-02T03:04:06Z",
         revision="0",
+        key=key,
         images=[_image("image.ova", made)],
     )
     (made / index.RELEASE).write_bytes(index.dump(entry))

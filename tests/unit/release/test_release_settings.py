@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import cli, index, publishing
+from hyraxvm import cli, index, nightly, publishing
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
 
@@ -83,8 +83,14 @@ def test_fingerprints_as_people_copy_them() -> None:
     ],
 )
 def test_a_users_error_is_one_line_and_status_2(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(nightly, "LOCK", tmp_path / ".nightly.lock")
+    monkeypatch.setattr(nightly, "SUMMARY", tmp_path / "nightly.md")
     if words[0] == "download" and "--format" in words:
         words = [*words, "--key", "AB" * 20]
     with pytest.raises(SystemExit) as raised:

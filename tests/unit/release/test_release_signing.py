@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shop import make_key
+from shop import gpg, keyring, make_key
 
 from hyraxvm import signing
 from hyraxvm.errors import UserError
@@ -29,6 +29,21 @@ def test_an_expired_key_does_not_count(tmp_path: Path) -> None:
         signing.verify(path, tmp_path / "SHA256SUMS.asc", signing.public_key(expired), expired)
     with pytest.raises(UserError, match="gpg cannot sign with key"):
         signing.sign(path, expired)
+
+
+def test_a_subkey_signs_where_the_primary_key_is_kept_elsewhere(tmp_path: Path) -> None:
+    empty = ("--pinentry-mode", "loopback", "--passphrase", "")
+    with keyring():
+        key = make_key("Off-line <offline@example.org>")
+        gpg(*empty, "--quick-add-key", key, "ed25519", "sign", "never")
+        secret = tmp_path / "subkeys.asc"
+        gpg(*empty, "--armor", "--output", str(secret), "--export-secret-subkeys", key)
+    with keyring():
+        gpg("--import", str(secret))
+        assert "sec#" in gpg("--list-secret-keys", key)  # the primary key's secret is not here
+        path = tmp_path / "SHA256SUMS"
+        path.write_text("x")
+        signing.verify(path, signing.sign(path, key), signing.public_key(key), key)
 
 
 def test_a_passphrase_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
