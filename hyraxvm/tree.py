@@ -226,6 +226,8 @@ class Tree:
             place = self._follow(path, make=True) or ""
         except ValueError as error:
             raise Failure(f"the image cannot get a directory {path}: {error}") from error
+        if not place:
+            raise Failure(f"the image cannot get a directory {path}: that is its root")
         node = self.nodes[place]
         node.info = copy.copy(node.info)
         node.info.uid, node.info.gid, node.info.mode = uid, gid, mode
