@@ -35,7 +35,7 @@ def reported(body: Callable[..., None]) -> Callable[..., None]:
             raise SystemExit(130) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            print(f"./inv: {where}{error.strerror}", file=sys.stderr)
+            print(f"./inv: {where}{error.strerror or error}", file=sys.stderr)
             raise SystemExit(1) from None
 
     return wrapper

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class Remote(Protocol):
 
 
 remote: Remote | None = None  # asked before a stage is made here; see shared.py
+_users: list[ExitStack] = []  # what each `in_use` holds
 
 
 def digest(*inputs: Any) -> str:
@@ -100,8 +101,24 @@ def produce(stage: str, key: str, make: Callable[[Path], None], *, local: bool =
             remove_tree(work)
             remove_tree(spare)
         os.utime(final)
+        for held in _users:
+            held.enter_context(lock(folder / f".{final.name}.use", shared=True))
     _prune(folder, final)
     return final
+
+
+@contextmanager
+def in_use() -> Iterator[None]:
+    """While it lasts, nobody removes what `produce` returns meanwhile, in this process or another.
+
+    Without it the next result of the same stage may take its place.
+    """
+    with ExitStack() as held:
+        _users.append(held)
+        try:
+            yield
+        finally:
+            _users.remove(held)
 
 
 def _fresh(folder: Path) -> Path:
@@ -117,15 +134,16 @@ def contains(stage: str, key: str) -> bool:
 
 
 @contextmanager
-def lock(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the kernel lets go of it whatever happens to us.
+def lock(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on `path`; the kernel lets go of it whatever happens to us.
 
     With `busy`, do not wait: raise `UserError(busy)` when someone else holds it.
     """
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(handle, how)
         except BlockingIOError as error:
             raise UserError(busy or "") from error
         yield
@@ -156,6 +174,34 @@ def remove_tree(path: Path) -> None:
         raise Failure(f"{path}: cannot be removed")
 
 
+def clear() -> list[Path]:
+    """Remove the whole cache; returns its path, if there was one.
+
+    Raises `UserError`: some build uses it.
+    """
+    root = cache_root()
+    if not root.exists():
+        return []
+    with ExitStack() as held:
+        for folder in (root / "stages").glob("*"):
+            for result in {entry.name.strip(".")[:24] for entry in folder.iterdir()}:
+                held.enter_context(_unused(folder / result))
+        remove_tree(root)
+    return [root]
+
+
+@contextmanager
+def _unused(result: Path) -> Iterator[None]:
+    """While it lasts, nobody makes or uses a result; raises `UserError`: somebody does."""
+    busy = f"{result}: a build uses it; wait for it, or end it"
+    # The one of `produce` first: whoever is about to use the result holds it until it does.
+    with (
+        lock(result.with_name(f".{result.name}.lock"), busy),
+        lock(result.with_name(f".{result.name}.use"), busy),
+    ):
+        yield
+
+
 def _prune(folder: Path, keep: Path) -> None:
     results = sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
@@ -164,4 +210,5 @@ def _prune(folder: Path, keep: Path) -> None:
     )
     for old in results[KEEP:]:
         if old != keep:
-            remove_tree(old)
+            with suppress(UserError), _unused(old):
+                remove_tree(old)

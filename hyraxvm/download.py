@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import requests
+from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
 from hyraxvm import archives, cache, index, publishing, signing
@@ -248,8 +249,8 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
                 digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
             except OSError as error:
                 raise UserError(
-                    f"{part}: {error.strerror}; free some space, and type the same command again "
-                    "to go on"
+                    f"{part}: {error.strerror or error}; free some space, and type the same "
+                    "command again to go on"
                 ) from error
         got = part.stat().st_size
         if digest != entry.sha256:
@@ -292,7 +293,13 @@ def _web(url: str, store: publishing.Store) -> str:
     if not match:
         raise UserError(f"{url}: is no URL; allowed are https://HOST/FOLDER and s3://BUCKET/PREFIX")
     name = "x"
-    made: str = client(store, anonymous=True).generate_presigned_url(
-        "get_object", Params={"Bucket": match[1], "Key": f"{match[2]}{name}"}
-    )
+    try:
+        made: str = client(store, anonymous=True).generate_presigned_url(
+            "get_object", Params={"Bucket": match[1], "Key": f"{match[2]}{name}"}
+        )
+    except (BotoCoreError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{url}: {said}; see the URL, [store] in publish.toml and the variables AWS_..."
+        ) from error
     return made.removesuffix(name)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from hyraxvm import cache
-from hyraxvm.paths import ARTIFACTS, cache_root
+from hyraxvm import cache, nightly
+from hyraxvm.paths import ARTIFACTS
 
 
 def clean(with_cache: bool) -> list[str]:
     """Empty `artifacts/` and, if asked, the cache; returns what was removed, in words.
 
-    Raises `UserError`: a build is running.
+    Raises `UserError`: a build or a nightly is running, or a build elsewhere uses the cache.
     """
     said = []
-    with cache.lock(ARTIFACTS / ".lock", "a build runs in this checkout; wait for it, or end it"):
+    with (
+        # A nightly that publishes builds no more, and needs what is in artifacts/ all the same.
+        cache.lock(nightly.LOCK, "a nightly runs in this checkout; wait for it, or end it"),
+        cache.lock(ARTIFACTS / ".lock", "a build runs in this checkout; wait for it, or end it"),
+    ):
         for path in sorted(ARTIFACTS.iterdir()):
-            if path.name in ("README.md", ".lock"):
+            # Who waits for a lock that is removed, and who makes a new one, would both have it.
+            if path.name == "README.md" or path.name.endswith(".lock"):
                 continue
             said.append(f"removed {path}")
             cache.remove_tree(path) if path.is_dir() else path.unlink()
-    if with_cache and cache_root().exists():
-        cache.remove_tree(cache_root())
-        said.append(f"removed {cache_root()}")
+    if with_cache:
+        said += [f"removed {path}" for path in cache.clear()]
     return said or ["nothing to remove"]

@@ -28,6 +28,7 @@ PROBE = 10.0  # seconds that a registry gets to answer
 TAG = "server"
 TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
 CHUNK = 1 << 20
+PLAIN = re.compile(r"(/[A-Za-z0-9._+@~=-]*)+")  # nothing that a unit or a shell would expand
 LAYER = 20 * 10**9  # bytes that a layer may have unpacked: a small one can fill any disk
 
 
@@ -154,8 +155,17 @@ def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[s
 def read_image(layout: Path, arch: str = "amd64") -> Image:
     """Read the manifest and the configuration of a layout's image.
 
-    Raises `Failure`: a digest does not fit, a file is missing, or it is for other machines.
+    Raises `Failure`: a digest does not fit, a file is missing, it is for other machines, or says
+    what cannot stand in a unit.
     """
+    try:
+        return _image(layout, arch)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        said = str(error).partition("\n")[0][:200]
+        raise Failure(f"the image's configuration is damaged: {said}") from error
+
+
+def _image(layout: Path, arch: str) -> Image:
     index = json.loads((layout / "index.json").read_text())
     digest = index["manifests"][0]["digest"]
     manifest = _blob(layout, digest)
@@ -169,18 +179,38 @@ def read_image(layout: Path, arch: str = "amd64") -> Image:
     layers = [layer["digest"] for layer in manifest["layers"]]
     if len(layers) != len(diff_ids):
         raise Failure(f"the image lists {len(layers)} layers and {len(diff_ids)} diff ids")
+    command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    variables = config.get("Env") or []
+    for text in (*command, *variables):
+        if "\0" in text:
+            raise Failure(f"the image's {text[:200]!r} holds a NUL, which no process can be given")
+    json.dumps(config, ensure_ascii=False).encode()  # half a character of UTF-16 is a ValueError
     return Image(
         digest=digest,
-        entrypoint=[*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])],
-        environment=dict(item.partition("=")[::2] for item in config.get("Env") or []),
-        working_directory=config.get("WorkingDir") or "/",
+        entrypoint=command,
+        environment=dict(item.partition("=")[::2] for item in variables),
+        working_directory=plain_path(config.get("WorkingDir") or "/", "working directory"),
         user=config.get("User") or "root",
         ports=sorted(int(port.split("/")[0]) for port in config.get("ExposedPorts") or {}),
-        volumes=sorted(config.get("Volumes") or {}),
+        volumes=sorted(plain_path(path, "volume") for path in config.get("Volumes") or {}),
         labels=config.get("Labels") or {},
         layers=layers,
         diff_ids=diff_ids,
     )
+
+
+def plain_path(path: str, what: str) -> str:
+    """Return a path of an image's that may stand in a unit and in a script just as it is.
+
+    Raises `Failure`: it is not absolute, leads upwards, or has a character that means something
+    there: an image is not to write the guest's units.
+    """
+    if not PLAIN.fullmatch(path) or ".." in path.split("/"):
+        raise Failure(
+            f"the image's {what} {path[:200]!r} is refused; allowed is an absolute path of "
+            "letters, digits and ._+@~=- without '..'"
+        )
+    return path
 
 
 def flatten(layout: Path, image: Image, scratch: Path, on_line: Callable[[str], None]) -> Tree:

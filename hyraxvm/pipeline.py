@@ -58,7 +58,8 @@ def build(
             )
             for recipe in recipes
         ]
-        paths = [path for made in together(tasks, len(tasks)) for path in made]
+        with cache.in_use():
+            paths = [path for made in together(tasks, len(tasks)) for path in made]
         if not test:
             return [Artifact(path, None) for path in paths]
         return _all_tested(paths, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ def hcl(value: object) -> str:
     return quoted.replace("${", "$${").replace("%{", "%%{")
 
 
+def variable(name: str) -> bool:
+    """Whether something is the name of an environment variable."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
 def systemd_value(value: object) -> str:
-    """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`."""
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + text.replace("%", "%%").replace("\n", "\\n") + '"'
+    """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`.
+
+    Not only a line feed ends a line there, a carriage return does too.
+    """
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return '"' + re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text) + '"'
 
 
 def systemd_quote(value: object) -> str:
@@ -37,6 +46,7 @@ def environment() -> Environment:
         trim_blocks=True,
         autoescape=select_autoescape(enabled_extensions=("html.j2", "ovf.j2"), default=False),
     )
+    env.tests["variable"] = variable
     env.filters["hcl"] = hcl
     env.filters["systemd_quote"] = systemd_quote
     env.filters["systemd_value"] = systemd_value

@@ -8,6 +8,7 @@ configuration, and for a server that brings a `prepare.py` in its folder, its fi
 from __future__ import annotations
 
 import importlib.util
+import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from hyraxvm.tree import Tree
 # Below are the accounts of the guest's own packages' static ids, root among them; above, nobody.
 ACCOUNTS = range(100, 60000)
 UNPRIVILEGED = "server"
+FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # that units and scripts hold just as it is
 VERSION_LABELS = ("org.opencontainers.image.version", "version")
 
 
@@ -200,6 +202,12 @@ def describe(
         image = image.model_copy(update={"entrypoint": [program, *image.entrypoint[1:]]})
     else:
         prepared = hook.prepare(tree, image, recipe)
+    # Where links of the image lead to is the image's word too.
+    for path in prepared.writable:
+        oci.plain_path(path, "directory to write in")
+    for name, value in prepared.facts.items():
+        if not FACT.fullmatch(value):
+            raise Failure(f"the image's {name} {value[:200]!r} has characters that are refused")
     tree.make_dir(recipe.server.data_root, 0, 0)
     if recipe.server.home:
         parent = recipe.server.home.rpartition("/")[0]
@@ -237,7 +245,7 @@ def find_account(tree: Tree, user: str, group: str = "") -> Account:
     """
     entries = _table(tree, "/etc/passwd")
     line = next((e for e in entries if len(e) > 3 and user in (e[0], e[2])), None)
-    if line is None and user.isdigit():
+    if line is None and user.isascii() and user.isdigit():
         line = [f"{UNPRIVILEGED}-{user}", "x", user, user]
     if line is None:
         names = ", ".join(entry[0] for entry in entries) or "nobody"
@@ -253,7 +261,14 @@ def find_account(tree: Tree, user: str, group: str = "") -> Account:
         raise Failure(f"the image's user {line[0]!r} has a name that the guest cannot have")
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", name):
         name = line[0]
-    return Account(name=line[0], uid=int(line[2]), group=name, gid=int(gid))
+    return Account(name=line[0], uid=_id(line[2], line[0]), group=name, gid=_id(gid, name))
+
+
+def _id(text: str, name: str) -> int:
+    """The number of an account; raises `Failure`: it is none that Linux knows."""
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32 - 1:
+        raise Failure(f"the image's account {name!r} has the id {text[:80]!r}, which is none")
+    return int(text)
 
 
 def _account(tree: Tree, user: str) -> Account:
@@ -326,16 +341,24 @@ def _hook(recipe: Recipe) -> ModuleType | None:
 
 
 def _program(tree: Tree, image: oci.Image) -> str:
-    """The full path of what the image runs; raises `Failure`: it is not there."""
+    """The full path of what the image runs; raises `Failure`: it is not there.
+
+    It is a plain one: systemd takes signs before it as orders, `+` for all privileges.
+    """
     if not image.entrypoint:
         raise Failure("the image has neither an entrypoint nor a command")
     name = image.entrypoint[0]
-    folders = [""] if "/" in name else image.environment.get("PATH", "/usr/bin:/bin").split(":")
-    for folder in folders:
-        path = f"{folder}/{name}" if folder else name
+    if name.startswith("/"):
+        paths = [name]
+    elif "/" in name:
+        paths = [posixpath.normpath(posixpath.join(image.working_directory, name))]
+    else:
+        folders = image.environment.get("PATH", "/usr/bin:/bin").split(":")
+        paths = [f"{folder}/{name}" for folder in folders if folder.startswith("/")]
+    for path in paths:
         if tree.is_program(path):
-            return path
-    raise Failure(missing(tree, name if "/" in name else f"{folders[0]}/{name}", "program"))
+            return oci.plain_path(path, "program")
+    raise Failure(missing(tree, paths[0] if paths else name, "program"))
 
 
 def _table(tree: Tree, path: str) -> list[list[str]]:

@@ -145,12 +145,14 @@ def _manifest_of(recipe: config.Recipe, made: Sequence[Artifact] | None) -> dict
     ours = {artifact.path.name for artifact in made or ()}
     found = []
     for path in sorted(ARTIFACTS.glob(f"*{MANIFEST}")):
-        manifest = json.loads(path.read_text())
-        release = manifest["release"]
-        names = {entry["name"] for entry in manifest["files"]}
-        if (release["IMAGE"], release["SERVER"]) == (recipe.name, recipe.server_name) and (
-            made is None or names & ours
-        ):
+        try:
+            manifest = json.loads(path.read_text())
+            release = manifest["release"]
+            names = {entry["name"] for entry in manifest["files"]}
+            image = release["IMAGE"], release["SERVER"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path}: is damaged; remove it, and build again") from error
+        if image == (recipe.name, recipe.server_name) and (made is None or names & ours):
             found.append(manifest)
     if len(found) > 1:
         both = " and ".join(manifest["name"] for manifest in found)

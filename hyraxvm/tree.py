@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import re
 import stat
 import tarfile
@@ -58,8 +59,8 @@ class Tree:
         """
         try:
             source = tarfile.open(layer, "r:", errors="surrogateescape")  # noqa: SIM115
-            members = source.getmembers()
-        except (tarfile.TarError, EOFError) as error:
+            members = [_sound(info, layer) for info in source]
+        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
             raise Failure(f"{layer.name}: is not a readable tar ({error})") from error
         added = []
         for info in members:
@@ -226,6 +227,8 @@ class Tree:
             place = self._follow(path, make=True) or ""
         except ValueError as error:
             raise Failure(f"the image cannot get a directory {path}: {error}") from error
+        if not place:
+            raise Failure(f"the image cannot get a directory {path}: that is its root")
         node = self.nodes[place]
         node.info = copy.copy(node.info)
         node.info.uid, node.info.gid, node.info.mode = uid, gid, mode
@@ -284,6 +287,13 @@ def merge(layers: Iterable[Path]) -> Tree:
     return tree
 
 
+def _sound(info: tarfile.TarInfo, layer: Path) -> tarfile.TarInfo:
+    """Refuse an entry before the next one is looked for: a negative size leads back to itself."""
+    if info.size < 0:
+        raise Failure(f"{layer.name}: the entry {info.name[:200]!r} has a negative size; refused")
+    return info
+
+
 def _clean(name: str, layer: Path) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name:
@@ -306,7 +316,8 @@ def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.name = path
     entry.uname = entry.gname = ""
     entry.mode = stat.S_IMODE(info.mode)
-    entry.mtime = min(max(int(info.mtime), 0), NEWEST)
+    # What PAX headers say may be infinite, or no number at all.
+    entry.mtime = 0 if math.isnan(info.mtime) else int(min(max(info.mtime, 0), NEWEST))
     entry.pax_headers = {
         name: value for name, value in info.pax_headers.items() if name.startswith(ATTRIBUTE)
     }

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import cache, config, disk, package, provision, rootfs, server
+from hyraxvm import (
+    cache,
+    config,
+    disk,
+    housekeeping,
+    nightly,
+    package,
+    provision,
+    rootfs,
+    server,
+)
 from hyraxvm.errors import UserError
 from hyraxvm.formats import FORMATS, Source
 
@@ -76,6 +86,63 @@ def test_old_results_go(own_cache: Path) -> None:
     assert len([path for path in (own_cache / "stages/s").iterdir() if path.is_dir()]) == cache.KEEP
 
 
+def results(root: Path) -> set[str]:
+    return {path.name for path in (root / "stages/s").iterdir() if path.is_dir()}
+
+
+def _use(begun: object, done: object) -> None:
+    with cache.in_use():
+        cache.produce("s", "u" * 64, lambda work: (work / "o").touch())
+        begun.set()  # type: ignore[attr-defined]
+        done.wait(30)  # type: ignore[attr-defined]
+
+
+def make(number: int) -> str:
+    return cache.produce("s", f"{number:064}"[::-1], lambda work: (work / "o").touch()).name
+
+
+def test_what_another_process_uses_stays(own_cache: Path) -> None:
+    begun, done = multiprocessing.Event(), multiprocessing.Event()
+    user = multiprocessing.Process(target=_use, args=(begun, done))
+    user.start()
+    try:
+        assert begun.wait(10)
+        os.utime(own_cache / "stages/s" / ("u" * 24), (1, 1))
+        for number in range(cache.KEEP + 2):
+            make(number)
+        assert "u" * 24 in results(own_cache)
+        with pytest.raises(UserError, match=f"{'u' * 24}: a build uses it; wait for it, or end it"):
+            cache.clear()
+        assert "u" * 24 in results(own_cache)
+    finally:
+        done.set()
+        user.join(10)
+    make(99)
+    assert "u" * 24 not in results(own_cache)
+    assert cache.clear() == [own_cache]
+    assert cache.clear() == []
+    assert not own_cache.exists()
+
+
+def test_what_this_process_uses_stays_as_long_as_it_does(own_cache: Path) -> None:
+    """A build of more images than results are kept."""
+    with cache.in_use():
+        wanted = {make(number) for number in range(cache.KEEP + 3)}
+        assert results(own_cache) == wanted
+    make(99)
+    assert len(results(own_cache)) == cache.KEEP
+
+
+def test_what_is_being_made_stays(own_cache: Path) -> None:
+    """Another process has found it there, and not yet begun to use it."""
+    name = make(1)
+    os.utime(own_cache / "stages/s" / name, (1, 1))
+    with cache.lock(own_cache / "stages/s" / f".{name}.lock"):
+        for number in range(2, cache.KEEP + 4):
+            make(number)
+    assert name in results(own_cache)
+
+
 def _hold(path: Path, ready: object, seconds: float) -> None:
     with cache.lock(path):
         ready.set()  # type: ignore[attr-defined]
@@ -96,6 +163,43 @@ def test_a_second_build_is_told_so(tmp_path: Path) -> None:
         holder.join(10)
     with cache.lock(path, "busy here"):  # the holder was killed: the lock is free
         pass
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`artifacts/` elsewhere."""
+    made = tmp_path / "artifacts"
+    monkeypatch.setattr(housekeeping, "ARTIFACTS", made)
+    monkeypatch.setattr(nightly, "LOCK", made / nightly.LOCK.name)
+    (made / "releases/20260102").mkdir(parents=True)
+    for name in ("README.md", "nightly.md", ".lock", nightly.LOCK.name):
+        (made / name).touch()
+    return made
+
+
+def test_cleaning_leaves_what_the_checkout_needs(checkout: Path, own_cache: Path) -> None:
+    locks = {".lock", nightly.LOCK.name}
+    before = {name: (checkout / name).stat().st_ino for name in locks}
+    assert len(housekeeping.clean(with_cache=False)) == 2
+    assert {path.name for path in checkout.iterdir()} == locks | {"README.md"}
+    # Another file of that name would be another lock.
+    assert {name: (checkout / name).stat().st_ino for name in locks} == before
+    make(1)
+    assert housekeeping.clean(with_cache=True) == [f"removed {own_cache}"]
+    assert housekeeping.clean(with_cache=True) == ["nothing to remove"]
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [(".lock", "a build runs in this"), (nightly.LOCK.name, "a nightly runs in this")],
+)
+def test_nothing_is_cleaned_under_a_build_or_a_nightly(
+    checkout: Path, lock: str, said: str
+) -> None:
+    """A nightly that publishes builds no more."""
+    with cache.lock(checkout / lock), pytest.raises(UserError, match=said):
+        housekeeping.clean(with_cache=True)
+    assert (checkout / "releases/20260102").is_dir()
 
 
 def test_too_little_space_is_said_before_anything_is_written(

@@ -85,6 +85,25 @@ def test_a_users_error_is_one_line_and_status_2(words: list[str], said: str) -> 
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/x"), "/x: No space left on device"),
+        (OSError("unexpected end of data"), "unexpected end of data"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def body() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as raised:
+        tasks.reported(body)()
+    assert raised.value.code == 1
+    assert capsys.readouterr().err == f"./inv: {said}\n"
+
+
 def test_the_bare_command_lists_the_tasks() -> None:
     done = invoke()
     assert done.returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import boottest, pipeline
+from hyraxvm import boottest, cache, config, pipeline
 from hyraxvm.errors import Failure
 from hyraxvm.progress import Progress
 
@@ -59,3 +59,24 @@ def test_the_only_file_has_both_places_and_one_with_a_verdict_is_not_tested(
         ("a.zip", {"key": "old"}),
         ("b.zip", {"key": "new"}),
     ]
+
+
+def test_no_image_of_a_build_loses_what_it_is_made_of_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More images than results of a stage are kept, and each needs its own to the end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(pipeline, "ARTIFACTS", tmp_path / "artifacts")
+    images = cache.KEEP + 2
+    all_made = threading.Barrier(images, timeout=10)
+
+    def fake(recipe: config.Recipe, *rest: object) -> list[Path]:
+        master = cache.produce("s", recipe.name * 64, lambda work: (work / "master").touch())
+        all_made.wait()
+        return [next(master.iterdir())]
+
+    monkeypatch.setattr(pipeline, "_artifacts", fake)
+    base = config.recipe(config.load(), "nfs", "dapdir")
+    recipes = [base.model_copy(update={"name": "abcdefghij"[n]}) for n in range(images)]
+    made = pipeline.build(recipes, [], Progress(lambda line: None), test=False)
+    assert len(made) == images

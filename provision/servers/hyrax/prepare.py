@@ -35,6 +35,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     Raises `Failure`: something is not in the image.
     """
     environment = image.environment
+    env = program(tree, "/usr/bin/env")
     besdaemon = program(tree, "/usr/bin/besdaemon")
     program(tree, besdaemon.removesuffix("besdaemon") + "beslistener")
     bes_conf = bes_configuration(tree)
@@ -45,7 +46,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
         bes_prefix = besdaemon.removesuffix("/bin/besdaemon") or "/"
 
     tomcat_home = directory(tree, environment.get("CATALINA_HOME", "/usr/share/tomcat"))
-    tomcat_real = tree.resolve(tomcat_home) or tomcat_home
+    tomcat_real = oci.plain_path(tree.resolve(tomcat_home) or tomcat_home, "folder of Tomcat")
     program(tree, f"{tomcat_home}/bin/catalina.sh")
     program(tree, "/bin/sh")  # catalina.sh is a script
     tomcat = tomcat_account(tree, tomcat_real)
@@ -66,6 +67,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
         real = tree.resolve(path)
         if real is None:
             raise Failure(missing(tree, path, "file"))
+        oci.plain_path(real, "file")
         files[f"etc/hyrax/{real.rpartition('/')[2]}"] = edited(tree, real, edit)
         bound.append(real)
 
@@ -96,12 +98,13 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
         files=files,
         version=version(image, recipe.server_image, ("org.opendap.hyrax.version", *VERSION_LABELS)),
         facts={
+            "env": env,
             "besdaemon": besdaemon,
             "bes_conf": bes_conf,
             "bes_prefix": bes_prefix,
             "bes_log_dir": LOG_DIR,
-            "bes_port": keys.get("BES.ServerPort", BES_PORT),
-            "site_conf": tree.resolve(site_conf) or site_conf,
+            "bes_port": bes_port(keys),
+            "site_conf": oci.plain_path(tree.resolve(site_conf) or site_conf, "file"),
             "admin_prefix": admin_prefix(keys),
             "fonc_dir": fonc_dir(tree, bes_conf),
             "tomcat_home": tomcat_home,
@@ -121,7 +124,7 @@ def program(tree: Tree, path: str) -> str:
         return path
     found = [each for each in tree.called(path.rpartition("/")[2]) if tree.is_program(each)]
     if len(found) == 1:
-        return found[0]
+        return oci.plain_path(found[0], "program")
     raise Failure(missing(tree, path, "program"))
 
 
@@ -129,14 +132,14 @@ def directory(tree: Tree, path: str) -> str:
     """A directory that must be there."""
     if not tree.is_dir(path):
         raise Failure(missing(tree, path, "directory"))
-    return path
+    return oci.plain_path(path, "directory")
 
 
 def bes_configuration(tree: Tree) -> str:
     """The path of bes.conf."""
     for path in ["/etc/bes/bes.conf", *tree.called("bes.conf")]:
         if path.endswith("/bes/bes.conf") and tree.read(path) is not None:
-            return path
+            return oci.plain_path(path, "file")
     raise Failure(missing(tree, "/etc/bes/bes.conf", "file"))
 
 
@@ -149,6 +152,14 @@ def bes_keys(tree: Tree, path: str) -> dict[str, str]:
         if match and not (match[2] and match[1] in found):
             found[match[1]] = match[3]
     return found
+
+
+def bes_port(keys: dict[str, str]) -> str:
+    """Where the BES listens."""
+    port = keys.get("BES.ServerPort", BES_PORT)
+    if not re.fullmatch("[0-9]{1,5}", port):
+        raise Failure(f"the image's bes.conf has BES.ServerPort={port[:80]!r}, which is no port")
+    return port
 
 
 def bes_account(tree: Tree, keys: dict[str, str], environment: dict[str, str]) -> Account:
@@ -164,7 +175,8 @@ def tomcat_account(tree: Tree, home: str) -> Account:
     """Who Tomcat runs as: the image's user `tomcat`, else the owner of its directory."""
     node = tree.node(home)
     owner = str(node.info.uid) if node else "0"
-    names = [line.split(":")[0] for line in (tree.read("/etc/passwd") or b"").decode().splitlines()]
+    users = (tree.read("/etc/passwd") or b"").decode("utf-8", "replace")
+    names = [line.split(":")[0] for line in users.splitlines()]
     return unprivileged(
         find_account(tree, "tomcat" if "tomcat" in names else owner), f"the owner of {home}"
     )
@@ -186,7 +198,7 @@ def java_home(tree: Tree, environment: dict[str, str]) -> str:
     choices += [path.removesuffix("/bin/java") for path in tree.glob("/usr/lib/jvm/*/bin/java")]
     for home in choices:
         if tree.is_program(f"{home}/bin/java"):
-            return home
+            return oci.plain_path(home, "folder of Java")
     raise Failure(missing(tree, f"{wanted}/bin/java", "program"))
 
 
@@ -195,7 +207,7 @@ def olfs_configuration(tree: Tree, environment: dict[str, str], webapp: str) -> 
     places = [environment.get("OLFS_CONFIG_DIR", ""), "/etc/olfs", f"{webapp}/WEB-INF/conf"]
     for place in filter(None, places):
         if tree.read(f"{place}/olfs.xml") is not None:
-            return f"{tree.resolve(place)}/olfs.xml"
+            return oci.plain_path(f"{tree.resolve(place)}/olfs.xml", "file")
     raise Failure(missing(tree, f"{webapp}/WEB-INF/conf/olfs.xml", "file"))
 
 
@@ -210,7 +222,7 @@ def fonc_dir(tree: Tree, bes_conf: str) -> str:
     modules = f"{bes_conf.rpartition('/')[0]}/modules"
     keys = bes_keys(tree, f"{modules}/fonc.conf")
     found = keys.get("FONc.Tempdir") or "/tmp"  # noqa: S108 - inside the image
-    return found if re.fullmatch(r"(/[\w.-]+)+", found) else "/tmp"  # noqa: S108
+    return found if re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", found) else "/tmp"  # noqa: S108
 
 
 def readable(tree: Tree, path: str, account: Account) -> None:
@@ -242,7 +254,7 @@ def edited(tree: Tree, path: str, edit: Callable[[ET.Element], None]) -> str:
         raise Failure(f"the image's {path} is not well-formed: {error}") from error
     try:
         edit(root)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise Failure(f"the image's {path}: {error.args[0]}") from error
     note = "\n<!-- Made from the image's own file when this virtual machine was built. -->\n"
     return f'<?xml version="1.0" encoding="UTF-8"?>{note}{ET.tostring(root, encoding="unicode")}\n'

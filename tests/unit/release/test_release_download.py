@@ -350,11 +350,28 @@ def test_a_withdrawn_version_is_refused(own: tuple[str, Path], key: str, tmp_pat
     [
         ("ftp://example.org/x", "is no URL"),
         ("s3://", "is no URL; allowed are https://HOST/FOLDER and s3://BUCKET/PREFIX"),
+        ("s3://Bad$Bucket/x", r"s3://Bad\$Bucket/x/: .*Invalid bucket name"),
     ],
 )
 def test_other_urls_are_refused(key: str, tmp_path: Path, url: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=told) as raised:
         get(url, key, tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("AWS_PROFILE", "gone", r"profile \(gone\) could not be found; see .* AWS_"),
+        ("AWS_ENDPOINT_URL", "no url", "Invalid endpoint: no url; see .* AWS_"),
+    ],
+)
+def test_wrong_variables_are_told(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=told):
+        get("s3://some-bucket/x", key, tmp_path)
 
 
 def test_curl_gpg_and_sha256sum_do_it_too(own: tuple[str, Path], key: str, tmp_path: Path) -> None:

@@ -377,6 +377,14 @@ def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: config.Recipe) -> No
     }
 
 
+@pytest.mark.parametrize("text", ["{", "\0", "[]", "{}", '{"release": 1, "files": []}', "\xff"])
+def test_a_damaged_manifest_is_one_line(artifacts: Path, nfs: config.Recipe, text: str) -> None:
+    path = artifacts / f"{NAME}.manifest.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"manifest.json: is damaged; remove it, and build again"):
+        tested.collect([nfs], None)
+
+
 def test_the_inputs_digest_knows_packages_and_recipe_but_no_dates(
     tmp_path: Path, nfs: config.Recipe, table: config.Config
 ) -> None:

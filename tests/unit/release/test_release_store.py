@@ -110,6 +110,33 @@ def test_parts_that_are_there_are_not_sent_again(
     assert shop.read("large.qcow2") == path.read_bytes()
 
 
+def test_parts_of_a_store_that_encrypts_are_known_by_their_checksum(
+    shop: Shop, tmp_path: Path, tiny_parts: int
+) -> None:
+    """Its ETags are no MD5s."""
+    path = tmp_path / "large.qcow2"
+    path.write_bytes(os.urandom(3 * tiny_parts))
+    listed = [
+        {
+            "PartNumber": number,
+            "Size": tiny_parts - (number == 2),
+            "ETag": f'"{number:032x}"',
+            "ChecksumSHA256": parts.checksum(data),
+        }
+        for number, data in enumerate(
+            [*(parts.part(path, number, tiny_parts) for number in (1, 2)), b"another"], 1
+        )
+    ]
+    client = boto3.client("s3", region_name="us-east-1")
+    to = shop.store()
+    to.client = client
+    with Stubber(client) as stub:
+        uploads = [{"Key": f"{shop.prefix}large.qcow2", "UploadId": "begun"}]
+        stub.add_response("list_multipart_uploads", {"Uploads": uploads})
+        stub.add_response("list_parts", {"Parts": listed})
+        assert list(upload.start(to, path, "large.qcow2").sent) == [1]
+
+
 def test_parts_of_another_content_are_sent_again(
     shop: Shop, tmp_path: Path, tiny_parts: int
 ) -> None:

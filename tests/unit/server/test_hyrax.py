@@ -88,6 +88,7 @@ LAYER = [
     program("usr/bin/besdaemon"),
     program("usr/bin/beslistener"),
     program("usr/bin/bash"),
+    program("usr/bin/env"),
     link("bin", "usr/bin"),
     link("usr/bin/sh", "bash"),
     Entry("etc/bes/bes.conf", BES_CONF),
@@ -158,6 +159,7 @@ def test_users_are_the_images_own(image: server.ServerImage) -> None:
 def test_paths_are_the_images_own(image: server.ServerImage) -> None:
     assert image.version == "1.18.0.123"
     assert image.facts == {
+        "env": "/usr/bin/env",
         "besdaemon": "/usr/bin/besdaemon", "bes_conf": "/etc/bes/bes.conf", "bes_prefix": "/",
         "bes_log_dir": "/var/log/bes", "bes_port": "10022", "site_conf": "/etc/bes/site.conf",
         "admin_prefix": "email:", "fonc_dir": "/tmp/hyrax_fonc",
@@ -289,7 +291,7 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
     chosen = recipe()
     units = provision.render_units(chosen, image)
     bes, tomcat = units["hyrax-bes.service"], units["hyrax-tomcat.service"]
-    assert "ExecStart=/usr/bin/besdaemon -n -i / -c /etc/bes/bes.conf -r /run/hyrax-bes" in bes
+    assert " /usr/bin/besdaemon -n -i / -c /etc/bes/bes.conf -r /run/hyrax-bes\n" in bes
     assert "BindReadOnlyPaths=/srv/hyrax:/usr/share/hyrax:rbind" in bes
     assert f"BindReadOnlyPaths=/etc/hyrax/olfs.xml:/{CONF}/olfs.xml" in tomcat
     assert "BindReadOnlyPaths=/run/hyrax/www:/usr/share/tomcat/webapps/ROOT" in tomcat.splitlines()

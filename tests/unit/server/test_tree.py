@@ -231,6 +231,44 @@ def test_garbage_is_no_layer(tmp_path: Path) -> None:
         merge([path])
 
 
+@pytest.mark.parametrize(("said", "wanted"), [("inf", 2**32 - 1), ("-inf", 0), ("nan", 0)])
+def test_times_that_are_none_become_some(tmp_path: Path, said: str, wanted: int) -> None:
+    path = tmp_path / "layer"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"mtime": said}
+        tar.addfile(info)
+    sink = io.BytesIO()
+    merge([path]).write_tar(sink)
+    with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as tar:
+        assert tar.getmember("a").mtime == wanted
+
+
+@pytest.mark.parametrize("size", [-1, -512, -1024, -(2**40)])
+@pytest.mark.parametrize("how", ["header", "pax"])
+def test_negative_sizes_are_refused(tmp_path: Path, size: int, how: str) -> None:
+    path = tmp_path / "layer 1"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("a", "b"):
+            info = tarfile.TarInfo(name)
+            if how == "pax":
+                info.pax_headers = {"size": str(size)}
+            tar.addfile(info)
+    if how == "header":
+        info = tarfile.TarInfo("a")
+        info.size = size
+        # As GNU tar writes numbers that octal digits cannot.
+        with path.open("r+b") as stream:
+            stream.write(info.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(Failure, match=r"layer 1: (the entry 'a' has a negative size|is not a re)"):
+        merge([path])
+
+
+def test_the_root_is_no_directory_to_make() -> None:
+    with pytest.raises(Failure, match="cannot get a directory /: that is its root"):
+        Tree().make_dir("/", 1, 1)
+
+
 @pytest.mark.parametrize(
     ("pattern", "gone"),
     [
