@@ -7,19 +7,25 @@ error, nor Ctrl-C, nor a SIGKILL of the build leaves a QEMU or a server running.
 from __future__ import annotations
 
 import os
+import queue
 import shlex
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from hyraxvm.errors import Failure
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+STEP = 0.2  # seconds until work that waits sees that it is to stop
+AHEAD = 4  # things that `ahead` has read before they are asked for
 TAIL = 15  # lines of output that a failure quotes
+
+T = TypeVar("T")
 
 _running: set[subprocess.Popen[bytes]] = set()
 _halts: list[object] = []
@@ -159,6 +165,73 @@ def go_on() -> None:
     """Raise `Failure` if the work is to be stopped: for long work that is no program's."""
     if _halts:
         raise Failure("stopped, because something else has failed")
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but not longer than `go_on` lets it."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        go_on()
+        time.sleep(min(left, STEP))
+
+
+def ahead(source: Generator[T, None, None]) -> Iterator[T]:
+    """What `source` gives; `go_on` is asked also while it waits for the network.
+
+    It runs in a thread of its own: a socket that waits cannot be told to stop.  Where nobody wants
+    more of it, it is left behind, and ends when the network stirs, at the latest with the process.
+    """
+    given: queue.Queue[T | _End] = queue.Queue(AHEAD)
+    left = threading.Event()
+
+    def put(item: T | _End) -> bool:
+        while not left.is_set():
+            try:
+                given.put(item, timeout=STEP)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for item in source:
+                if not put(item):
+                    source.close()
+                    return
+        except BaseException as error:
+            put(_End(error))
+        else:
+            put(_End(None))
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            go_on()
+            try:
+                item = given.get(timeout=STEP)
+            except queue.Empty:
+                continue
+            if not isinstance(item, _End):
+                yield item
+            elif item.error:
+                raise item.error
+            else:
+                return
+    finally:
+        left.set()
+
+
+class _End:
+    """What `ahead` passes on last."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """What a call returns that waits for the network; as `ahead` does it."""
+    return next(ahead(call() for _ in range(1)))
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -10,8 +10,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
 from hyraxvm import archives, cache, index, publishing, signing
-from hyraxvm.command import go_on
+from hyraxvm.command import ahead, patiently, pause
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.meter import meter
@@ -57,7 +56,7 @@ class Site:
     def text(self, name: str) -> bytes:
         """A small file; raises `UserError`: it is not there, or not small."""
 
-        def attempt() -> bytes:
+        def read() -> bytes:
             with self._open(name, 0) as answer:
                 data = b""
                 for chunk in answer.iter_content(MIB):
@@ -66,7 +65,7 @@ class Site:
                         raise UserError(f"{self.url}{name}: too long; allowed are {MAX_TEXT} bytes")
                 return data
 
-        return self._persist(name, attempt, lambda: 0)
+        return self._persist(name, lambda: patiently(read), lambda: 0)
 
     def fetch(self, name: str, part: Path, size: int, moved: Callable[[int], None]) -> str:
         """Continue `part` until it has `size` bytes, or all that the server has; never much more.
@@ -86,17 +85,13 @@ class Site:
             begin = part.stat().st_size
             if begin >= size:
                 return
-            with self._open(name, begin) as answer, part.open("ab") as sink:
-                if answer.status_code == 416:
-                    return  # the server's file is shorter
-                if begin and answer.status_code != 206:
-                    # The server does not know ranges: from the beginning.
-                    sink.truncate(0)
-                    total = hashlib.sha256()
-                    moved(-begin)
-                # What has come is kept, however little it is.
-                while chunk := answer.raw.read1(MIB):
-                    go_on()
+            with part.open("ab") as sink:
+                for at, chunk in ahead(self._chunks(name, begin)):
+                    if at < sink.tell():
+                        # The server does not know ranges: from the beginning.
+                        moved(-sink.tell())
+                        sink.truncate(0)
+                        total = hashlib.sha256()
                     # Hashed while the server sends the next one.
                     sink.write(chunk)
                     total.update(chunk)
@@ -106,6 +101,16 @@ class Site:
 
         self._persist(name, attempt, lambda: part.stat().st_size)
         return total.hexdigest()
+
+    def _chunks(self, name: str, begin: int) -> Generator[tuple[int, bytes], None, None]:
+        """Where in a file each piece of it belongs, and the piece, however small it is."""
+        with self._open(name, begin) as answer:
+            if answer.status_code == 416:
+                return  # the server's file is shorter
+            at = begin if answer.status_code == 206 else 0
+            while chunk := answer.raw.read1(MIB):
+                yield at, chunk
+                at += len(chunk)
 
     @contextmanager
     def _open(self, name: str, begin: int) -> Iterator[requests.Response]:
@@ -140,7 +145,7 @@ class Site:
                     raise Failure(
                         f"{self.url}{name}: {error}; type the same command again to go on"
                     ) from error
-                time.sleep(WAIT * 2 ** (tries - 1))
+                pause(WAIT * 2 ** (tries - 1))
 
 
 def download(

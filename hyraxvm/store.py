@@ -6,7 +6,7 @@ Made for every store that speaks the S3 API: nothing relies on what only AWS has
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from botocore.exceptions import (
 )
 
 from hyraxvm import cache, parts, publishing
-from hyraxvm.command import go_on
+from hyraxvm.command import ahead, patiently
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.parts import MIB, InParts, Whole
 
@@ -101,18 +101,21 @@ class Store:
     def ask(self, operation: str, key: str, **arguments: Any) -> Any:
         """Call an operation of the S3 API about one object."""
         with self.told(key):
-            return getattr(self.client, operation)(
-                Bucket=self.bucket, Key=self.prefix + key, **arguments
-            )
+            call = getattr(self.client, operation)
+            return patiently(partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments))
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return a small object's content and ETag, or None: there is no such object."""
+
+        def get() -> tuple[bytes, str]:
+            found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            if found["ContentLength"] > MAX_TEXT:
+                raise UserError(f"{self.name}{key}: too long; allowed are {MAX_TEXT} bytes")
+            return found["Body"].read(), found["ETag"]
+
         try:
             with self.told(key):
-                found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-                if found["ContentLength"] > MAX_TEXT:
-                    raise UserError(f"{self.name}{key}: too long; allowed are {MAX_TEXT} bytes")
-                return found["Body"].read(), found["ETag"]
+                return patiently(get)
         except Gone:
             return None
 
@@ -152,14 +155,14 @@ class Store:
         )
         with self.told(key):
             try:
-                put(**condition)
+                patiently(partial(put, **condition))
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
                     raise Conflict(key) from None
                 if code != "NotImplemented":
                     raise
-                put()
+                patiently(put)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, page by page."""
@@ -187,10 +190,13 @@ class Store:
         found = list(self.keys(prefix))
         for first in range(0, len(found), PAGE):
             batch = [{"Key": self.prefix + key} for key in found[first : first + PAGE]]
+            delete = partial(
+                self.client.delete_objects,
+                Bucket=self.bucket,
+                Delete={"Objects": batch, "Quiet": True},
+            )
             with self.told(prefix):
-                done = self.client.delete_objects(
-                    Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
-                )
+                done = patiently(delete)
             for error in done.get("Errors", []):
                 raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
         return len(found)
@@ -228,19 +234,21 @@ class Store:
 
     def _chunks(self, key: str, begin: int = 0, size: int | None = None) -> Iterator[bytes]:
         more = {"Range": f"bytes={begin}-"} if begin else {}
-        with self.told(key):
+
+        def get() -> Generator[bytes, None, None]:
             found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
             total = begin + found["ContentLength"]
             if size not in (None, total):
                 raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
-            for chunk in found["Body"].iter_chunks(MIB):
-                go_on()
-                yield chunk
+            yield from found["Body"].iter_chunks(MIB)
+
+        with self.told(key):
+            yield from ahead(get())
 
     def _listed(self, operation: str, what: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
         with self.told(arguments.get("Prefix", "").removeprefix(self.prefix)):
-            for page in pages:
+            for page in ahead(page for page in pages):
                 yield from page.get(what, [])
 
     @contextmanager

