@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -92,7 +93,10 @@ def test_whatever_passes_is_in_the_list(text: str) -> None:
     script = f". {TREE}/usr/lib/hyrax-vm/lib.sh; . {TREE}/usr/lib/hyrax-vm/data-nfs.sh; kind=nfs; "
     script += 'plain() { printf %s "$1"; }; '
     script += f'. {TREE}/usr/lib/hyrax-vm/data-add.sh; check_options "$1"'
-    done = subprocess.run(["sh", "-c", script, "sh", text], capture_output=True, timeout=10)
+    env = os.environ | {"HYRAX_ROOT": str(TREE)}
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", text], env=env, capture_output=True, timeout=10
+    )
     names = {"rsize", "wsize", "timeo", "retrans", "actimeo", "acregmin", "acregmax", "acdirmin"}
     names |= {"acdirmax", "lookupcache", "nconnect", "sec"}
     if done.returncode == 0:

@@ -335,9 +335,11 @@ def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 
     """What hyrax-settings writes for the BES, on a guest of so much memory."""
     files = provision.server_files(recipe(), image)
     root = folder / "root"
-    library = provision.PROVISION / "guest/usr/lib/hyrax-vm/lib.sh"
+    library = "usr/lib/hyrax-vm"
     texts = {
-        "usr/lib/hyrax-vm/lib.sh": library.read_text(),
+        f"{library}/{name}": (provision.PROVISION / "guest" / library / name).read_text()
+        for name in ("lib.sh", "data-sets.sh")
+    } | {
         "usr/lib/hyrax-vm/hyrax-settings": files["usr/lib/hyrax-vm/hyrax-settings"][0],
         "etc/hyrax/site.conf": files["etc/hyrax/site.conf"][0],
         "etc/hyrax/server.conf": conf,
