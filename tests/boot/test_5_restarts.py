@@ -66,12 +66,16 @@ def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> It
 
 
 @pytest.mark.access("nfs", "smb")
+@pytest.mark.parametrize("idle", [False, True], ids=["mounted", "idle"])
 def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
-    guest: Guest, data_set: str, files: FileServer, other: FileServer, record_property
+    guest: Guest, data_set: str, files: FileServer, other: FileServer, idle: bool, record_property
 ) -> None:
     path = f"/opendap/data/{data_set}/classic.nc.dds"
     until(guest, path, 200, 60)
     until(guest, "/opendap/data/other/sst.nc.dds", 200, 60)
+    if idle:
+        # As after five minutes without a reader.
+        guest.check(f"sudo -n systemctl stop srv-hyrax-data-{data_set}.mount")
     with (
         Watch(guest, "/opendap/sample/sst.nc.dds") as sample,
         Watch(guest, "/opendap/data/other/sst.nc.dds") as beside,
@@ -79,6 +83,8 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
         files.freeze()
         try:
             away = until(guest, path, 404, 120)
+            detached = f"until [ -e /run/hyrax/away/{data_set} ]; do sleep 1; done"
+            guest.check(f"timeout 60 sh -c '{detached}'", 90)
         finally:
             files.thaw()
         back = until(guest, path, 200, 60)
