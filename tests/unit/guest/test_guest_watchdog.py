@@ -81,6 +81,7 @@ def test_one_that_a_reader_waits_for_and_that_cannot_be_mounted(
     time.sleep(2)
     # It can be mounted: the reader gets it.
     assert not (guest.root / AWAY).exists()
+    assert "systemctl reset-failed srv-hyrax-data-sst.mount" in guest.read("calls.log")
     guest.write("mount-says", "mount.nfs4: Connection timed out\n")
     wait_for_banner(guest, "away, 127.0.0.1 does not answer")
     (guest.root / "stalled").unlink()
