@@ -25,7 +25,7 @@ What=127.0.0.1:/x/100%% é
 Where=/srv/hyrax/data/a-b
 Type=nfs4
 Options=ro,vers=4,port={port},softerr,timeo=50,retrans=2,retry=0,actimeo=5,nosuid,nodev,noexec,_netdev,nofail
-TimeoutSec=15
+TimeoutSec=30
 LazyUnmount=yes
 ForceUnmount=yes
 """

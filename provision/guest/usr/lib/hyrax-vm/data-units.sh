@@ -23,6 +23,7 @@ escaped() { printf '%s' "$1" | sed 's/%/%%/g'; }
 # are SMB's. With later, which is meant for the start of the VM, nothing is waited for.
 # StartLimitIntervalSec=0: otherwise five refused mounts in ten seconds switch the automount off
 # for good, and it does not come back with its server.
+# TimeoutSec=30: the first mount loads kernel modules; who waits longer is found by the watchdog.
 # LazyUnmount, ForceUnmount: taking the mount away must not wait for a dead server.
 keep() {
     mkdir -p "$ROOT$DATA/$1" "$CONF" "$UNITS" &&
@@ -38,7 +39,7 @@ What=$(escaped "$("${kind}_source")")
 Where=$DATA/$1
 Type=$(of_kind type)
 Options=$("${kind}_options" "$(credentials "$1")"),_netdev,nofail
-TimeoutSec=15
+TimeoutSec=30
 LazyUnmount=yes
 ForceUnmount=yes
 END
