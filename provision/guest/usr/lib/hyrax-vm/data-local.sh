@@ -18,12 +18,8 @@ local_add_help() { all_help; }
 odd_folders() {
     for folder in "$ROOT$DATA"/*; do
         each=${folder##*/}
-        case $each in
-        '*' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) ;;
-        *) continue ;;
-        esac
         # In the mount table there are none of these: to look at it cannot hang.
-        [ ! -d "$folder" ] || warn "the folder '$(plain "$each")' is no data set: rename it (letters, digits, . _ - only)"
+        is_name "$each" || [ ! -d "$folder" ] || warn "the folder '$(plain "$each")' is no data set: rename it (letters, digits, . _ - only)"
     done
 }
 

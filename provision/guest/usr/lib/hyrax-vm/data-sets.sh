@@ -14,12 +14,16 @@ data_sets() {
     done
 }
 
-# is_local NAME: a folder on this VM's own disk. What may be a file server's is not touched.
-is_local() {
+# is_name TEXT: can it be the name of a data set?
+is_name() {
     case $1 in
     '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) return 1 ;;
     esac
-    [ ! -f "$CONF/$1.conf" ] && ! in_mount_table "$1" && [ -d "$ROOT$DATA/$1" ]
+}
+
+# is_local NAME: a folder on this VM's own disk. What may be a file server's is not touched.
+is_local() {
+    is_name "$1" && [ ! -f "$CONF/$1.conf" ] && ! in_mount_table "$1" && [ -d "$ROOT$DATA/$1" ]
 }
 
 # conf_value NAME KEY
