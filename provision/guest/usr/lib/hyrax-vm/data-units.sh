@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
-# hyrax-data: what it keeps of a data set on the system. Sourced after lib.sh.
+# What hyrax-data keeps of a data set on the system. Sourced after lib.sh.
 #
 # The .conf is written last and removed last: it is what makes a data set exist.
 
@@ -12,11 +12,14 @@ private() { (umask 077 && write_file "$1"); }
 # credentials NAME: what the SMB client logs in with
 credentials() { printf '%s/%s.credentials' "$CONF" "$1"; }
 
-# unit_options NAME: as mount takes them; nofail would make mount.cifs hide that it failed
-unit_options() { sed -n 's/^Options=\(.*\),_netdev,nofail$/\1/p' "$UNITS/$(unit "$1" mount)"; }
-
 # escaped TEXT: as it stands in a unit file, where % starts a specifier
 escaped() { printf '%s' "$1" | sed 's/%/%%/g'; }
+
+# unit_value NAME KEY: of its mount unit. Not asked of systemd, which tells what is mounted now.
+unit_value() { sed -n -e 's/%%/%/g' -e "s/^$2=//p" "$UNITS/$(unit "$1" mount)"; }
+
+# unit_options NAME: as mount takes them; nofail would make mount.cifs hide that it failed
+unit_options() { unit_value "$1" Options | sed 's/,_netdev,nofail$//'; }
 
 # keep NAME
 # The data set is at kind, host, port, path, url, with vers and extra; login and $work/credentials
