@@ -53,7 +53,8 @@ collect_all() {
     collect data-status.json 90 "$ROOT/usr/bin/hyrax-data" status --json
     collect banner 5 cat "$ROOT/run/hyrax/issue"
     collect settings 5 "$LIB/support-facts" settings
-    collect network 30 "$LIB/support-facts" network
+    # More than its eight commands may take.
+    collect network 90 "$LIB/support-facts" network
     collect mounts 5 cat "$ROOT/proc/self/mounts"
     collect units 20 systemctl list-units --all --no-pager --plain --full \
         --type=service,socket,mount,automount,timer,path,target
