@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Guest
+from guest_copy import Guest
 
 UUIDS = ["4c4c4544-0000-1111-2222-333344445555", "9a9a9a9a-0000-1111-2222-333344445555"]
 

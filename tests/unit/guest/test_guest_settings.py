@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import TREE, Guest
+from guest_copy import TREE, Guest
 
 from hyraxvm import ovf
 

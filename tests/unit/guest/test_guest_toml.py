@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 
 import pytest
-from conftest import TREE
+from guest_copy import TREE
 from hypothesis import example, given
 from hypothesis import strategies as st
 
