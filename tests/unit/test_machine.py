@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import pexpect  # type: ignore[import-untyped]
+import pexpect
 import pytest
 
 from hyraxvm.errors import Failure
@@ -28,7 +28,7 @@ def disk(folder: Path, size: str = "16M") -> Path:
 def spec_of(path: Path, **changes: object) -> MachineSpec:
     # No boot loader on the disk: the firmware waits for ever, which is all that these tests need.
     fields = {"nics": ("vmxnet3",), "memory_mb": 64, "cpus": 1, **changes}
-    return MachineSpec(drives=(Drive("pvscsi", path, "vmdk"),), **fields)  # type: ignore[arg-type]
+    return MachineSpec(drives=(Drive("pvscsi", path, "vmdk"),), **fields)
 
 
 def qemus(marker: Path) -> list[int]:

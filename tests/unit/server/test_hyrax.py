@@ -83,8 +83,8 @@ def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerI
     assert connector.get("port") == "8080"
     assert connector.get("compression") == "force"
     assert connector.get("connectionTimeout") == "20000"
-    assert root.find(".//Host").get("autoDeploy") == "false"  # type: ignore[union-attr]
-    assert root.find(".//Valve").get("maxDays") == "14"  # type: ignore[union-attr]
+    assert root.find(".//Host").get("autoDeploy") == "false"
+    assert root.find(".//Valve").get("maxDays") == "14"
     assert "<!-- kept -->" in text
 
 
