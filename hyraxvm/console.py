@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-import pexpect  # type: ignore[import-untyped]
-from pexpect.spawnbase import SpawnBase  # type: ignore[import-untyped]
+import pexpect
+from pexpect.spawnbase import SpawnBase
 
 LOGIN_PROMPT: Final = r"\blogin: "
 # Debian's prompt for a person, `user@host:directory$ `, with whatever colours around it.
@@ -125,7 +125,7 @@ class Console:
         return output
 
 
-class _Shown(SpawnBase):  # type: ignore[misc]
+class _Shown(SpawnBase):  # type: ignore[misc]  # pexpect is not typed
     """pexpect's matching over a file that grows."""
 
     def __init__(self, log: Path, alive: Callable[[], bool]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 from hyraxvm.columns import align
@@ -93,8 +94,5 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(".")]
 
 
-def _existing(path: os.PathLike[str]) -> str:
-    folder = os.fspath(path)
-    while not os.path.exists(folder):  # noqa: PTH110
-        folder = os.path.dirname(folder)  # noqa: PTH120
-    return folder
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())

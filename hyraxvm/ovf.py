@@ -162,6 +162,7 @@ def read_ovf(path: Path) -> Ovf:
         raise UserError(f"{path.name}: too long; a descriptor has {MAX_BYTES} bytes at most")
     try:
         # Bytes in another encoding are not UTF-8, or not ASCII where it counts.
+        # `_Builder` refuses a document type, and with it every entity.
         root = ET.fromstring(data.decode("utf-8"), ET.XMLParser(target=_Builder()))  # noqa: S314
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name}: byte {error.start}: not UTF-8") from None

@@ -108,9 +108,7 @@ def recipes(
     # What is published is made from what is in git: nothing is pinned on the way.
     source.check_pinned(table, wanted, IMAGES_LOCK)
     chosen = source.choose(table, wanted, None, say, IMAGES_LOCK)
-    return [
-        config.recipe(table, name, chosen.server, chosen.image, chosen.digest) for name in names
-    ]
+    return [chosen.recipe(table, name) for name in names]
 
 
 def check(version: str) -> str:

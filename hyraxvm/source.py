@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyraxvm import cache, config, oci
-from hyraxvm.config import AUTO, Config
+from hyraxvm.config import AUTO, Config, Recipe
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import IMAGES_LOCK
 
@@ -29,6 +29,10 @@ class Choice:
     image: str = ""
     digest: str = ""
     notice: tuple[str, ...] = ()
+
+    def recipe(self, table: Config, image: str) -> Recipe:
+        """How an image of the table is made with this server."""
+        return config.recipe(table, image, self.server, self.image, self.digest)
 
 
 def choose(

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO
 
 from hyraxvm.errors import Failure
 
@@ -36,13 +36,13 @@ class Node:
     source: tarfile.TarFile | None = None
     content: bytes | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> IO[bytes]:
         """The content of a regular file."""
         if self.content is not None:
             return io.BytesIO(self.content)
         stream = self.source.extractfile(self.info) if self.source else None
         assert stream is not None
-        return stream  # type: ignore[return-value]
+        return stream
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Tree:
         Raises `Failure`: the layer is no tar, or an entry tries to leave the root.
         """
         try:
+            # Stays open: the nodes read from it.
             source = tarfile.open(layer, "r:", errors="surrogateescape")  # noqa: SIM115
             members = [_sound(info, layer) for info in source]
         except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import time
 from pathlib import Path
 
 from guest import Guest
+from process import ServerProcess
 
 from hyraxvm.command import dying_with_parent
-from hyraxvm.machine import free_port
 from hyraxvm.qemu import HOST
 
 # Without Enable_*: ganesha asks a portmapper that is not there, and ends.
@@ -41,22 +39,20 @@ EXPORT {{
 SOMEBODY_ELSE = "CLIENT { Clients = 192.0.2.1; Access_Type = RO; }"
 
 
-class NfsServer:
-    """Serves the directory `export` as `/data` on `port`; started by `start`, ended by `stop`.
+class NfsServer(ServerProcess):
+    """Serves the directory `export` as `/data`.
 
     There are more exports: `/trouble/empty`; `/trouble/private`, which only root may list;
     `/trouble/hidden`, whose file only root may read; `/trouble/closed`, for another client.
     """
 
-    healthy = ("mounted", "waiting")
+    name = "nfs-ganesha"
 
     def __init__(self, export: Path, work: Path, minor_versions: str = "0, 1, 2") -> None:
+        super().__init__(work / "ganesha.log")
         self.export = export
-        self.port = free_port(0)
-        self._log = work / "ganesha.log"
         self._pid = work / "ganesha.pid"
         self._configuration = work / "ganesha.conf"
-        self._process: subprocess.Popen[bytes] | None = None
         (work / "recovery").mkdir(parents=True)
         exports = [("/data", export, "RW", "")]
         for name, mode in {
@@ -89,42 +85,18 @@ class NfsServer:
         """Add the export, or a folder in it, as the data set `name`."""
         return guest.check(f"hyrax-data add {self.source(name, folder)} --as {name}", 120)
 
-    def start(self) -> None:
-        """Start, and wait until the port answers."""
+    def _spawn(self) -> subprocess.Popen[bytes]:
         argv = ["ganesha.nfsd", "-F", "-f", str(self._configuration), "-L", str(self._log)]
         argv = dying_with_parent([*argv, "-p", str(self._pid)])
         if os.geteuid() != 0:
             # It opens files by their handles, which only root may.
             argv = ["sudo", "-n", *argv]
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        self.stop()
-        tail = self._log.read_text(errors="replace").splitlines()[-10:]
-        raise RuntimeError("nfs-ganesha does not start:\n" + "\n".join(tail))
-
-    def freeze(self) -> None:
-        """Stop answering while connections stay open."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Go on answering after `freeze`."""
-        self._signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """End it as a power cut does; harmless when it does not run."""
-        if self._process is not None and self._process.poll() is None:
-            self._signal(signal.SIGKILL)
-            self._process.wait(10)
-        self._process = None
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
+        if self._process.poll() is not None:
+            return
         # Under sudo the server is another process; its pid file says which.
         pid = self._process.pid
         if os.geteuid() == 0:

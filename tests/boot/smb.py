@@ -7,16 +7,14 @@ import json
 import os
 import pwd
 import signal
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 from guest import Guest
+from process import ServerProcess
 
 from hyraxvm.command import dying_with_parent
-from hyraxvm.machine import free_port
 from hyraxvm.qemu import HOST
 
 NOBODY = 65534
@@ -68,14 +66,14 @@ CONFIGURATION = """
 """
 
 
-class SmbServer:
-    """Serves the directory `export` on `port`; started by `start`, ended by `stop`.
+class SmbServer(ServerProcess):
+    """Serves the directory `export` as several shares.
 
     The share `data` is for the user `user` with PASSWORD, and is signed and encrypted; `open` is
     for guests; `closed` is for somebody else; in `hidden` nobody may read a file; `empty` is empty.
     """
 
-    healthy = ("mounted", "waiting")
+    name = "smbd"
 
     def __init__(
         self,
@@ -86,14 +84,12 @@ class SmbServer:
         signing: Literal["auto", "mandatory"] = "auto",
         encrypt: Literal["off", "required"] = "required",
     ) -> None:
+        super().__init__(work / "smbd.log")
         self.export = export
-        self.port = free_port(0)
         # smbd takes on accounts of this machine: one without rights, or whoever runs the tests.
         self.user = pwd.getpwuid(os.geteuid() or NOBODY).pw_name
         os.chown(export, os.geteuid() or NOBODY, -1)
-        self._work = work
         self._configuration = work / "smb.conf"
-        self._process: subprocess.Popen[bytes] | None = None
         for name in ("ncalrpc", "closed", "hidden", "empty"):
             (work / name).mkdir(parents=True)
         (work / "hidden" / "secret.nc").touch(mode=0o000)
@@ -158,41 +154,15 @@ class SmbServer:
             if tree["service"] != "IPC$"  # which every client opens
         ]
 
-    def start(self) -> None:
-        """Start, and wait until the port answers."""
+    def _spawn(self) -> subprocess.Popen[bytes]:
         argv = ["smbd", "--foreground", "--no-process-group", f"--configfile={self._configuration}"]
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             dying_with_parent(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        self.stop()
-        tail = (self._work / "smbd.log").read_text(errors="replace").splitlines()[-10:]
-        raise RuntimeError("smbd does not start:\n" + "\n".join(tail))
-
-    def freeze(self) -> None:
-        """Stop answering while connections stay open."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Go on answering after `freeze`."""
-        self._signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """End it as a power cut does; harmless when it does not run."""
-        if self._process is not None:
-            self._signal(signal.SIGKILL)
-            self._process.wait(10)
-        self._process = None
 
     def _signal(self, number: signal.Signals) -> None:
         # One process for each connection, all of one session.

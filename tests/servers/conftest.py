@@ -14,15 +14,15 @@ import pytest
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "servers"), str(TESTS / "boot"), str(TESTS / "unit")]
 
-from build import FILES, STANDIN, Built, build, recipe  # noqa: E402
-from guest import Guest  # noqa: E402
-from images import make_files, make_standin  # noqa: E402
-from nfs import NfsServer  # noqa: E402
+from build import FILES, STANDIN, Built, build, recipe
+from guest import Guest
+from images import make_files, make_standin
+from nfs import NfsServer
 
-from hyraxvm.machine import Machine  # noqa: E402
-from hyraxvm.paths import REPORTS  # noqa: E402
-from hyraxvm.qemu import Drive, MachineSpec  # noqa: E402
-from hyraxvm.samples import make_samples  # noqa: E402
+from hyraxvm.machine import Machine
+from hyraxvm.paths import REPORTS
+from hyraxvm.qemu import Drive, MachineSpec
+from hyraxvm.samples import make_samples
 
 _guests: list[Guest] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,11 @@ def results(root: Path) -> set[str]:
     return {path.name for path in (root / "stages/s").iterdir() if path.is_dir()}
 
 
-def _use(begun: object, done: object) -> None:
+def _use(begun: Event, done: Event) -> None:
     with cache.in_use():
         cache.produce("s", "u" * 64, lambda work: (work / "o").touch())
-        begun.set()  # type: ignore[attr-defined]
-        done.wait(30)  # type: ignore[attr-defined]
+        begun.set()
+        done.wait(30)
 
 
 def make(number: int) -> str:
@@ -143,9 +144,9 @@ def test_what_is_being_made_stays(own_cache: Path) -> None:
     assert name in results(own_cache)
 
 
-def _hold(path: Path, ready: object, seconds: float) -> None:
+def _hold(path: Path, ready: Event, seconds: float) -> None:
     with cache.lock(path):
-        ready.set()  # type: ignore[attr-defined]
+        ready.set()
         time.sleep(seconds)
 
 

@@ -13,7 +13,7 @@ from hyraxvm.paths import PROVISION, ROOT
 BOOT = ROOT / "tests" / "boot"
 sys.path.insert(0, str(BOOT))
 
-from capabilities import Capabilities, load  # noqa: E402
+from capabilities import Capabilities, load
 
 
 @pytest.mark.parametrize("name", sorted(config.load().server))

@@ -12,6 +12,7 @@ from invoke import Collection
 import tasks
 from hyraxvm.cli import arguments, spread
 from hyraxvm.paths import ROOT
+from hyraxvm.tasks.common import reported
 
 TASKS = Collection.from_module(tasks)
 
@@ -99,7 +100,7 @@ def test_what_the_system_refuses_is_one_line(
         raise error
 
     with pytest.raises(SystemExit) as raised:
-        tasks.reported(body)()
+        reported(body)()
     assert raised.value.code == 1
     assert capsys.readouterr().err == f"./inv: {said}\n"
 

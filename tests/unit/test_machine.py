@@ -1,28 +1,22 @@
-"""QEMU's command line, the choice of the accelerator, the console, and that no QEMU is left."""
+"""The machine: its ports, its logs, and that no QEMU is left."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pexpect  # type: ignore[import-untyped]
+import pexpect
 import pytest
 
-from hyraxvm.console import Console, ConsoleError
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.errors import Failure
 from hyraxvm.machine import Machine, MachineError, free_port
-from hyraxvm.qemu import Drive, MachineSpec, choose_accelerator, qemu_argv
-from hyraxvm.vmx import VmxSpec, parse_vmx, render_vmx
+from hyraxvm.qemu import Drive, MachineSpec
 
 
 def disk(folder: Path, size: str = "16M") -> Path:
@@ -34,240 +28,7 @@ def disk(folder: Path, size: str = "16M") -> Path:
 def spec_of(path: Path, **changes: object) -> MachineSpec:
     # No boot loader on the disk: the firmware waits for ever, which is all that these tests need.
     fields = {"nics": ("vmxnet3",), "memory_mb": 64, "cpus": 1, **changes}
-    return MachineSpec(drives=(Drive("pvscsi", path, "vmdk"),), **fields)  # type: ignore[arg-type]
-
-
-# --- the command line -------------------------------------------------------------------------
-
-
-def pairs(argv: list[str], option: str) -> list[str]:
-    return [argv[i + 1] for i, word in enumerate(argv) if word == option]
-
-
-def test_argv_has_the_devices_that_the_vmx_declares() -> None:
-    vmx = parse_vmx(render_vmx(VmxSpec(display_name="x", disks=("a.vmdk",), nvram="n")))
-    spec = MachineSpec.from_vmx(vmx, Path("/folder, odd"))
-    mac = "00:0c:29:00:00:01"
-    argv = qemu_argv(
-        spec, "tcg", ports={8080: 18080, 22: 0}, serial=["-serial", "null"], macs=[mac]
-    )
-    assert pairs(argv, "-device") == [
-        "VGA",
-        "pvscsi,id=pvscsi",
-        "scsi-hd,bus=pvscsi.0,drive=disk0_0,bootindex=1",
-        f"vmxnet3,netdev=net0,romfile=,mac={mac}",
-    ]
-    assert pairs(argv, "-netdev") == [
-        "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:18080-:8080"
-    ]
-    (block,) = map(json.loads, pairs(argv, "-blockdev"))
-    assert block["driver"] == "vmdk"
-    assert block["file"] == {"driver": "file", "filename": "/folder, odd/a.vmdk"}
-    assert (pairs(argv, "-m"), pairs(argv, "-smp")) == (["1024M"], ["2"])
-    assert pairs(argv, "-machine") == ["pc"]
-    assert (pairs(argv, "-accel"), pairs(argv, "-cpu")) == (["tcg,thread=multi"], ["Nehalem"])
-
-
-@pytest.mark.parametrize(
-    ("controller", "nic", "devices"),
-    [
-        ("lsisas1068", "e1000", ["mptsas1068,id=lsisas1068", "e1000,netdev=net0,romfile="]),
-        ("virtio", "virtio", ["virtio-scsi-pci,id=virtio", "virtio-net-pci,netdev=net0,romfile="]),
-        ("pvscsi", "e1000e", ["pvscsi,id=pvscsi", "e1000e,netdev=net0,romfile="]),
-    ],
-)
-def test_argv_of_the_other_devices(controller: str, nic: str, devices: list[str]) -> None:
-    spec = MachineSpec(drives=(Drive(controller, Path("d"), "raw"),), nics=(nic,))
-    argv = qemu_argv(spec, "kvm", ports={}, serial=[])
-    assert [pairs(argv, "-device")[1], pairs(argv, "-device")[-1]] == devices
-    assert (pairs(argv, "-accel"), pairs(argv, "-cpu")) == (["kvm"], ["host"])
-
-
-@pytest.mark.parametrize(
-    ("controller", "device"), [("ide", "ide-hd"), ("virtio-blk", "virtio-blk-pci")]
-)
-def test_argv_of_disks_without_a_controller_of_their_own(controller: str, device: str) -> None:
-    spec = MachineSpec(drives=(Drive(controller, Path("d"), "raw"),), nics=())
-    argv = qemu_argv(spec, "tcg", ports={}, serial=[])
-    assert pairs(argv, "-device") == ["VGA", f"{device},drive=disk0_0,bootindex=1"]
-
-
-def test_argv_gives_each_sas_disk_an_address() -> None:
-    drives = tuple(Drive("lsisas1068", Path(name), "raw") for name in "ab")
-    argv = qemu_argv(MachineSpec(drives=drives, nics=()), "tcg", ports={}, serial=[])
-    assert pairs(argv, "-device")[2:] == [
-        "scsi-hd,bus=lsisas1068.0,drive=disk0_0,bootindex=1,wwn=0x5000c50000000001",
-        "scsi-hd,bus=lsisas1068.0,drive=disk0_1,wwn=0x5000c50000000002",
-    ]
-
-
-def test_argv_efi_has_the_code_read_only_and_private_variables() -> None:
-    spec = MachineSpec(drives=(Drive("pvscsi", Path("d"), "raw"),), nics=(), firmware="efi")
-    argv = qemu_argv(spec, "tcg", ports={}, serial=[], variables=Path("/scratch/vars"))
-    code, variables, _ = map(json.loads, pairs(argv, "-blockdev"))
-    assert pairs(argv, "-machine") == ["pc,pflash0=code,pflash1=vars"]
-    assert code["filename"].endswith("OVMF_CODE_4M.fd")
-    assert code["read-only"] is True
-    assert variables["filename"] == "/scratch/vars"
-    assert "read-only" not in variables
-
-
-@pytest.mark.parametrize(
-    ("controller", "nic", "said"),
-    [
-        ("lsilogic", "e1000", "disk controller 'lsilogic': QEMU emulates only pvscsi, lsisas1068"),
-        ("pvscsi", "ne2k", "network card 'ne2k': QEMU emulates only vmxnet3, e1000"),
-    ],
-)
-def test_argv_refuses_unknown_devices(controller: str, nic: str, said: str) -> None:
-    spec = MachineSpec(drives=(Drive(controller, Path("d"), "raw"),), nics=(nic,))
-    with pytest.raises(UserError, match=said):
-        qemu_argv(spec, "tcg", ports={}, serial=[])
-
-
-# --- the accelerator --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("flags", "device", "name", "reason"),
-    [
-        ("fpu vmx sse", "/dev/null", "kvm", "/dev/null can be used"),
-        ("fpu svm sse", "/dev/null", "kvm", "can be used"),
-        ("fpu sse", "/dev/null", "tcg", "neither vmx nor svm"),
-        ("fpu vmxnet svm_lock", "/dev/null", "tcg", "neither vmx nor svm"),
-        ("fpu vmx", "/dev/nowhere", "tcg", "/dev/nowhere: No such file"),
-        ("fpu vmx", "/proc", "tcg", "/proc: Is a directory"),
-    ],
-)
-def test_choose_accelerator(
-    tmp_path: Path, flags: str, device: str, name: str, reason: str
-) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: vmx svm\nflags\t\t: {flags}\nbugs\t: svm\n")
-    found = choose_accelerator(cpuinfo, Path(device))
-    assert found.name == name
-    assert reason in found.reason
-
-
-# --- the console ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def terminal(command: str, folder: Path) -> Iterator[Console]:
-    """A console on `command`, run in a real terminal of 80 columns."""
-    log = folder / "console.log"
-    with (
-        log.open("ab") as shown,
-        subprocess.Popen(
-            ["script", "-qec", command, "/dev/null"],
-            stdin=subprocess.PIPE,
-            stdout=shown,
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"], "PS1": "opendap@hyrax-vm:~$ ", "TERM": "vt220"},
-        ) as process,
-    ):
-        assert process.stdin is not None
-        console = Console(log, process.stdin, lambda: process.poll() is None)
-        try:
-            yield console
-        finally:
-            console.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-@pytest.fixture(params=["sh", "bash --norc"])
-def console(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Console]:
-    """A console on a real shell at a prompt like Debian's, with something shown before."""
-    (tmp_path / "console.log").write_text("".join(f"line {n}\n" for n in range(100)))
-    with terminal(request.param, tmp_path) as console:
-        console.expect(r"\$ ", 10)
-        console.prepare()
-        yield console
-
-
-@pytest.mark.parametrize(
-    ("command", "status", "output"),
-    [
-        ("true", 0, ""),
-        ("exit 7", 7, ""),
-        ("echo out; echo err >&2; false", 1, "out\nerr"),
-        ("printf 'no newline'", 0, "no newline"),
-        ("printf 'a\\n\\nb\\n\\n'", 0, "a\n\nb\n"),
-        ("printf '%0500d' 7", 0, "0" * 499 + "7"),
-        ("cat; echo 'stdin is empty'", 0, "stdin is empty"),
-        ("echo '$HOME' \"it's\" '|&;<>'", 0, "$HOME it's |&;<>"),
-        ("echo 'Cádiz €'", 0, "Cádiz €"),
-        ("echo end-0123456789abcdef 0", 0, "end-0123456789abcdef 0"),
-        (f"echo {'x' * 2500} | wc -c", 0, "2501"),
-        ("seq 2000", 0, "\n".join(str(n) for n in range(1, 2001))),
-    ],
-)
-def test_console_runs_commands(console: Console, command: str, status: int, output: str) -> None:
-    assert console.run(command, 10) == (status, output)
-    assert console.run("echo again", 10) == (0, "again")
-
-
-def test_console_check_tells_what_failed(console: Console) -> None:
-    assert console.check("echo fine") == "fine"
-    with pytest.raises(
-        ConsoleError, match=r"(?s)^LC_ALL=C ls /nowhere: exit status 2: .*No such file"
-    ):
-        console.check("LC_ALL=C ls /nowhere")
-
-
-def test_console_deadline_shows_the_last_50_lines(console: Console) -> None:
-    begun = time.monotonic()
-    with pytest.raises(ConsoleError) as caught:
-        console.run("sleep 5", 0.5)
-    assert time.monotonic() - begun < 3
-    assert "no answer within 0.5 s" in str(caught.value)
-    _, shown = str(caught.value).split("--- the console's last lines ---\n")
-    assert len(shown.splitlines()) == 50
-    assert "line 99\n" in shown
-    assert "\x1b" not in shown
-
-
-@pytest.mark.parametrize("command", ["a\nb", "x" * 3001])
-def test_console_refuses_what_a_terminal_cannot_take(console: Console, command: str) -> None:
-    with pytest.raises(ValueError, match="one line of 3,000 bytes"):
-        console.run(command)
-
-
-def test_console_logs_in_only_with_the_right_password(tmp_path: Path) -> None:
-    script = textwrap.dedent(
-        """
-        stty -echo
-        seen=
-        while :; do
-            printf 'hyrax-vm login: '; read -r user
-            # The banner is renewed while the name is typed.
-            [ -n "$seen" ] || { seen=1; printf '\\nnews\\nhyrax-vm login: '; read -r user; }
-            printf 'Password: '; read -r password
-            [ "$user/$password" = opendap/right ] && break
-            printf '\\nLogin incorrect\\n'
-        done
-        PS1='opendap@hyrax-vm:~$ ' exec sh -i
-        """
-    )
-    path = tmp_path / "login.sh"
-    path.write_text(script)
-    with terminal(f"sh {path}", tmp_path) as console:
-        assert console.try_login("opendap", "wrong", 10) is False
-        console.login("opendap", "right", 10)
-        assert console.run("echo $((6 * 7))", 10) == (0, "42")
-
-
-def test_console_of_a_machine_that_ends_does_not_wait_for_the_deadline(tmp_path: Path) -> None:
-    with terminal("echo last words", tmp_path) as console:
-        begun = time.monotonic()
-        assert "last words" in console.expect("words", 30)
-        with pytest.raises(ConsoleError, match="the machine ended"):
-            console.expect("more", 30)
-        assert time.monotonic() - begun < 10
-
-
-# --- the machine ------------------------------------------------------------------------------
+    return MachineSpec(drives=(Drive("pvscsi", path, "vmdk"),), **fields)
 
 
 def qemus(marker: Path) -> list[int]:

@@ -213,4 +213,4 @@ def test_files_are_read_with_a_limit_and_as_utf8(tmp_path: Path) -> None:
 )
 def test_a_wrong_spec_is_refused_before_anything_is_written(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"^VMX: .*allowed"):
-        VmxSpec(**{"display_name": "x", "disks": ("a.vmdk",), "nvram": "a.nvram", **wrong})  # type: ignore[arg-type]
+        VmxSpec(**{"display_name": "x", "disks": ("a.vmdk",), "nvram": "a.nvram", **wrong})

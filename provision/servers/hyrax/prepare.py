@@ -221,8 +221,9 @@ def fonc_dir(tree: Tree, bes_conf: str) -> str:
     """Where fileout_netcdf writes; it is cleaned."""
     modules = f"{bes_conf.rpartition('/')[0]}/modules"
     keys = bes_keys(tree, f"{modules}/fonc.conf")
-    found = keys.get("FONc.Tempdir") or "/tmp"  # noqa: S108 - inside the image
-    return found if re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", found) else "/tmp"  # noqa: S108
+    found = keys.get("FONc.Tempdir", "")
+    plain = re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", found)
+    return found if plain else "/tmp"  # noqa: S108 - inside the image
 
 
 def readable(tree: Tree, path: str, account: Account) -> None:
@@ -245,11 +246,12 @@ def edited(tree: Tree, path: str, edit: Callable[[ET.Element], None]) -> str:
     Raises `Failure`: it is not well-formed, or not what it should be.
     """
     content = tree.read(path) or b""
+    # Nobody vouches for the file, but expat refuses entity bombs and fetches nothing.
     try:
         for _, (prefix, uri) in ET.iterparse(BytesIO(content), ["start-ns"]):  # noqa: S314
             ET.register_namespace(prefix, uri)
         parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))  # noqa: S314
-        root = ET.fromstring(content, parser)  # noqa: S314 - expat refuses entity bombs
+        root = ET.fromstring(content, parser)  # noqa: S314
     except (ET.ParseError, ValueError) as error:
         raise Failure(f"the image's {path} is not well-formed: {error}") from error
     try:

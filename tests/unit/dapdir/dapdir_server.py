@@ -12,6 +12,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[3] / "provision" / "servers" / "dapdir"
+DAPDIR = [sys.executable, "-m", "dapdir"]
+
+
+def environment_of(root, **settings):
+    path = os.environ["PATH"]
+    return {"PATH": path, "PYTHONPATH": str(PACKAGE), "DAPDIR_ROOT": str(root), **settings}
+
+
+def refusal(root, **settings):
+    """What it says when it does not start."""
+    done = subprocess.run(
+        DAPDIR, env=environment_of(root, **settings), capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    return done.stderr
 
 
 class Answer:
@@ -32,20 +47,16 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/opendap"
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(PACKAGE),
-            "DAPDIR_ROOT": str(root),
-            "DAPDIR_BIND": f"127.0.0.1:{self.port}",
-            "DAPDIR_WORKERS": str(workers),
-            "DAPDIR_HOME": str(home),
+        environment = environment_of(
+            root,
+            DAPDIR_BIND=f"127.0.0.1:{self.port}",
+            DAPDIR_WORKERS=str(workers),
+            DAPDIR_HOME=str(home),
             **settings,
-        }
+        )
         self.log = Path(log)
         with self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dapdir"], env=environment, cwd="/", stderr=stderr
-            )
+            self.process = subprocess.Popen(DAPDIR, env=environment, cwd="/", stderr=stderr)
         deadline = time.monotonic() + 30
         while True:
             try:

@@ -1,10 +1,7 @@
 """The page at /: the administrator's own, or else the way to the data."""
 
-import subprocess
-import sys
-
 import pytest
-from dapdir_server import PACKAGE, Server
+from dapdir_server import Server, refusal
 
 PAGE = "<!DOCTYPE html><html lang='en'><title>Ozean</title><p>Wärme</p></html>\n"
 
@@ -74,13 +71,5 @@ def test_without_a_page_the_data_are_shown(welcoming, server):
 
 
 def test_a_directory_that_is_not_there_is_refused_at_the_start(root):
-    environment = {"PYTHONPATH": str(PACKAGE), "DAPDIR_ROOT": str(root), "DAPDIR_HOME": "/nowhere"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dapdir"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.returncode == 1
-    assert done.stderr == "dapdir: DAPDIR_HOME='/nowhere' is not a directory\n"
+    said = refusal(root, DAPDIR_HOME="/nowhere")
+    assert said == "dapdir: DAPDIR_HOME='/nowhere' is not a directory\n"

@@ -1,4 +1,4 @@
-"""A shelf of shipped files, and the tiny master that they are made from."""
+"""A shelf of shipped files, the tiny master that they are made from, and what refuses them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from hyraxvm import package
+from hyraxvm.errors import UserError
 from hyraxvm.formats import FORMATS, Format, Source
+from hyraxvm.unpack import open_artifact
 
 DATE = "2026-01-02T03:04:06Z"
 PACKAGES = {"bash": "5.2"}
@@ -62,3 +64,14 @@ def make_master(path: Path, seed: bytes = b"1") -> Path:
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(path)], check=True)
     raw.unlink()
     return path
+
+
+def refused(path: Path, into: Path) -> str:
+    """The one line in which opening an artifact is refused."""
+    into.mkdir(exist_ok=True)
+    with pytest.raises(UserError) as caught:
+        open_artifact(path, into)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert len(message) < 600
+    return message

@@ -6,8 +6,8 @@ import re
 import time
 from contextlib import suppress
 
-import pexpect  # type: ignore[import-untyped]
-from conftest import Guest
+import pexpect
+from guest_copy import Guest
 
 ESCAPE, UP, DOWN, ENTER, INTERRUPT = "\x1b", "\x1bOA", "\x1bOB", "\r", "\x03"
 # What a terminal does not show as a character.

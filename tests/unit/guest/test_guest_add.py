@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 
 TEXT: dict[str, Any] = {"text": True, "capture_output": True}
 UNITS = "etc/systemd/system/"

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import TREE, Guest
+from guest_copy import TREE, Guest
 
 LIB = TREE / "usr/lib/hyrax-vm"
 SYSTEM = TREE / "usr/lib/systemd/system"
@@ -86,14 +86,14 @@ def test_repart_grows_the_root_partition(tmp_path: Path) -> None:
     table = "label: gpt\nsize=1M,type=21686148-6449-6E6F-744E-656564454649\nsize=4M,type=uefi\n"
     root = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
     run = {"check": True, "capture_output": True, "text": True, "timeout": 30}
-    subprocess.run(["/sbin/sfdisk", disk], input=f"{table}type={root}\n", **run)  # type: ignore[call-overload]
+    subprocess.run(["/sbin/sfdisk", disk], input=f"{table}type={root}\n", **run)
     with disk.open("r+b") as file:
         file.truncate(256 << 20)
     command = ["systemd-repart", "--dry-run=no", "--definitions", TREE / "usr/lib/repart.d", disk]
-    subprocess.run(command, **run)  # type: ignore[call-overload]
+    subprocess.run(command, **run)
     listed = subprocess.run(
         ["/sbin/sfdisk", "--list", "-o", "start,sectors,type-uuid", disk],
-        **run,  # type: ignore[call-overload]
+        **run,
     )
     rows = [line.split() for line in listed.stdout.splitlines() if re.match(r" *\d+ ", line)]
     assert len(rows) == 3

@@ -9,7 +9,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from conftest import TREE, Guest
+from guest_copy import TREE, Guest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 
 FILE = "home/opendap/.ssh/authorized_keys"
 

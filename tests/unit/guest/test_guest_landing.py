@@ -10,7 +10,7 @@ import socket
 from html.parser import HTMLParser
 
 import pytest
-from conftest import RELEASE, TREE, Guest
+from guest_copy import RELEASE, TREE, Guest
 
 PAGE = "run/hyrax/www/index.html"
 VOID = {"meta", "link"}

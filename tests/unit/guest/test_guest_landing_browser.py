@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
-from conftest import RELEASE, Guest
+from guest_copy import RELEASE, Guest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 
 FILE = "etc/systemd/network/40-hyrax-eth0.network"
 # networkd gives the address of the file, or DHCP's; `conflict` holds one that is not free.

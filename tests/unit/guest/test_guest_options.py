@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import TREE, Guest
+from guest_copy import TREE, Guest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import TREE
+from guest_copy import TREE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import TREE, Guest
+from guest_copy import TREE, Guest
 
 SETTINGS = "EMAIL [a-z]+@[a-z.]+ hyrax-settings.service,hyrax-bes.service who is asked\n"
 SERVERS = TREE.parent / "servers"

@@ -1,139 +1,17 @@
-"""The settings file: how it is read, checked and applied, and where it comes from."""
+"""The settings file: how it is checked and applied, and where it comes from."""
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 import subprocess
-import tomllib
 
 import pytest
-from conftest import TREE, Guest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from guest_copy import TREE, Guest
 
 from hyraxvm import ovf
 
 LIB = TREE / "usr/lib/hyrax-vm"
-# Prints what Toml.pm reads as JSON:
-# {"tables": [[name, many, {key: value}]], "problems": [[line, words]]}.
-DUMP = r"""
-use strict; use warnings;
-require "$ARGV[0]/Toml.pm";
-local $/;
-my ($tables, $problems) = Toml::parse(<STDIN>);
-sub text { my ($t) = @_; $t =~ s/(["\\\x00-\x1f])/sprintf '\\u%04x', ord $1/ge; qq("$t") }
-sub value { my ($v) = @_; ref $v ? '[' . join(',', map { text($_) } @$v) . ']' : text($v) }
-sub entries { join ',', map { text($_->{key}) . ':' . value($_->{value}) } @{ $_[0]{entries} } }
-my @tables = map { '[' . text($_->{name}) . ",$_->{many},{" . entries($_) . '}]' } @$tables;
-my @problems = map { "[$_->[0]," . text($_->[1]) . ']' } @$problems;
-print '{"tables":[', join(',', @tables), '],"problems":[', join(',', @problems), ']}';
-"""
-
-
-def read(text: str | bytes) -> tuple[list, list]:
-    raw = text if isinstance(text, bytes) else text.encode()
-    done = subprocess.run(
-        ["perl", "-e", DUMP, str(LIB)], input=raw, capture_output=True, timeout=20, check=True
-    )
-    assert done.stderr == b""
-    found = json.loads(done.stdout)
-    return found["tables"], found["problems"]
-
-
-def plain(text: str) -> list:
-    """What tomllib reads, in the same form; values other than strings as they are written."""
-
-    def shown(value: object) -> object:
-        if isinstance(value, list):
-            return [shown(each) for each in value]
-        return str(value).lower() if isinstance(value, (bool, int)) else value
-
-    found = []
-    for name, content in tomllib.loads(text).items():
-        tables = content if isinstance(content, list) else [content]
-        for table in tables:
-            values = {key: shown(value) for key, value in table.items()}
-            found.append([name, int(isinstance(content, list)), values])
-    return found
-
-
-STRING = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=12
-).map(lambda text: json.dumps(text, ensure_ascii=False))
-LITERAL = st.from_regex(r"'[^'\x00-\x08\x0a-\x1f\x7f-\x9f]{0,12}'", fullmatch=True)
-SCALAR = st.one_of(STRING, LITERAL, st.sampled_from(["true", "false", "0", "42", "-7"]))
-ARRAY = st.lists(st.one_of(STRING, LITERAL), max_size=3).flatmap(
-    lambda values: st.sampled_from([", ", ",\n  ", " , # more\n"]).map(
-        lambda comma: "[" + comma.join(values) + "]"
-    )
-)
-ENTRIES = st.dictionaries(
-    st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True), st.one_of(SCALAR, ARRAY), max_size=4
-)
-FILE = st.tuples(ENTRIES, st.lists(ENTRIES, max_size=2), st.sampled_from(["\n", "\r\n"]))
-
-
-def written(file: tuple) -> str:
-    one, many, end = file
-    lines = ["# settings", "[one]", *(f"{key} = {value}" for key, value in one.items())]
-    for entries in many:
-        lines += ["", "[[many]]  # again", *(f"{k} ={v}\t# x" for k, v in entries.items())]
-    return "\n".join(lines).replace("\n", end) + end
-
-
-@given(FILE)
-@example(({"a": '"\\u00e9\\\\\\"\\t"'}, [{"a": "[]"}], "\n"))
-def test_it_reads_what_the_standard_library_reads(file: tuple) -> None:
-    text = written(file)
-    assert read(text) == (plain(text), [])
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("x = 1.5", "a value is"),
-        ("x = 2026-01-01", "a value is"),
-        ("x = {a = 1}", "a value is"),
-        ("x = yes", "a value is"),
-        ('x = """a"""', "strings of several lines"),
-        ('x = "a', 'a string ends with "'),
-        ("x = 'a", "a string ends with '"),
-        ('x = "a\\q"', "'\\q' is not an escape"),
-        ('x = "\\ud800"', "is not a character"),
-        ('x = "a" b', "there is something after the end"),
-        ("x = [1, [2]]", "arrays in arrays"),
-        ('x = ["a" "b"]', "separated by commas"),
-        ("x", "neither [table] nor key = value"),
-        ("a.b = 1", "neither [table] nor key = value"),
-        ("[x", "a table's header"),
-        ("[x.y]", "a table's header"),
-        ("[[x]", "ends in ]]"),
-        ("[top]", "[top] is there twice"),
-        ("a = 2", "a is there twice"),
-    ],
-)
-def test_what_it_does_not_read_is_told_with_its_line_and_the_rest_is_read(
-    line: str, told: str
-) -> None:
-    tables, problems = read(f"[top]\na = 1\n{line}\n[rest]\nb = 2\n")
-    assert [(number, told in words) for number, words in problems] == [(3, True)], problems
-    assert tables == [["top", 0, {"a": "1"}], ["rest", 0, {"b": "2"}]]
-
-
-def test_keys_below_a_bad_header_belong_to_nobody() -> None:
-    tables, problems = read("[vm]\n[net work]\naddress = 'x'\n[rest]\nb = 'y'\n")
-    assert tables == [["vm", 0, {}], ["rest", 0, {"b": "y"}]]
-    assert [number for number, _ in problems] == [2]
-
-
-def test_a_file_that_is_not_utf8_and_one_from_windows() -> None:
-    assert read(b"[a]\nb = '\xff'\n") == ([], [[1, "the file is not UTF-8"]])
-    assert read(b"\xef\xbb\xbf[a]\r\nb = 'x'\r\n") == ([["a", 0, {"b": "x"}]], [])
-
-
-# ------------------------------------------------------------------------------ checked, applied
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8o7bZ0yqJmtkN3yQbA0ZVbIuM3GZfdlRy7VXn0xG5d me@pc"
 HASH = "$6$salt.salt$" + "A" * 86
 GOOD = f"""\
@@ -401,25 +279,3 @@ def test_every_key_is_documented() -> None:
     assert len(rows) > 10
     page = (TREE.parents[1] / "docs/settings.md").read_text()
     assert [row for row in rows if row not in page] == []
-
-
-# ------------------------------------------------------------------------------ a copy of the VM
-UUIDS = ["4c4c4544-0000-1111-2222-333344445555", "9a9a9a9a-0000-1111-2222-333344445555"]
-
-
-def test_a_copy_gets_host_keys_and_a_machine_id_of_its_own(vm: Guest) -> None:
-    def start(uuid: str) -> None:
-        vm.write("sys/class/dmi/id/product_uuid", uuid + "\n")
-        vm.write("proc/sys/kernel/random/uuid", "01234567-89ab-cdef-0123-456789abcdef\n")
-        assert vm.run("usr/lib/hyrax-vm/identity")[0] == 0
-
-    vm.write("etc/ssh/ssh_host_ed25519_key", "mine")
-    vm.write("etc/machine-id", "a" * 32 + "\n")
-    vm.write("var/lib/hyrax/.keep", "")
-    for same in (UUIDS[0], UUIDS[0], "00000000-0000-0000-0000-000000000000"):
-        start(same)
-        assert vm.read("etc/ssh/ssh_host_ed25519_key") == "mine"
-        assert vm.read("etc/machine-id") == "a" * 32 + "\n"
-    start(UUIDS[1])
-    assert not (vm.root / "etc/ssh/ssh_host_ed25519_key").exists()
-    assert vm.read("etc/machine-id") == "0123456789abcdef0123456789abcdef\n"

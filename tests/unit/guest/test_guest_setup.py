@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 from terminal import ENTER, ESCAPE, INTERRUPT, Menu
 
 SETTINGS = """\
@@ -26,6 +26,16 @@ def machine(guest: Guest) -> Guest:
     return guest
 
 
+def adding(machine: Guest, answers: dict[str, str]) -> Menu:
+    """The menu of a machine without data, at the name of one that is described so."""
+    menu = Menu(machine)
+    menu.choose("Data are served at http://192.0.2.7:8080/opendap/", DATA)
+    menu.choose("There are none yet.", 0)
+    for words, answer in answers.items():
+        menu.answer(words, answer)
+    return menu
+
+
 def leave(menu: Menu) -> None:
     """From a menu below the main one."""
     menu.press(ESCAPE)
@@ -36,11 +46,10 @@ def leave(menu: Menu) -> None:
 
 def test_an_nfs_export_is_added_tested_and_removed(machine: Guest, port: int) -> None:
     before = machine.state()
-    menu = Menu(machine)
-    menu.choose("Data are served at http://192.0.2.7:8080/opendap/", DATA)
-    menu.choose("There are none yet.", 0)
-    menu.answer("The computer that has the data", f"127.0.0.1:{port}")
-    menu.answer("What it exports", "/sea level/2020")
+    host = f"127.0.0.1:{port}"
+    menu = adding(
+        machine, {"The computer that has the data": host, "What it exports": "/sea level/2020"}
+    )
     menu.answer("Its name on this server")
     shown = menu.see("Press Enter")
     url = f"nfs://127.0.0.1:{port}/sea%20level/2020"
@@ -86,12 +95,11 @@ def test_one_that_cannot_be_reached_is_kept_only_if_wanted(
 
 def test_a_share_asks_for_its_password_and_names_it_nowhere(machine: Guest, port: int) -> None:
     machine.pretend_access("smb")
-    menu = Menu(machine)
-    menu.choose("Data are served", DATA)
-    menu.choose("There are none", 0)
-    menu.answer("The Windows computer", f"127.0.0.1:{port}")
-    menu.answer("The share", "sst\\2020")
-    menu.answer("The user", "SHIP\\me")
+    host = f"127.0.0.1:{port}"
+    menu = adding(
+        machine,
+        {"The Windows computer": host, "The share": "sst\\2020", "The user": "SHIP\\me"},
+    )
     menu.answer("Its name")
     shown = menu.see("Password of SHIP\\me on 127.0.0.1:")
     command = f"hyrax-data add smb://127.0.0.1:{port}/sst/2020 --user 'SHIP\\me' --as 2020"
@@ -224,11 +232,7 @@ def test_escape_goes_back_everywhere_and_changes_nothing(machine: Guest) -> None
 
 def test_ctrl_c_ends_the_command_and_not_the_menu(machine: Guest, port: int) -> None:
     before = machine.state()
-    menu = Menu(machine)
-    menu.choose("Data are served", DATA)
-    menu.choose("none yet", 0)
-    menu.answer("The computer", f"127.0.0.1:{port}")
-    menu.answer("What it exports", "sst")
+    menu = adding(machine, {"The computer": f"127.0.0.1:{port}", "What it exports": "sst"})
     machine.write("pause", "^mount")
     menu.answer("Its name")
     menu.see("--as sst")

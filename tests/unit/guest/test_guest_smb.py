@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 
 sys.path.append(str(Path(__file__).parents[2] / "boot"))
 from smb import PASSWORD, SmbServer
@@ -120,7 +120,7 @@ def at_terminal(guest: Guest, *command: str) -> tuple[subprocess.Popen[bytes], i
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        preexec_fn=lambda: os.login_tty(slave),  # type: ignore[attr-defined]
+        preexec_fn=lambda: os.login_tty(slave),
     )
     os.close(slave)
     return process, master

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Guest, divert_curl
+from guest_copy import Guest, divert_curl
 
 DDS = "Dataset {\n    Float32 t[n = 3];\n} a.nc;\n"
 

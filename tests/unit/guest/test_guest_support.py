@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 
 HASH = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$W3kYQd5sVtq1GkbRzN6mJQv2x0uYH8uYw8b3n0B8cN4"
 OTHER_HASH = "$6$abcdefgh$0123456789abcdefghijABCDEFGHIJ0123456789abcdefghijABCDEFGHIJ"
@@ -101,7 +101,7 @@ def test_one_file_with_all_that_helps_and_without_a_secret(planted: Guest) -> No
     assert f"scp opendap@192.0.2.7:{path} ." in out
     with tarfile.open(path) as tar:
         files = {
-            member.name.partition("/")[2]: tar.extractfile(member).read().decode()  # type: ignore[union-attr]
+            member.name.partition("/")[2]: tar.extractfile(member).read().decode()
             for member in tar.getmembers()
             if member.isfile()
         }

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Guest
+from guest_copy import Guest
 
 AWAY = "run/hyrax/away/sst"
 

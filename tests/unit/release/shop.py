@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -357,3 +359,28 @@ def make_key(name: str, *options: str, expires: str = "never", passphrase: str =
     gpg(*secret, *options, "--quick-gen-key", name, "ed25519", "sign", expires)
     listed = gpg("--with-colons", "--list-keys", f"={name}")
     return re.findall(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[0]
+
+
+def dies(client: Any, step: int, work: Callable[[], object]) -> bool:
+    """Do `work` in a child that dies by SIGKILL instead of sending request number `step`.
+
+    Returns whether it died; False: there were not so many requests, and the work is done.
+    """
+    child = os.fork()
+    if child == 0:
+        requests = itertools.count(1)
+
+        def count(**more: Any) -> None:
+            if next(requests) >= step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        status = 1
+        try:
+            client.meta.events.register("before-send.s3", count)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0

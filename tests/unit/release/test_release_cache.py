@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import AUTH, Proxy, Rclone, Shop, s3
+from shop import AUTH, Proxy, Rclone, Shop, dies, s3
 
 from hyraxvm import cache, publishing, shared
 from hyraxvm.errors import UserError
@@ -302,39 +302,18 @@ def test_a_machine_that_dies_while_it_keeps_a_stage(
     for step in range(1, 20):
         key = f"{step:02x}" * 32
         dying, other = machine(), machine()
-        child = os.fork()
-        if child == 0:
-            _keep_until(dying, key, text, step)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, -signal.SIGKILL)
+        keep = functools.partial(dying.produce, key=key, text=text)
+        died = dies(dying.remote.store.client, step, keep)
         # Its own local cache has the stage, though it could not hand it over.
         assert (dying.produce(key=key, text=text) / "rootfs.tar").read_bytes() == text
         assert (other.produce(key=key, text=text) / "rootfs.tar").read_bytes() == text
         assert not [line for line in other.said if "made anew" in line]
-        if status == 0:
+        if not died:
             assert other.made == []
             break
     else:
         raise AssertionError("it never finished")
     assert step > 3
-
-
-def _keep_until(machine: Machine, key: str, text: bytes, step: int) -> None:
-    seen = 0
-
-    def count(**more: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if seen >= step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    status = 1
-    try:
-        machine.remote.store.client.meta.events.register("before-send.s3", count)
-        machine.produce(key=key, text=text)
-        status = 0
-    finally:
-        os._exit(status)
 
 
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -375,7 +354,7 @@ def test_a_stop_is_no_fault_of_the_cache(machine: Callable[..., Machine]) -> Non
     def interrupted(*args: Any) -> bool:
         raise KeyboardInterrupt
 
-    here.remote._keep = interrupted  # type: ignore[method-assign]
+    here.remote._keep = interrupted
     with pytest.raises(KeyboardInterrupt):
         here.produce()
     assert here.said == []

@@ -157,7 +157,7 @@ def test_a_server_that_is_gone_is_one_line_and_the_part_stays(
     site._session.headers["Connection"] = "close"
     wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
     with pytest.raises(Failure, match="type the same command again to go on"):
-        download.download(site, key, folder=tmp_path, say=print, **wanted)  # type: ignore[arg-type]
+        download.download(site, key, folder=tmp_path, say=print, **wanted)
     proxy.close()
     (part,) = left(tmp_path)
     assert part.endswith(".part")

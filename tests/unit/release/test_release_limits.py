@@ -138,7 +138,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     site = download.Site(web.url, shop.settings().store)
     wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
     with pytest.raises(UserError, match="0 MB free, 0 MB are needed; free some space, or name"):
-        download.download(site, key, folder=tmp_path, say=print, **wanted)  # type: ignore[arg-type]
+        download.download(site, key, folder=tmp_path, say=print, **wanted)
     web.kill()
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
 

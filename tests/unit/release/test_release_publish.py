@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from shop import Shop, assemble, make_image, s3
+from shop import Shop, assemble, dies, make_image, s3
 
 from hyraxvm import cache, index, publish, release, signing, store, upload
 from hyraxvm.errors import Failure, UserError
@@ -172,19 +172,18 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
         here = Shop(shop.server, f"{shop.bucket}-{step}", shop.key)
         shutil.copytree(shop.folder, here.folder, dirs_exist_ok=True)
         to.bucket = here.bucket
-        child = os.fork()
-        if child == 0:
-            _publish_until(to, here, lean, public, step)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, -signal.SIGKILL)
+        publish_lean = functools.partial(
+            publish.folder, to, lean, public, here.settings(), lambda line: None
+        )
+        died = dies(to.client, step, publish_lean)
         here.check(page=False)
         states.append("old" if here.read("index.json") == old else "new")
-        publish.folder(to, lean, public, here.settings(), lambda line: None)
+        publish_lean()
         to.client.close()  # the next child is not to share its connections
         here.check(page=False)
         assert [one["version"] for one in here.index()["releases"]] == ["2.0.0", "1.1.0"]
         assert here.read("releases/2.0.0/image.ova") == (lean / "image.ova").read_bytes()
-        if status == 0:
+        if not died:
             break
     else:
         raise AssertionError("the publisher never finished")
@@ -192,25 +191,6 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
     assert states == sorted(states, reverse=True)
     assert states.count("old") > 15
     assert states[-1] == "new"
-
-
-def _publish_until(to: store.Store, shop: Shop, folder: Path, public: bytes, step: int) -> None:
-    """In a child: publish, and die by SIGKILL instead of sending request number `step`."""
-    seen = 0
-
-    def count(**more: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if seen >= step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    status = 1
-    try:
-        to.client.meta.events.register("before-send.s3", count)
-        publish.folder(to, folder, public, shop.settings(), lambda line: None)
-        status = 0
-    finally:
-        os._exit(status)
 
 
 def test_wrong_credentials_and_no_bucket(

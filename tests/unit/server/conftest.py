@@ -1,20 +1,21 @@
-"""An own cache for each test, and a registry of its own."""
+"""An own cache for each test, a registry of its own, and the images that several tests look at."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hyrax_image
+import plain_image
 import pytest
+from image_maker import make_image
 
+from hyraxvm import server
 from hyraxvm.command import dying_with_parent
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +62,19 @@ def registry(running_registry: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
     address, home = running_registry
     monkeypatch.setenv("HOME", str(home))
     return address
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain image, as umoci has packed it; tests must not change it."""
+    folder = tmp_path_factory.mktemp("plain")
+    return make_image(folder / "layout", plain_image.LAYERS, *plain_image.CONFIG)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> server.ServerImage:
+    """What the server's stage has read from an image like Hyrax's."""
+    work = tmp_path_factory.mktemp("hyrax")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(work / "xdg"))
+        return hyrax_image.built(work)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hyrax_image import LAYER as HYRAX_LAYER
+from hyrax_image import recipe as hyrax
 from image_maker import Entry, folder, link, program, write_layer
-from test_hyrax import LAYER as HYRAX_LAYER
-from test_hyrax import recipe as hyrax
-from test_oci import recipe as plain
+from plain_image import recipe as plain
 
 from hyraxvm import oci, provision, server
 from hyraxvm.errors import Failure

@@ -2,151 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import xml.etree.ElementTree as ET
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from image_maker import TAG, Entry, folder, link, make_image, program
+from hyrax_image import (
+    BES_CONF,
+    CONF,
+    CONFIG,
+    LAYER,
+    OLFS_XML,
+    PASSWD,
+    TOMCAT,
+    built,
+    recipe,
+    replaced,
+    without,
+)
+from image_maker import TAG, Entry, make_image, program
 
-from hyraxvm import config, oci, provision, server
+from hyraxvm import oci, server
 from hyraxvm.errors import Failure
-
-TOMCAT = "home/tomcat/apache-tomcat-11.0.7"
-CONF = f"{TOMCAT}/webapps/opendap/WEB-INF/conf"
-SERVER_XML = b"""<?xml version="1.0" encoding="UTF-8"?>
-<!-- licence -->
-<Server port="8005" shutdown="SHUTDOWN">
-  <!-- kept -->
-  <Service name="Catalina">
-    <Connector port="8080" protocol="HTTP/1.1" connectionTimeout="1000000" redirectPort="8443"
-               compression="force" compressableMimeType="text/html,image/tiff;application=geotiff"/>
-    <Connector port="8009" protocol="AJP/1.3"/>
-    <Connector port="8443" protocol="org.apache.coyote.http11.Http11NioProtocol" SSLEnabled="true"/>
-    <Engine name="Catalina" defaultHost="localhost">
-      <Host name="localhost" appBase="webapps" autoDeploy="true">
-        <Valve className="org.apache.catalina.valves.AccessLogValve" prefix="log"/>
-      </Host>
-    </Engine>
-  </Service>
-</Server>
-"""
-OLFS_XML = b"""<OLFSConfig>
-  <BESManager>
-    <BES><host>localhost</host><port>10022</port><ClientPool maximum="200" maxCmds="2000"/></BES>
-    <!-- why -->
-    <NodeCache maxEntries="20000" refreshInterval="600"/>
-    <SiteMapCache refreshInterval="600"/>
-  </BESManager>
-  <UseDAP2ResourceUrlResponse/>
-</OLFSConfig>
-"""
-WEB_XML = b"""<web-app xmlns="http://java.sun.com/xml/ns/javaee"
-  xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
-  xsi:schemaLocation="http://java.sun.com/xml/ns/javaee x.xsd" version="2.5">
-  <filter><filter-name>UrlRewriteFilter</filter-name>
-    <init-param><param-name>logLevel</param-name><param-value>sysout:DEBUG</param-value></init-param>
-    <init-param><param-name>other</param-name><param-value>sysout:DEBUG</param-value></init-param>
-  </filter>
-</web-app>
-"""
-BES_CONF = b"""BES.ServerAdministrator=email:support@example.org
-BES.ServerAdministrator+=organization:Somebody
-BES.User=bes
-BES.Group=bes
-BES.LogName=/var/log/bes/bes.log
-BES.ServerPort=10022
-"""
-PASSWD = (
-    b"root:x:0:0::/root:/bin/bash\nbin:x:1:1::/:\n"
-    b"bes:x:998:996::/:/sbin/nologin\ntomcat:x:1000:1000::/home/tomcat:/bin/false\n"
-)
-
-
-def jar(name: str, *entries: str, folder: str = "webapps/opendap/WEB-INF/lib") -> Entry:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        for entry in ("META-INF/MANIFEST.MF", "org/example/Thing.class", *entries):
-            file.writestr(entry, b"x")
-    return Entry(f"{TOMCAT}/{folder}/{name}", content.getvalue())
-
-
-LAYER = [
-    jar("plain-1.jar", "org/example/x.tld"),
-    jar("jasper.jar", "META-INF/web-fragment.xml", folder="lib"),
-    jar("shared.jar", "META-INF/s.tld", folder="lib"),
-    jar("jstl-1.2.jar", "META-INF/c.tld"),
-    jar("logback-1.jar", "META-INF/services/jakarta.servlet.ServletContainerInitializer"),
-    jar("both-1.jar", "META-INF/tags/c.tld", "META-INF/web-fragment.xml"),
-    Entry("etc/passwd", PASSWD),
-    Entry("etc/group", b"root:x:0:\nbes:x:996:\ntomcat:x:1000:\n"),
-    program("usr/bin/besdaemon"),
-    program("usr/bin/beslistener"),
-    program("usr/bin/bash"),
-    program("usr/bin/env"),
-    link("bin", "usr/bin"),
-    link("usr/bin/sh", "bash"),
-    Entry("etc/bes/bes.conf", BES_CONF),
-    Entry("etc/bes/modules/fonc.conf", b"FONc.Tempdir=/tmp/hyrax_fonc\n"),
-    folder("usr/share/hyrax/"),
-    link("usr/share/tomcat", f"/{TOMCAT}"),
-    folder(f"{TOMCAT}/", uid=1000, gid=1000),
-    program(f"{TOMCAT}/bin/catalina.sh"),
-    Entry(f"{TOMCAT}/conf/server.xml", SERVER_XML, 0o600, 1000, 1000),
-    Entry(f"{TOMCAT}/conf/context.xml", b"<Context><WatchedResource>x</WatchedResource></Context>"),
-    Entry(f"{TOMCAT}/conf/secret.properties", b"x", 0o600),
-    folder(f"{TOMCAT}/temp/", uid=0),
-    Entry(f"{TOMCAT}/temp/old", uid=0),
-    Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/web.xml", WEB_XML),
-    Entry(f"{TOMCAT}/webapps/ROOT/index.jsp", b"Tomcat's own"),
-    Entry(f"{CONF}/olfs.xml", OLFS_XML),
-    program("usr/lib/jvm/java-21-openjdk/bin/java"),
-    link("etc/alternatives/jre", "/usr/lib/jvm/java-21-openjdk"),
-    Entry("usr/share/doc/x", b"d" * 100),
-]
-CONFIG = (
-    "--config.entrypoint=/entrypoint.sh",
-    "--config.cmd=-",
-    "--config.env=CATALINA_HOME=/usr/share/tomcat",
-    "--config.env=PATH=/usr/share/tomcat/bin:/usr/bin",
-    "--config.env=NOW=$(date +%s)",
-    "--config.label=org.opendap.hyrax.version=1.18.0-123",
-    "--config.exposedports=8080/tcp",
-)
-
-
-def recipe(reference: str = "", digest: str = "") -> config.Recipe:
-    return config.recipe(config.load(), "nfs", "hyrax", reference, digest)
-
-
-def built(
-    tmp_path: Path, layer: Sequence[Entry] = LAYER, options: Sequence[str] = CONFIG
-) -> server.ServerImage:
-    layout = make_image(tmp_path / "image", [layer], *options)
-    reference = f"oci:{layout}:{TAG}"
-    chosen = recipe(reference, oci.local_digest(reference))
-    return server.build(chosen, tmp_path / "log", lambda line: None).image
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> server.ServerImage:
-    work = tmp_path_factory.mktemp("hyrax")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(work / "xdg"))
-        return built(work)
-
-
-def without(*names: str) -> list[Entry]:
-    return [entry for entry in LAYER if entry.name not in names]
-
-
-def replaced(name: str, content: bytes) -> list[Entry]:
-    return [Entry(e.name, content) if e.name == name else e for e in LAYER]
 
 
 def test_users_are_the_images_own(image: server.ServerImage) -> None:
@@ -204,8 +83,8 @@ def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerI
     assert connector.get("port") == "8080"
     assert connector.get("compression") == "force"
     assert connector.get("connectionTimeout") == "20000"
-    assert root.find(".//Host").get("autoDeploy") == "false"  # type: ignore[union-attr]
-    assert root.find(".//Valve").get("maxDays") == "14"  # type: ignore[union-attr]
+    assert root.find(".//Host").get("autoDeploy") == "false"
+    assert root.find(".//Valve").get("maxDays") == "14"
     assert "<!-- kept -->" in text
 
 
@@ -285,122 +164,3 @@ def test_another_layout_is_followed(tmp_path: Path) -> None:
     assert found.facts["bes_log_dir"] == "/var/log/bes"
     assert "/etc/olfs/olfs.xml" in found.facts["tomcat_bound"]
     assert "/etc/olfs/cache" in found.writable
-
-
-def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_path: Path) -> None:
-    chosen = recipe()
-    units = provision.render_units(chosen, image)
-    bes, tomcat = units["hyrax-bes.service"], units["hyrax-tomcat.service"]
-    assert " /usr/bin/besdaemon -n -i / -c /etc/bes/bes.conf -r /run/hyrax-bes\n" in bes
-    assert "BindReadOnlyPaths=/srv/hyrax:/usr/share/hyrax:rbind" in bes
-    assert f"BindReadOnlyPaths=/etc/hyrax/olfs.xml:/{CONF}/olfs.xml" in tomcat
-    assert "BindReadOnlyPaths=/run/hyrax/www:/usr/share/tomcat/webapps/ROOT" in tomcat.splitlines()
-    assert "User=tomcat" in tomcat
-    assert f"ReadWritePaths=+/{TOMCAT}/work" in tomcat
-    # What the image's own environment holds is passed on as it is, nothing of it expanded.
-    assert 'Environment="NOW=$(date +%%s)"' in tomcat.splitlines()
-    for unit in (bes, tomcat):
-        for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateDevices=yes"):
-            assert line in unit.splitlines()
-        # A restart of one must not restart the other.
-        assert "PartOf=" not in unit
-    assert provision.services(units) == [
-        "hyrax-bes.service", "hyrax-cleanup.timer", "hyrax-tomcat.service",
-    ]  # fmt: skip
-    assert "hyrax-server.service" not in units
-    files = provision.server_files(chosen, image)
-    assert "FollowSymLinks=No" in files["etc/hyrax/site.conf"][0]
-    assert f" /opt/hyrax/{CONF}/logs/*.log {{" in files["etc/logrotate.d/hyrax"][0]
-    assert files["usr/lib/hyrax-vm/hyrax-settings"][1]
-    for name, text in units.items():
-        (tmp_path / name).write_text(text)
-    scripts = provision.render_scripts(chosen, image)
-    assert "70-warm-up.sh" in scripts
-    checked = [name for name in files if name.startswith("usr/lib/hyrax-vm/")]
-    paths = []
-    for name, text in [*scripts.items(), *((n.split("/")[-1], files[n][0]) for n in checked)]:
-        (tmp_path / name).write_text(text)
-        paths.append(tmp_path / name)
-    argv = ["shellcheck", "--exclude=SC1091", *map(str, paths)]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-
-
-def test_a_machine_for_it_has_two_gigabytes() -> None:
-    assert recipe().machine.memory_mib == 2048
-    assert config.recipe(config.load(), "nfs", "dapdir").machine.memory_mib == 1024
-
-
-def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 2_000_000) -> str:
-    """What hyrax-settings writes for the BES, on a guest of so much memory."""
-    files = provision.server_files(recipe(), image)
-    root = folder / "root"
-    library = "usr/lib/hyrax-vm"
-    texts = {
-        f"{library}/{name}": (provision.PROVISION / "guest" / library / name).read_text()
-        for name in ("lib.sh", "data-sets.sh")
-    } | {
-        "usr/lib/hyrax-vm/hyrax-settings": files["usr/lib/hyrax-vm/hyrax-settings"][0],
-        "etc/hyrax/site.conf": files["etc/hyrax/site.conf"][0],
-        "etc/hyrax/server.conf": conf,
-        "proc/meminfo": f"MemTotal: {total_kb} kB\n",
-        "var/lib/hyrax-tomcat/classes.jsa": "x",
-    }
-    for name, text in texts.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    argv = ["sh", str(root / "usr/lib/hyrax-vm/hyrax-settings")]
-    subprocess.run(argv, env={"HYRAX_ROOT": str(root), "PATH": "/usr/bin:/bin"}, check=True)
-    return (root / "run/hyrax/site.conf").read_text()
-
-
-def test_an_administrators_patterns_come_before_the_images_own(
-    image: server.ServerImage, tmp_path: Path
-) -> None:
-    settings = written(image, tmp_path, "TYPES=nc:*.dat h5:run-?.x\n")
-    types = [line for line in settings.splitlines() if ".TypeMatch" in line]
-    assert types[:2] == [
-        r"BES.Catalog.catalog.TypeMatch+=nc:.*\.dat$;",
-        r"BES.Catalog.catalog.TypeMatch+=h5:run-.\.x$;",
-    ]
-    # With the image mounted: the list begins anew, and the image's own follow.
-    bes = tmp_path / "root/opt/hyrax/etc/bes"
-    (bes / "modules").mkdir(parents=True)
-    (bes / "bes.conf").write_text("BES.Catalog.catalog.TypeMatch=\nBES.User=x\n")
-    (bes / "modules/ff.conf").write_text("BES.Catalog.catalog.TypeMatch+=ff:.*\\.dat$;\n")
-    settings = written(image, tmp_path, "TYPES=nc:*.dat\n")
-    types = [line for line in settings.splitlines() if ".TypeMatch" in line]
-    assert types[0] == r"BES.Catalog.catalog.TypeMatch=nc:.*\.dat$;"
-    assert types.index(r"BES.Catalog.catalog.TypeMatch+=ff:.*\.dat$;") < types.index(
-        r"BES.Catalog.catalog.TypeMatch+=nc:.*\.(NC|NC4|cdf|CDF|netcdf|NETCDF)(\.bz2|\.gz|\.Z)?$;"
-    )
-    assert settings.count("BES.User") == 0
-
-
-@pytest.mark.parametrize(
-    ("conf", "total_kb", "wanted"),
-    [
-        ("", 2_000_000, {"heap": "488", "mail": None, "links": 1}),
-        ("EMAIL=a@b.example\nSYMLINKS=yes\n", 8_000_000, {"heap": "1953", "mail": "a", "links": 2}),
-        ("HEAP=700\n", 2_000_000, {"heap": "700", "mail": None, "links": 1}),
-        ("", 400_000, {"heap": "192", "mail": None, "links": 1}),
-    ],
-)
-def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
-    image: server.ServerImage, tmp_path: Path, conf: str, total_kb: int, wanted: dict[str, Any]
-) -> None:
-    site = written(image, tmp_path, conf, total_kb)
-    root = tmp_path / "root"
-    options = (root / "run/hyrax/tomcat.env").read_text()
-    assert f"-Xmx{wanted['heap']}m " in options
-    assert "-XX:SharedArchiveFile=/var/lib/hyrax-tomcat/classes.jsa" in options
-    assert options.count("\n") == 1
-    lines = site.splitlines()
-    assert "BES.Catalog.catalog.RootDirectory=/usr/share/hyrax" in lines
-    assert "BES.LogName=/var/log/bes/bes.log" in lines
-    assert lines.count("NC.CacheEntries=0") == 1
-    follow = [line for line in lines if line.startswith("BES.Catalog.catalog.FollowSymLinks=")]
-    assert len(follow) == wanted["links"]
-    assert follow[-1].endswith("Yes" if wanted["links"] == 2 else "No")
-    mail = "BES.ServerAdministrator=email:a@b.example" in lines
-    assert mail == (wanted["mail"] is not None)

@@ -61,7 +61,7 @@ def main() -> None:
     ).run()
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn is not typed
     """Gunicorn's threaded worker, without two ways in which slow clients stop others."""
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
@@ -82,7 +82,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return keep
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn is not typed
     """Gunicorn with settings from here rather than from its command line."""
 
     def __init__(self, root: str, home: str, settings: Settings, options: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ class Tree:
         return "/".join([self._root, *parts])
 
     def _check_inside(self, descriptor: int, parts: list[str]) -> None:
-        real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a string is wanted
         inside = real == self._root or real.startswith(self._root.rstrip("/") + "/")
         # A link may also point at a hidden file below the root.
         linked = not self._links and parts and real != self._path(parts)

@@ -1,0 +1,150 @@
+"""Tasks that build images and boot-test them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from invoke import Context, task
+
+from hyraxvm.errors import Failure, UserError
+from hyraxvm.tasks.common import (
+    FORMAT_HELP,
+    choose_server,
+    files,
+    refuse,
+    reported,
+    sharing,
+    today,
+)
+
+
+@task(
+    iterable=["image", "format"],
+    help={
+        "image": "image to build (see ./inv list); default: the one that images.toml names",
+        "all_": "every image of images.toml",
+        "format": FORMAT_HELP,
+        "server": "data server to put into it; default: the one that images.toml names",
+        "server_image": "its image: oci-archive:FILE, oci:DIR, docker-archive:FILE or docker://...",
+        "no_test": "do not boot what was built",
+        "refresh": "fetch packages anew even if nothing else has changed",
+    },
+)
+@reported
+def build(
+    c: Context,
+    image: list[str],
+    format: list[str],
+    all_: bool = False,
+    server: str | None = None,
+    server_image: str | None = None,
+    no_test: bool = False,
+    refresh: bool = False,
+) -> None:
+    """Build, pack and boot-test images, several side by side."""
+    from hyraxvm import boottest, config, formats, pipeline, source
+    from hyraxvm.progress import Progress
+
+    table = config.load()
+    if image and all_:
+        raise UserError("either images or --all; type: ./inv build --all")
+    names = sorted(table.image) if all_ else image or [table.defaults.image]
+    # All names are checked before a registry is asked.
+    names = [config.choose("image", name, table.image) for name in dict.fromkeys(names)]
+    wanted = formats.choose(format)
+    chosen = choose_server(server, server_image)
+    progress = sharing(Progress())
+    made = pipeline.build(
+        [chosen.recipe(table, name) for name in names],
+        wanted,
+        progress,
+        test=not no_test,
+        refresh=today() if refresh else "",
+    )
+    print()
+    for artifact in made:
+        print(f"{artifact.path}  {artifact.path.stat().st_size / 1e6:.1f} MB")
+        if artifact.verdict:
+            print(f"    boot test passed; report: {boottest.reports(artifact.path)}/report.html")
+    stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
+    if stages:
+        print("stages:", stages)
+    if chosen.notice:  # once more: the first one has scrolled away
+        print(source.banner(chosen.notice), file=sys.stderr)
+
+
+@task(
+    help={
+        "unit": "only the unit tests: no VM, a few minutes",
+        "servers": "only the stand-in servers, each in a VM of its own",
+        "image": "images to boot-test; default: all",
+        "format": FORMAT_HELP,
+    },
+    iterable=["image", "format"],
+)
+@reported
+def test(
+    c: Context, image: list[str], format: list[str], unit: bool = False, servers: bool = False
+) -> None:
+    """Run the unit tests, then build what is not built and boot-test it."""
+    from hyraxvm import config, formats, pipeline
+    from hyraxvm.progress import Progress
+    from hyraxvm.testing import server_tests, unit_tests
+
+    if servers:
+        server_tests()
+        return
+    table = config.load()
+    names = [config.choose("image", name, table.image) for name in image or sorted(table.image)]
+    wanted = formats.choose(format)
+    unit_tests()
+    if unit:
+        return
+    chosen = choose_server()
+    recipes = [chosen.recipe(table, name) for name in names]
+    for artifact in pipeline.build(recipes, wanted, sharing(Progress())):
+        print(f"{artifact.path.name}: boot test passed")
+
+
+@task(
+    name="boot-test",
+    iterable=["file"],
+    help={
+        "file": "artifact to boot; repeatable",
+        "regression": "checkout of hyrax_regression_tests to run against it too",
+    },
+)
+@reported
+def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
+    """Boot and exercise artifacts, whoever built them."""
+    from hyraxvm import boottest
+    from hyraxvm import regression as suite
+    from hyraxvm.progress import Progress
+    from hyraxvm.verify import verify_all
+
+    paths = files(file, "boot-test")
+    refuse(verify_all(paths)[1])
+    if regression:
+        suite.check(Path(regression))
+    progress = Progress()
+    for path in paths:
+        with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
+            boottest.test(path, on_line)
+        print(f"{path}: passed; report: {boottest.reports(path) / 'report.html'}")
+        if regression:
+            folder = boottest.reports(path)
+            with progress.stage(f"regression suite, {path.name}", loud=True) as on_line:
+                found = suite.against(path, Path(regression), folder, on_line)
+            print(f"regression suite: {found}; log: {folder / 'regression.log'}")
+            if found.failures:
+                raise Failure(f"regression suite: failed: {', '.join(found.failures)}")
+
+
+@task(help={"server": "data server whose image is pinned (see images.toml)"})
+@reported
+def pin(c: Context, server: str) -> None:
+    """Write the digest of a server's image into images.lock, which builds use."""
+    from hyraxvm import config, source
+
+    print(f"{server}: {source.pin(config.load(), server)}")

@@ -1,0 +1,76 @@
+"""What several tasks share: how they fail, and what they make of their arguments."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hyraxvm.errors import Failure, UserError
+
+if TYPE_CHECKING:
+    from hyraxvm.progress import Progress
+    from hyraxvm.source import Choice
+
+FORMAT_HELP: Final = "only this format (see ./inv list), repeatable; default: all"
+
+
+def reported(body: Callable[..., None]) -> Callable[..., None]:
+    """Turn an expected failure into one message and the exit status that it stands for."""
+
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except Failure as failure:
+            print(f"./inv: {failure}", file=sys.stderr)
+            raise SystemExit(failure.status) from None
+        except KeyboardInterrupt:
+            print("./inv: interrupted; nothing half-made is left", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"./inv: {where}{error.strerror or error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return wrapper
+
+
+def files(names: Sequence[str], task: str) -> list[Path]:
+    """The files that are given to a task.  Raises `UserError`: none is."""
+    if not names:
+        raise UserError(f"no file is named; type: ./inv {task} FILE...")
+    return [Path(name) for name in names]
+
+
+def refuse(reasons: Sequence[str]) -> None:
+    """Raise `UserError` where there are reasons to, with a line for each."""
+    if reasons:
+        raise UserError("\n./inv: ".join(reasons))
+
+
+def choose_server(server: str | None = None, server_image: str | None = None) -> Choice:
+    """The server to build, with a notice where it is not the one that is wanted first."""
+    from hyraxvm import config, source
+
+    chosen = source.choose(config.load(), server, server_image, print)
+    if chosen.notice:
+        print(source.banner(chosen.notice), file=sys.stderr)
+    return chosen
+
+
+def sharing(progress: Progress) -> Progress:
+    """Let the stages come from other machines too, where this one has the key."""
+    from hyraxvm import cache, shared
+
+    cache.remote = shared.connect(progress.say)
+    return progress
+
+
+def today() -> str:
+    """What makes packages of another day be fetched anew."""
+    import time
+
+    return time.strftime("%Y-%m-%d")

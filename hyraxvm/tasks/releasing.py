@@ -1,0 +1,144 @@
+"""Tasks that release, publish and take back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from invoke import Context, task
+
+from hyraxvm.tasks.common import reported, sharing, today
+
+SERVER_HELP: Final = "data server, if it is not to be Hyrax"
+
+
+@task(
+    help={
+        "version": "version to release, as in pyproject.toml and the tag",
+        "image": "only build and test this one, as a CI job of its own; default: all, and publish",
+        "server": SERVER_HELP,
+        "built": "build nothing: take what lies in artifacts/, built and tested",
+        "no_publish": "stop when artifacts/releases/VERSION is made and signed",
+    },
+)
+@reported
+def release(
+    c: Context,
+    version: str,
+    image: str | None = None,
+    server: str | None = None,
+    built: bool = False,
+    no_publish: bool = False,
+) -> None:
+    """Build and test every image in every format, then sign and publish all of it."""
+    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing, tested
+    from hyraxvm.progress import Progress
+    from hyraxvm.store import Store
+
+    progress = sharing(Progress())
+    wanted = release.recipes(config.load(), [image] if image else [], server, print)
+
+    def build(recipes: Sequence[config.Recipe]) -> list[pipeline.Artifact] | None:
+        return None if built else pipeline.build(recipes, formats.choose([]), progress)
+
+    if image:
+        release.check(version)
+        tested.collect(wanted, build(wanted))
+        return
+    settings = publishing.load()
+    # The notes compare with what is published, also where somebody else publishes them.
+    store = Store(settings.store) if settings.store.bucket or not no_publish else None
+    folder = release.make(
+        version, wanted, build=build, settings=settings, store=store, on_line=progress.say
+    )
+    if store and not no_publish:
+        key = signing.public_key(settings.signing.key)
+        publish.folder(store, folder, key, settings, progress.say)
+    print(folder)
+
+
+@task(
+    iterable=["image"],
+    help={
+        "image": "only build and test these, as a CI job of its own; default: all, and publish",
+        "server": SERVER_HELP,
+        "built": "build nothing: publish what lies in artifacts/, built and tested",
+        "no_publish": "build, test and write the summary only",
+    },
+)
+@reported
+def nightly(
+    c: Context,
+    image: list[str],
+    server: str | None = None,
+    built: bool = False,
+    no_publish: bool = False,
+) -> None:
+    """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
+    from hyraxvm import config, formats, nightly, pipeline, publishing, release, tested
+    from hyraxvm.progress import Progress
+
+    progress = Progress()
+
+    def set_up() -> tuple[list[config.Recipe], nightly.Publisher | None]:
+        sharing(progress)
+        wanted = release.recipes(config.load(), image, server, print)
+        release.clean_revision()
+        if no_publish or image:
+            return wanted, None
+        return wanted, nightly.Publisher(publishing.load(), progress.say)
+
+    def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
+        if built:
+            return tested.there(recipe)
+        return pipeline.build([recipe], formats.choose([]), progress, refresh=today())
+
+    nightly.run(set_up, build=build, say=progress.say)
+
+
+@task(help={"json_": "on one line, for a CI system; default: a list", "server": "data server"})
+@reported
+def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
+    """List the jobs that build the images side by side on several machines."""
+    from hyraxvm import config, nightly, release
+
+    table = config.load()
+    chosen = release.server(table, server)
+    if json_:
+        print(nightly.matrix(sorted(table.image), chosen))
+    else:
+        for name in sorted(table.image):
+            print(f"./inv nightly {name} --server {chosen}")
+
+
+@task(
+    help={
+        "version": "version in artifacts/releases/, as ./inv release has made it",
+        "dry_run": "say what would be done, change nothing",
+    },
+)
+@reported
+def publish(c: Context, version: str, dry_run: bool = False) -> None:
+    """Publish a finished release, or go on where an interrupted publish has stopped."""
+    from hyraxvm import index, publish, publishing, release, signing
+    from hyraxvm.progress import Progress
+    from hyraxvm.store import Store
+
+    index.kind(version)
+    settings = publishing.load()
+    key = signing.public_key(settings.key())
+    say = Progress().say
+    folder = release.RELEASES / version
+    publish.folder(Store(settings.store), folder, key, settings, say, dry_run)
+
+
+@task(help={"version": "published version", "reason": "what users read who ask for it"})
+@reported
+def withdraw(c: Context, version: str, reason: str) -> None:
+    """Take a published version back: nobody is led to it any more, its files stay."""
+    from hyraxvm import publish, publishing
+    from hyraxvm.store import Store
+
+    store = Store(publishing.load().store)
+    publish.withdraw(store, version, reason)
+    print(f"{store.name}: {version} is withdrawn")

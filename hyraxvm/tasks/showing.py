@@ -1,0 +1,44 @@
+"""Tasks that say what there is."""
+
+from __future__ import annotations
+
+import json
+
+from invoke import Context, task
+
+from hyraxvm.tasks.common import files, refuse, reported
+
+
+@task(name="list", help={"json_": "as JSON"})
+@reported
+def list_(c: Context, json_: bool = False) -> None:
+    """List images, servers and formats, and what is built."""
+    from hyraxvm import config, listing
+
+    rows = listing.rows(config.load())
+    print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
+
+
+@task(iterable=["file"], help={"file": "artifact, manifest or SHA256SUMS; repeatable"})
+@reported
+def verify(c: Context, file: list[str]) -> None:
+    """Check that files are whole, and say what they are."""
+    from hyraxvm.verify import verify_all
+
+    good, refused = verify_all(files(file, "verify"))
+    for line in good:
+        print(line)
+    refuse(refused)
+
+
+@task(help={"image": "image to render (see ./inv list)", "server": "data server in it"})
+@reported
+def render(c: Context, image: str, server: str | None = None) -> None:
+    """Write and show every rendered template and script, without building."""
+    from hyraxvm import config, preview, source
+
+    table = config.load()
+    recipe = config.recipe(table, image, server)
+    pinned = source.cached(table, recipe.server_name)
+    for path in preview.write(pinned.recipe(table, image)):
+        print(f"\n==== {path}\n{path.read_text()}", end="")

@@ -1,0 +1,45 @@
+"""Tasks about this machine."""
+
+from __future__ import annotations
+
+from invoke import Context, task
+
+from hyraxvm.errors import Failure, UserError
+from hyraxvm.tasks.common import reported
+
+
+@task
+@reported
+def doctor(c: Context) -> None:
+    """Show each tool, the version found and needed, and the accelerator that is chosen."""
+    from hyraxvm import doctor
+
+    lines, healthy = doctor.report()
+    print("\n".join(lines))
+    if not healthy:
+        raise Failure("something is missing; ./inv installs it: type ./inv --list")
+
+
+@task(
+    iterable=["what"],
+    help={"what": "transfer: publish and download against rclone copy", "size": "megabytes"},
+)
+@reported
+def bench(c: Context, what: list[str], size: int = 1000) -> None:
+    """Measure throughput against a store on this machine."""
+    from hyraxvm import bench
+
+    if what != ["transfer"]:
+        raise UserError("name what to measure; type: ./inv bench transfer")
+    for line in bench.transfer(size):
+        print(line)
+
+
+@task(help={"cache": "also empty the cache of stages and downloaded packages"})
+@reported
+def clean(c: Context, cache: bool = False) -> None:
+    """Remove what was built, its reports and logs."""
+    from hyraxvm import housekeeping
+
+    for line in housekeeping.clean(cache):
+        print(line)

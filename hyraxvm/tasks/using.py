@@ -1,0 +1,114 @@
+"""Tasks for who wants to use an image."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from invoke import Context, task
+
+from hyraxvm.errors import Failure, UserError
+from hyraxvm.tasks.common import reported
+
+
+@task(
+    iterable=["image"],
+    help={
+        "image": "image to get; default: the one that images.toml names",
+        "release": "version, or nightly for the newest one; default: the newest release",
+        "format": "format to get (see ./inv list)",
+        "to": "folder to put it into; default: artifacts/downloads",
+        "unpack": "unpack the zip beside it",
+        "url": "folder with index.json, https://... or s3://...; default: as in publish.toml",
+        "key": "fingerprint of the key that must have signed; default: as in publish.toml",
+    },
+)
+@reported
+def download(
+    c: Context,
+    image: list[str],
+    release: str = "release",
+    format: str = "vmx",
+    to: str | None = None,
+    unpack: bool = False,
+    url: str | None = None,
+    key: str | None = None,
+) -> None:
+    """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
+    from hyraxvm import config, download, formats, parallel, paths, publishing
+    from hyraxvm.store import WORKERS
+
+    settings = publishing.load()
+    site = download.Site(
+        url or publishing.required(settings.download.url, "download.url"), settings.store
+    )
+    fingerprint = publishing.fingerprint(key) if key else settings.key()
+    get = functools.partial(
+        download.download,
+        site,
+        fingerprint,
+        version=release,
+        kind=formats.choose([format])[0].name,
+        folder=Path(to) if to else paths.ARTIFACTS / "downloads",
+        unpack=unpack,
+        say=print,
+    )
+    names = dict.fromkeys(image or [config.load().defaults.image])
+    jobs = [functools.partial(get, image=name) for name in names]
+    for path in parallel.together(jobs, WORKERS):
+        print(path)
+
+
+@task(
+    help={
+        "file": "settings file, see docs/settings.md",
+        "image": "image that it is for; default: the one that images.toml names",
+        "server": "data server in it; default: the one that is wanted first",
+        "to": "disk to write; default: FILE.iso beside it",
+    }
+)
+@reported
+def settings(
+    c: Context,
+    file: str,
+    image: str | None = None,
+    server: str | None = None,
+    to: str | None = None,
+) -> None:
+    """Check a settings file for the first boot, and write the disk that hands it to a machine."""
+    from hyraxvm import config, settings
+
+    table = config.load()
+    source = Path(file)
+    recipe = config.recipe(table, image, server or table.defaults.auto[0])
+    settings.check(source, recipe)
+    disk = Path(to) if to else source.with_suffix(".iso")
+    settings.write_disk(source, disk)
+    print(f"{source}: right for image {recipe.name} with {recipe.server.title}")
+    print(f"{disk}: attach it as a CD before the first start; it holds what {source} holds")
+
+
+@task(
+    help={
+        "image": "image to start (see ./inv list)",
+        "server": "data server in it",
+        "format": "format to start; default: the first that is built",
+    }
+)
+@reported
+def run(c: Context, image: str, server: str | None = None, format: str | None = None) -> None:
+    """Boot a built image for a person: console here, port 8080 forwarded, Ctrl-A X to leave."""
+    from hyraxvm import config, formats, listing
+    from hyraxvm.trial import interactive_artifact
+
+    table = config.load()
+    recipes = [config.recipe(table, image, name) for name in ([server] if server else table.server)]
+    wanted = formats.choose([format] if format else [])
+    found = [path for one in wanted for each in recipes if (path := listing.built(each, one))]
+    if not found:
+        as_ = f" as {format}" if format else ""
+        again = f" --format {format}" if format else ""
+        raise UserError(f"image {image!r} is not built{as_}; type: ./inv build {image}{again}")
+    status = interactive_artifact(max(found, key=lambda path: path.stat().st_mtime))
+    if status:
+        raise Failure(f"QEMU: exit status {status}")

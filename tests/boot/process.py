@@ -1,0 +1,61 @@
+"""What the tests' file servers share: a process on a port of the loopback that can be frozen."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from hyraxvm.machine import free_port
+
+
+class ServerProcess(ABC):
+    """A server on `port`; started by `start`, ended by `stop`."""
+
+    name: str
+    healthy = ("mounted", "waiting")  # see `fileserver.FileServer`
+
+    def __init__(self, log: Path) -> None:
+        self.port = free_port(0)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """Start the process."""
+
+    @abstractmethod
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of the server; harmless when it has ended."""
+
+    def start(self) -> None:
+        """Start, and wait until the port answers."""
+        self._process = self._spawn()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        self.stop()
+        tail = self._log.read_text(errors="replace").splitlines()[-10:]
+        raise RuntimeError(f"{self.name} does not start:\n" + "\n".join(tail))
+
+    def freeze(self) -> None:
+        """Stop answering while connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on answering after `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it as a power cut does; harmless when it does not run."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.wait(10)
+        self._process = None
