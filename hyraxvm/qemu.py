@@ -115,6 +115,11 @@ def choose_accelerator(
     return Accelerator("kvm", f"{device} can be used and the CPU's flags show vmx or svm")
 
 
+def cpu(accelerator: str) -> str:
+    """The model of the processor; QEMU's own default is older than el9 runs on."""
+    return "host" if accelerator == "kvm" else TCG_CPU
+
+
 def qemu_argv(
     spec: MachineSpec,
     accelerator: str,
@@ -146,7 +151,7 @@ def qemu_argv(
         firmware += ["-blockdev", json.dumps(store)]
     argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", machine, *firmware]
     argv += ["-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi"]
-    argv += ["-cpu", "host" if accelerator == "kvm" else TCG_CPU]
+    argv += ["-cpu", cpu(accelerator)]
     argv += ["-smp", str(spec.cpus), "-m", f"{spec.memory_mb}M"]
     # A screen that nobody sees, because tty1 must work too.
     argv += ["-device", "VGA", "-display", "none", *serial]
