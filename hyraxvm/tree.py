@@ -13,6 +13,7 @@ import math
 import re
 import stat
 import tarfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ OPAQUE = ".wh..wh..opq"
 HOPS = 40  # symbolic links on one path, as in Linux
 NEWEST = 2**32 - 1  # seconds that squashfs can hold
 ATTRIBUTE = "SCHILY.xattr."
+KEPT = tuple(f"{ATTRIBUTE}{space}." for space in ("user", "trusted", "security"))  # by squashfs
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 
 
@@ -254,6 +256,16 @@ class Tree:
         """Bytes of all regular files, each counted once."""
         return sum(node.info.size for node in {id(n): n for n in self.nodes.values()}.values())
 
+    def left_out(self) -> dict[str, int]:
+        """Attributes that squashfs cannot hold, as POSIX ACLs: name -> how many files have it."""
+        names = (
+            name.removeprefix(ATTRIBUTE)
+            for node in {id(n): n for n in self.nodes.values()}.values()
+            for name in node.info.pax_headers
+            if name.startswith(ATTRIBUTE) and not name.startswith(KEPT)
+        )
+        return dict(sorted(Counter(names).items()))
+
     def write_tar(self, sink: IO[bytes]) -> None:
         """Write everything as a POSIX.1-2001 tar, sorted, so that the same tree is the same tar."""
         first: dict[int, str] = {}
@@ -319,7 +331,7 @@ def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
     # What PAX headers say may be infinite, or no number at all.
     entry.mtime = 0 if math.isnan(info.mtime) else int(min(max(info.mtime, 0), NEWEST))
     entry.pax_headers = {
-        name: value for name, value in info.pax_headers.items() if name.startswith(ATTRIBUTE)
+        name: value for name, value in info.pax_headers.items() if name.startswith(KEPT)
     }
     return entry
 
