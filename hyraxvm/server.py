@@ -122,8 +122,14 @@ def folder(recipe: Recipe) -> Path:
     return path
 
 
-def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Server:
-    """Return the server's squashfs and description.
+def build(
+    recipe: Recipe,
+    log: Path,
+    on_line: Callable[[str], None],
+    refresh: str = "",
+    say: Callable[[str], None] | None = None,
+) -> Server:
+    """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
 
     Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
     result exceeds its budget.
@@ -140,8 +146,10 @@ def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: st
         tree = oci.flatten(layout, found, work / "layers", on_line)
         # Before the databases are trimmed.
         packages = inventory.packages(tree, work / "databases")
-        trimmed = trim(tree, recipe.server.trim, on_line)
+        trimmed = trim(tree, recipe.server.trim, say or on_line)
         image = describe(recipe, found, tree, packages, trimmed)
+        for name, count in tree.left_out().items():
+            (say or on_line)(f"without {name} of {count} files: squashfs cannot hold it")
         on_line(f"packing {tree.size() / 1e6:.0f} MB")
         oci.squash(tree, work / "server.squashfs", log)
         (work / "server.json").write_text(image.model_dump_json(indent=1) + "\n")
@@ -172,14 +180,21 @@ def preview(recipe: Recipe) -> ServerImage:
     )
 
 
-def trim(tree: Tree, patterns: list[str], on_line: Callable[[str], None]) -> list[Trimmed]:
-    """Remove what the list names; each line's saving is told and returned."""
+def trim(tree: Tree, patterns: list[str], say: Callable[[str], None]) -> list[Trimmed]:
+    """Remove what the list names; each line's saving is told and returned.
+
+    A line that matches nothing is told too: it is a path that has moved, or a mistake.
+    """
     result = []
     for pattern in patterns:
         paths, size = tree.remove(pattern)
         result.append(Trimmed(pattern=pattern, paths=paths, bytes=size))
         if paths:
-            on_line(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
+            say(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
+    if idle := [each.pattern for each in result if not each.paths]:
+        say(f"trim: not in this image: {', '.join(idle)}")
+    saved = sum(each.bytes for each in result)
+    say(f"trim: {saved / 1e6:.1f} MB in all")
     return result
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_maker import TAG, Entry, folder, link, make_image, program
+from image_maker import TAG, Entry, folder, link, make_image, program, write_layer
 
 from hyraxvm import config, oci, provision, server
 from hyraxvm.errors import Failure
+from hyraxvm.tree import merge
 
 TOMCAT = "home/tomcat/apache-tomcat-11.0.7"
 CONF = f"{TOMCAT}/webapps/opendap/WEB-INF/conf"
@@ -404,3 +405,30 @@ def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
     assert follow[-1].endswith("Yes" if wanted["links"] == 2 else "No")
     mail = "BES.ServerAdministrator=email:a@b.example" in lines
     assert mail == (wanted["mail"] is not None)
+
+
+def test_the_trim_list_fits_the_layout_of_the_official_image(tmp_path: Path) -> None:
+    """Rocky 9, the BES's libraries in /root/install/deps, a JDK: what must stay, stays."""
+    deps = "root/install/deps"
+    java = "usr/lib/jvm/java-21-openjdk-21.0.7.0.6-1.el9.x86_64"
+    gone = [
+        "include/bes/BESLog.h", f"{deps}/include/netcdf.h", f"{deps}/lib/libgdal.a",
+        f"{deps}/lib/libhdf5.la", f"{deps}/bin/gdalinfo", f"{deps}/share/man/man1/ncdump.1",
+        f"{deps}/share/doc/proj/x", f"{java}/lib/server/classes_nocoops.jsa", f"{java}/bin/javac",
+        f"{java}/bin/jshell", f"{java}/lib/ct.sym", "usr/lib64/librpm.so.9", "usr/bin/dnf-3",
+        "usr/lib/python3.9/site-packages/dnf/base.py", "var/lib/rpm/rpmdb.sqlite",
+        "usr/libexec/git-core/git", "hyrax_regression_tests/testsuite", "libdap-devel.el9.rpm",
+        f"{TOMCAT}/webapps/ROOT/WEB-INF/lib/x.jar", "usr/lib/debug/x", "usr/bin/make",
+    ]  # fmt: skip
+    kept = [
+        f"{deps}/lib/libhdf5.so.310", f"{deps}/share/gdal/x", f"{deps}/share/proj/proj.db",
+        "usr/lib/bes/libnc_module.so", f"{java}/lib/server/classes.jsa", f"{java}/lib/modules",
+        f"{java}/bin/java", "usr/share/hyrax/data/nc/fnoc1.nc", "usr/share/bes/dap_help.txt",
+        "usr/lib64/libdap.so.27", "usr/share/javazi-1.8/tzdb.dat", "etc/pki/java/cacerts",
+        "usr/lib/locale/C.utf8/LC_CTYPE", f"{TOMCAT}/lib/ecj-4.37.jar",
+    ]  # fmt: skip
+    tree = merge([write_layer(tmp_path / "layer", [Entry(name, b"x") for name in gone + kept])])
+    trimmed = server.trim(tree, recipe().server.trim, lambda line: None)
+    left = {name for name, node in tree.nodes.items() if node.info.isreg()}
+    assert left == set(kept)
+    assert sum(each.bytes for each in trimmed) == len(gone)
