@@ -114,6 +114,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
             "tomcat_bound": " ".join(bound),
             "olfs_logs": f"{conf}/logs",
             "java_home": java,
+            "java_archive": java_archive(tree, java),
         },
     )
 
@@ -200,6 +201,12 @@ def java_home(tree: Tree, environment: dict[str, str]) -> str:
         if tree.is_program(f"{home}/bin/java"):
             return oci.plain_path(home, "folder of Java")
     raise Failure(missing(tree, f"{wanted}/bin/java", "program"))
+
+
+def java_archive(tree: Tree, home: str) -> str:
+    """Java's own archive of its classes; a Java that was cut down with jlink has none."""
+    path = tree.resolve(f"{home}/lib/server/classes.jsa")
+    return oci.plain_path(path, "archive of Java's classes") if path else ""
 
 
 def olfs_configuration(tree: Tree, environment: dict[str, str], webapp: str) -> str:
