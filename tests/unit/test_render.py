@@ -162,8 +162,11 @@ def test_the_readmes_name_the_file_and_the_hardware_for_each_hypervisor() -> Non
         "`nm.qcow2`",
         "`nm-hyperv.zip`",
         "--memory 2048 --vcpus 3",
+        "--memory 2048 --cores 3 --cpu host",
+        "-cpu host -m 2048",
     ):
         assert wanted in page
+    assert "1024" not in page
     for name in (
         "Workstation",
         "Fusion",
