@@ -47,6 +47,12 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
 
     tomcat_home = directory(tree, environment.get("CATALINA_HOME", "/usr/share/tomcat"))
     tomcat_real = oci.plain_path(tree.resolve(tomcat_home) or tomcat_home, "folder of Tomcat")
+    base = environment.get("CATALINA_BASE", tomcat_home)
+    if tree.resolve(base) != tree.resolve(tomcat_home):
+        raise Failure(
+            f"the image's CATALINA_BASE is {base[:200]!r}, its CATALINA_HOME {tomcat_home!r}; "
+            "what is expected is one folder for both"
+        )
     program(tree, f"{tomcat_home}/bin/catalina.sh")
     program(tree, "/bin/sh")  # catalina.sh is a script
     tomcat = tomcat_account(tree, tomcat_real)

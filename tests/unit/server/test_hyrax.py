@@ -263,6 +263,8 @@ def test_only_libraries_that_hold_something_are_searched(image: server.ServerIma
          r"lib/x\.jar is no jar"),
         (LAYER, [*CONFIG, "--config.env=CATALINA_HOME=/opt/cat"],
          "no directory /opt/cat; there is no /opt"),
+        (LAYER, [*CONFIG, "--config.env=CATALINA_BASE=/usr/share/hyrax"],
+         "CATALINA_BASE is '/usr/share/hyrax', its CATALINA_HOME '/usr/share/tomcat'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -388,6 +390,7 @@ def test_an_administrators_patterns_come_before_the_images_own(
         ("", 2_000_000, {"heap": "488", "mail": None, "links": 1}),
         ("EMAIL=a@b.example\nSYMLINKS=yes\n", 8_000_000, {"heap": "1953", "mail": "a", "links": 2}),
         ("HEAP=700\n", 2_000_000, {"heap": "700", "mail": None, "links": 1}),
+        ("HEAP=9000\n", 2_000_000, {"heap": "976", "mail": None, "links": 1}),
         ("", 400_000, {"heap": "192", "mail": None, "links": 1}),
     ],
 )
