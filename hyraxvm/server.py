@@ -16,7 +16,7 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, embedded, inventory, oci, sizes
+from hyraxvm import cache, elf, embedded, inventory, oci, sizes
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import PROVISION
@@ -41,7 +41,7 @@ class Account(BaseModel):
 
 
 class Trimmed(BaseModel):
-    """What one line of a server's `trim` list has removed."""
+    """What one line of a server's `trim` list has removed; debugging sections are one more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ class Prepared(BaseModel):
 
 def key(recipe: Recipe, refresh: str = "") -> str:
     """The digest of the stage's inputs."""
-    names = ("embedded.py", "inventory.py", "oci.py", "tree.py")
+    names = ("elf.py", "embedded.py", "inventory.py", "oci.py", "tree.py")
     modules = [Path(__file__).with_name(name) for name in names]
     return cache.digest(
         recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
@@ -183,7 +183,8 @@ def preview(recipe: Recipe) -> ServerImage:
 def trim(tree: Tree, patterns: list[str], say: Callable[[str], None]) -> list[Trimmed]:
     """Remove what the list names; each line's saving is told and returned.
 
-    A line that matches nothing is told too: it is a path that has moved, or a mistake.
+    A line that matches nothing is told too: it is a path that has moved, or a mistake.  What is
+    left of programs and libraries loses its debugging sections.
     """
     result = []
     for pattern in patterns:
@@ -191,6 +192,10 @@ def trim(tree: Tree, patterns: list[str], say: Callable[[str], None]) -> list[Tr
         result.append(Trimmed(pattern=pattern, paths=paths, bytes=size))
         if paths:
             say(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
+    files, size = elf.blank_debugging(tree)
+    if files:
+        result.append(Trimmed(pattern="debugging sections", paths=files, bytes=size))
+        say(f"trim debugging sections: {size / 1e6:.1f} MB in {files} files")
     if idle := [each.pattern for each in result if not each.paths]:
         say(f"trim: not in this image: {', '.join(idle)}")
     saved = sum(each.bytes for each in result)

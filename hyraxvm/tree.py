@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from hyraxvm.errors import Failure
 
@@ -28,6 +28,7 @@ NEWEST = 2**32 - 1  # seconds that squashfs can hold
 ATTRIBUTE = "SCHILY.xattr."
 KEPT = tuple(f"{ATTRIBUTE}{space}." for space in ("user", "trusted", "security"))  # by squashfs
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+Span = tuple[int, int]  # of a file: offset and length
 
 
 @dataclass(eq=False)
@@ -37,6 +38,7 @@ class Node:
     info: tarfile.TarInfo
     source: tarfile.TarFile | None = None
     content: bytes | None = None
+    blank: tuple[Span, ...] = ()  # what reads as zeros
 
     def open(self) -> BinaryIO:
         """The content of a regular file."""
@@ -44,7 +46,28 @@ class Node:
             return io.BytesIO(self.content)
         stream = self.source.extractfile(self.info) if self.source else None
         assert stream is not None
-        return stream  # type: ignore[return-value]
+        return _Blanked(stream, self.blank) if self.blank else stream  # type: ignore[return-value]
+
+
+class _Blanked(io.RawIOBase):
+    """A file of which some spans read as zeros."""
+
+    def __init__(self, stream: IO[bytes], spans: tuple[Span, ...]) -> None:
+        super().__init__()
+        self._stream, self._spans = stream, spans
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        at = self._stream.tell()
+        piece = bytearray(self._stream.read(len(buffer)))
+        for start, length in self._spans:
+            begin, end = max(start - at, 0), min(start + length - at, len(piece))
+            if begin < end:
+                piece[begin:end] = bytes(end - begin)
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 @dataclass
