@@ -42,9 +42,11 @@ class Node:
 
     def open(self) -> BinaryIO:
         """The content of a regular file."""
+        stream: IO[bytes] | None = None
         if self.content is not None:
-            return io.BytesIO(self.content)
-        stream = self.source.extractfile(self.info) if self.source else None
+            stream = io.BytesIO(self.content)
+        elif self.source:
+            stream = self.source.extractfile(self.info)
         assert stream is not None
         return _Blanked(stream, self.blank) if self.blank else stream  # type: ignore[return-value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import subprocess
 from pathlib import Path
@@ -83,3 +84,15 @@ def test_a_section_that_is_loaded_stays(debugged: bytes, tmp_path: Path) -> None
     path.write_bytes(debugged)
     with path.open("rb") as stream:
         assert elf.debugging(stream, len(debugged))
+
+
+def test_what_is_blanked_takes_no_room(tmp_path: Path) -> None:
+    tree = merge([])
+    tree.write("/x", random.Random(1).randbytes(3_000_000))
+    sizes = []
+    for spans in ((), ((4096, 2_900_000),)):
+        tree.nodes["x"].blank = spans
+        oci.squash(tree, tmp_path / "x.squashfs", tmp_path / "log")
+        sizes.append((tmp_path / "x.squashfs").stat().st_size)
+    assert sizes[0] > 3_000_000
+    assert sizes[1] < 300_000
