@@ -112,7 +112,8 @@ def _artifacts(
 
     def make_server() -> server.Server:
         with progress.stage("server") as on_line:
-            return server.build(recipe, log("server"), on_line, refresh)
+            # Not every line of pulling, but what each line of the trim list has saved.
+            return server.build(recipe, log("server"), on_line, refresh, progress.say)
 
     # Both use one core most of the time.
     both = together([make_rootfs, make_server], 2)

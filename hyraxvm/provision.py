@@ -21,7 +21,7 @@ from hyraxvm.command import output, run
 from hyraxvm.config import Recipe
 from hyraxvm.disk import ROOT_LABEL, Disk
 from hyraxvm.paths import PACKER, PROVISION, ROOT
-from hyraxvm.qemu import choose_accelerator
+from hyraxvm.qemu import choose_accelerator, cpu
 from hyraxvm.render import render
 from hyraxvm.samples import make_samples
 from hyraxvm.server import ServerImage
@@ -177,9 +177,11 @@ def stage_files(
 
 def render_template(recipe: Recipe, **paths: object) -> str:
     """The Packer template."""
+    accelerator = choose_accelerator().name
     return render(
         TEMPLATE,
-        accelerator=choose_accelerator()[0],
+        accelerator=accelerator,
+        cpu=cpu(accelerator),
         packer_version=packer.version(),
         append=APPEND,
         cpus=recipe.machine.cpus,

@@ -15,6 +15,7 @@ from hyraxvm.server import ServerImage
 README: Final = TEMPLATES / "README.md.j2"
 PAGE: Final = TEMPLATES / "README.html.j2"
 HYPERVISORS: Final = ROOT / "docs" / "hypervisors.md"
+DIFFERS: Final = "Hyrax needs 2048 MB of memory where 1024 stand below"
 SOURCES: Final = (README, PAGE, HYPERVISORS)
 
 
@@ -42,6 +43,10 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
 def _of(recipe: Recipe, name: str, text: str) -> str:
     """The page on hypervisors with this image's name and hardware for the usual ones."""
     machine = recipe.machine
+    # What this paragraph says of servers is filled in here.
+    if f"\n{DIFFERS}" not in text:
+        raise ValueError(f"{HYPERVISORS}: {DIFFERS!r} is not in it")
+    text = "\n\n".join(part for part in text.split("\n\n") if not part.startswith(DIFFERS))
     for usual, own in (
         ("NAME", name),
         ("1024", str(machine.memory_mib)),

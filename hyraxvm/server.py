@@ -16,7 +16,7 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, embedded, inventory, oci, sizes
+from hyraxvm import cache, elf, embedded, inventory, oci, sizes
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import PROVISION
@@ -41,7 +41,7 @@ class Account(BaseModel):
 
 
 class Trimmed(BaseModel):
-    """What one line of a server's `trim` list has removed."""
+    """What one line of a server's `trim` list has removed; debugging sections are one more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ class Prepared(BaseModel):
 
 def key(recipe: Recipe, refresh: str = "") -> str:
     """The digest of the stage's inputs."""
-    names = ("embedded.py", "inventory.py", "oci.py", "tree.py")
+    names = ("elf.py", "embedded.py", "inventory.py", "oci.py", "tree.py")
     modules = [Path(__file__).with_name(name) for name in names]
     return cache.digest(
         recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
@@ -122,8 +122,14 @@ def folder(recipe: Recipe) -> Path:
     return path
 
 
-def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Server:
-    """Return the server's squashfs and description.
+def build(
+    recipe: Recipe,
+    log: Path,
+    on_line: Callable[[str], None],
+    refresh: str = "",
+    say: Callable[[str], None] | None = None,
+) -> Server:
+    """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
 
     Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
     result exceeds its budget.
@@ -140,8 +146,10 @@ def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: st
         tree = oci.flatten(layout, found, work / "layers", on_line)
         # Before the databases are trimmed.
         packages = inventory.packages(tree, work / "databases")
-        trimmed = trim(tree, recipe.server.trim, on_line)
+        trimmed = trim(tree, recipe.server.trim, say or on_line)
         image = describe(recipe, found, tree, packages, trimmed)
+        for name, count in tree.left_out().items():
+            (say or on_line)(f"without {name} of {count} files: squashfs cannot hold it")
         on_line(f"packing {tree.size() / 1e6:.0f} MB")
         oci.squash(tree, work / "server.squashfs", log)
         (work / "server.json").write_text(image.model_dump_json(indent=1) + "\n")
@@ -172,14 +180,26 @@ def preview(recipe: Recipe) -> ServerImage:
     )
 
 
-def trim(tree: Tree, patterns: list[str], on_line: Callable[[str], None]) -> list[Trimmed]:
-    """Remove what the list names; each line's saving is told and returned."""
+def trim(tree: Tree, patterns: list[str], say: Callable[[str], None]) -> list[Trimmed]:
+    """Remove what the list names; each line's saving is told and returned.
+
+    A line that matches nothing is told too: it is a path that has moved, or a mistake.  What is
+    left of programs and libraries loses its debugging sections.
+    """
     result = []
     for pattern in patterns:
         paths, size = tree.remove(pattern)
         result.append(Trimmed(pattern=pattern, paths=paths, bytes=size))
         if paths:
-            on_line(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
+            say(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
+    files, size = elf.blank_debugging(tree)
+    if files:
+        result.append(Trimmed(pattern="debugging sections", paths=files, bytes=size))
+        say(f"trim debugging sections: {size / 1e6:.1f} MB in {files} files")
+    if idle := [each.pattern for each in result if not each.paths]:
+        say(f"trim: not in this image: {', '.join(idle)}")
+    saved = sum(each.bytes for each in result)
+    say(f"trim: {saved / 1e6:.1f} MB in all")
     return result
 
 

@@ -13,10 +13,11 @@ import math
 import re
 import stat
 import tarfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from hyraxvm.errors import Failure
 
@@ -25,7 +26,9 @@ OPAQUE = ".wh..wh..opq"
 HOPS = 40  # symbolic links on one path, as in Linux
 NEWEST = 2**32 - 1  # seconds that squashfs can hold
 ATTRIBUTE = "SCHILY.xattr."
+KEPT = tuple(f"{ATTRIBUTE}{space}." for space in ("user", "trusted", "security"))  # by squashfs
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+Span = tuple[int, int]  # of a file: offset and length
 
 
 @dataclass(eq=False)
@@ -35,14 +38,38 @@ class Node:
     info: tarfile.TarInfo
     source: tarfile.TarFile | None = None
     content: bytes | None = None
+    blank: tuple[Span, ...] = ()  # what reads as zeros
 
     def open(self) -> IO[bytes]:
         """The content of a regular file."""
+        stream: IO[bytes] | None = None
         if self.content is not None:
-            return io.BytesIO(self.content)
-        stream = self.source.extractfile(self.info) if self.source else None
+            stream = io.BytesIO(self.content)
+        elif self.source:
+            stream = self.source.extractfile(self.info)
         assert stream is not None
-        return stream
+        return io.BufferedReader(_Blanked(stream, self.blank)) if self.blank else stream
+
+
+class _Blanked(io.RawIOBase):
+    """A file of which some spans read as zeros."""
+
+    def __init__(self, stream: IO[bytes], spans: tuple[Span, ...]) -> None:
+        super().__init__()
+        self._stream, self._spans = stream, spans
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        at = self._stream.tell()
+        piece = bytearray(self._stream.read(len(buffer)))
+        for start, length in self._spans:
+            begin, end = max(start - at, 0), min(start + length - at, len(piece))
+            if begin < end:
+                piece[begin:end] = bytes(end - begin)
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 @dataclass
@@ -255,6 +282,16 @@ class Tree:
         """Bytes of all regular files, each counted once."""
         return sum(node.info.size for node in {id(n): n for n in self.nodes.values()}.values())
 
+    def left_out(self) -> dict[str, int]:
+        """Attributes that squashfs cannot hold, as POSIX ACLs: name -> how many files have it."""
+        names = (
+            name.removeprefix(ATTRIBUTE)
+            for node in {id(n): n for n in self.nodes.values()}.values()
+            for name in node.info.pax_headers
+            if name.startswith(ATTRIBUTE) and not name.startswith(KEPT)
+        )
+        return dict(sorted(Counter(names).items()))
+
     def write_tar(self, sink: IO[bytes]) -> None:
         """Write everything as a POSIX.1-2001 tar, sorted, so that the same tree is the same tar."""
         first: dict[int, str] = {}
@@ -320,7 +357,7 @@ def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
     # What PAX headers say may be infinite, or no number at all.
     entry.mtime = 0 if math.isnan(info.mtime) else int(min(max(info.mtime, 0), NEWEST))
     entry.pax_headers = {
-        name: value for name, value in info.pax_headers.items() if name.startswith(ATTRIBUTE)
+        name: value for name, value in info.pax_headers.items() if name.startswith(KEPT)
     }
     return entry
 

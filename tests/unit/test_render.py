@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from hyraxvm import config, package, packer, provision, readme, render, server
+from hyraxvm import config, package, packer, provision, qemu, readme, render, server
 from hyraxvm.paths import PROVISION, ROOT
 
 RECIPE = config.recipe(config.load(), "nfs", "dapdir")
@@ -77,6 +77,16 @@ def test_plugins_are_required_only_of_a_packer_that_knows_them(
 ) -> None:
     monkeypatch.setattr(packer, "version", lambda: version)
     assert ("required_plugins" in template()) is wanted
+
+
+@pytest.mark.parametrize(("name", "model"), [("tcg", "Nehalem"), ("kvm", "host")])
+def test_the_build_has_a_cpu_that_runs_programs_of_el9(
+    monkeypatch: pytest.MonkeyPatch, name: str, model: str
+) -> None:
+    monkeypatch.setattr(provision, "choose_accelerator", lambda: qemu.Accelerator(name, "why"))
+    text = template()
+    assert f'accelerator    = "{name}"' in text
+    assert f'["-cpu", "{model}"],' in text
 
 
 def test_the_build_reaches_the_guest_over_loopback_only() -> None:
@@ -152,8 +162,11 @@ def test_the_readmes_name_the_file_and_the_hardware_for_each_hypervisor() -> Non
         "`nm.qcow2`",
         "`nm-hyperv.zip`",
         "--memory 2048 --vcpus 3",
+        "--memory 2048 --cores 3 --cpu host",
+        "-cpu host -m 2048",
     ):
         assert wanted in page
+    assert "1024" not in page
     for name in (
         "Workstation",
         "Fusion",

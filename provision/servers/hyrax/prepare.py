@@ -47,6 +47,12 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
 
     tomcat_home = directory(tree, environment.get("CATALINA_HOME", "/usr/share/tomcat"))
     tomcat_real = oci.plain_path(tree.resolve(tomcat_home) or tomcat_home, "folder of Tomcat")
+    base = environment.get("CATALINA_BASE", tomcat_home)
+    if tree.resolve(base) != tree.resolve(tomcat_home):
+        raise Failure(
+            f"the image's CATALINA_BASE is {base[:200]!r}, its CATALINA_HOME {tomcat_home!r}; "
+            "what is expected is one folder for both"
+        )
     program(tree, f"{tomcat_home}/bin/catalina.sh")
     program(tree, "/bin/sh")  # catalina.sh is a script
     tomcat = tomcat_account(tree, tomcat_real)
@@ -114,6 +120,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
             "tomcat_bound": " ".join(bound),
             "olfs_logs": f"{conf}/logs",
             "java_home": java,
+            "java_archive": java_archive(tree, java),
         },
     )
 
@@ -200,6 +207,12 @@ def java_home(tree: Tree, environment: dict[str, str]) -> str:
         if tree.is_program(f"{home}/bin/java"):
             return oci.plain_path(home, "folder of Java")
     raise Failure(missing(tree, f"{wanted}/bin/java", "program"))
+
+
+def java_archive(tree: Tree, home: str) -> str:
+    """Java's own archive of its classes; a Java that was cut down with jlink has none."""
+    path = tree.resolve(f"{home}/lib/server/classes.jsa")
+    return oci.plain_path(path, "archive of Java's classes") if path else ""
 
 
 def olfs_configuration(tree: Tree, environment: dict[str, str], webapp: str) -> str:

@@ -258,6 +258,12 @@ def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: in
     guest.stand_in("setpriv", "echo /srv/hyrax/data/mine/a.nc")
     assert broken(guest)["mine"].startswith("permission: the data server's user (nobody) may not")
 
+    guest.write("opt/hyrax/etc/os-release", 'NAME="Rocky Linux"\nPLATFORM_ID="platform:el9"\n')
+    guest.write("proc/cpuinfo", "flags : fpu sse2 ssse3 sse4_1\n")
+    assert "CPU type 'host'" in broken(guest)["processor"]
+    guest.write("proc/cpuinfo", "flags : fpu sse2 ssse3 sse4_1 sse4_2 popcnt\n")
+    assert "processor" not in broken(guest)
+
     guest.write("unit-state", "failed\n")
     assert broken(guest)["hyrax-server.service"] == "failed (exit-code)"
     answers.stop()

@@ -100,6 +100,7 @@ LAYER = [
     Entry(f"{TOMCAT}/webapps/ROOT/index.jsp", b"Tomcat's own"),
     Entry(f"{CONF}/olfs.xml", OLFS_XML),
     program("usr/lib/jvm/java-21-openjdk/bin/java"),
+    Entry("usr/lib/jvm/java-21-openjdk/lib/server/classes.jsa"),
     link("etc/alternatives/jre", "/usr/lib/jvm/java-21-openjdk"),
     Entry("usr/share/doc/x", b"d" * 100),
 ]

@@ -22,10 +22,11 @@ from hyrax_image import (
     replaced,
     without,
 )
-from image_maker import TAG, Entry, make_image, program
+from image_maker import TAG, Entry, make_image, program, write_layer
 
 from hyraxvm import oci, server
 from hyraxvm.errors import Failure
+from hyraxvm.tree import merge
 
 
 def test_users_are_the_images_own(image: server.ServerImage) -> None:
@@ -48,6 +49,7 @@ def test_paths_are_the_images_own(image: server.ServerImage) -> None:
         f"/{TOMCAT}/webapps/opendap/WEB-INF/web.xml /{TOMCAT}/conf/context.xml",
         "olfs_logs": f"/{CONF}/logs",
         "java_home": "/etc/alternatives/jre",
+        "java_archive": "/usr/lib/jvm/java-21-openjdk/lib/server/classes.jsa",
     }  # fmt: skip
 
 
@@ -139,6 +141,8 @@ def test_only_libraries_that_hold_something_are_searched(image: server.ServerIma
          r"lib/x\.jar is no jar"),
         (LAYER, [*CONFIG, "--config.env=CATALINA_HOME=/opt/cat"],
          "no directory /opt/cat; there is no /opt"),
+        (LAYER, [*CONFIG, "--config.env=CATALINA_BASE=/usr/share/hyrax"],
+         "CATALINA_BASE is '/usr/share/hyrax', its CATALINA_HOME '/usr/share/tomcat'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -164,3 +168,30 @@ def test_another_layout_is_followed(tmp_path: Path) -> None:
     assert found.facts["bes_log_dir"] == "/var/log/bes"
     assert "/etc/olfs/olfs.xml" in found.facts["tomcat_bound"]
     assert "/etc/olfs/cache" in found.writable
+
+
+def test_the_trim_list_fits_the_layout_of_the_official_image(tmp_path: Path) -> None:
+    """Rocky 9, the BES's libraries in /root/install/deps, a JDK: what must stay, stays."""
+    deps = "root/install/deps"
+    java = "usr/lib/jvm/java-21-openjdk-21.0.7.0.6-1.el9.x86_64"
+    gone = [
+        "include/bes/BESLog.h", f"{deps}/include/netcdf.h", f"{deps}/lib/libgdal.a",
+        f"{deps}/lib/libhdf5.la", f"{deps}/bin/gdalinfo", f"{deps}/share/man/man1/ncdump.1",
+        f"{deps}/share/doc/proj/x", f"{java}/lib/server/classes_nocoops.jsa", f"{java}/bin/javac",
+        f"{java}/bin/jshell", f"{java}/lib/ct.sym", "usr/lib64/librpm.so.9", "usr/bin/dnf-3",
+        "usr/lib/python3.9/site-packages/dnf/base.py", "var/lib/rpm/rpmdb.sqlite",
+        "usr/libexec/git-core/git", "hyrax_regression_tests/testsuite", "libdap-devel.el9.rpm",
+        f"{TOMCAT}/webapps/ROOT/WEB-INF/lib/x.jar", "usr/lib/debug/x", "usr/bin/make",
+    ]  # fmt: skip
+    kept = [
+        f"{deps}/lib/libhdf5.so.310", f"{deps}/share/gdal/x", f"{deps}/share/proj/proj.db",
+        "usr/lib/bes/libnc_module.so", f"{java}/lib/server/classes.jsa", f"{java}/lib/modules",
+        f"{java}/bin/java", "usr/share/hyrax/data/nc/fnoc1.nc", "usr/share/bes/dap_help.txt",
+        "usr/lib64/libdap.so.27", "usr/share/javazi-1.8/tzdb.dat", "etc/pki/java/cacerts",
+        "usr/lib/locale/C.utf8/LC_CTYPE", f"{TOMCAT}/lib/ecj-4.37.jar",
+    ]  # fmt: skip
+    tree = merge([write_layer(tmp_path / "layer", [Entry(name, b"x") for name in gone + kept])])
+    trimmed = server.trim(tree, recipe().server.trim, lambda line: None)
+    left = {name for name, node in tree.nodes.items() if node.info.isreg()}
+    assert left == set(kept)
+    assert sum(each.bytes for each in trimmed) == len(gone)

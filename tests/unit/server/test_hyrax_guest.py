@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hyrax_image import CONF, TOMCAT, recipe
+from hyrax_image import CONF, TOMCAT, built, recipe, without
 
 from hyraxvm import config, provision, server
 
@@ -92,6 +93,7 @@ def test_an_administrators_patterns_come_before_the_images_own(
     bes = tmp_path / "root/opt/hyrax/etc/bes"
     (bes / "modules").mkdir(parents=True)
     (bes / "bes.conf").write_text("BES.Catalog.catalog.TypeMatch=\nBES.User=x\n")
+    (bes / "modules/dap.conf").write_text("BES.Catalog.catalog.TypeMatch= \n")
     (bes / "modules/ff.conf").write_text("BES.Catalog.catalog.TypeMatch+=ff:.*\\.dat$;\n")
     settings = written(image, tmp_path, "TYPES=nc:*.dat\n")
     types = [line for line in settings.splitlines() if ".TypeMatch" in line]
@@ -100,6 +102,7 @@ def test_an_administrators_patterns_come_before_the_images_own(
         r"BES.Catalog.catalog.TypeMatch+=nc:.*\.(NC|NC4|cdf|CDF|netcdf|NETCDF)(\.bz2|\.gz|\.Z)?$;"
     )
     assert settings.count("BES.User") == 0
+    assert not [line for line in types if line.endswith("=")]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,7 @@ def test_an_administrators_patterns_come_before_the_images_own(
         ("", 2_000_000, {"heap": "488", "mail": None, "links": 1}),
         ("EMAIL=a@b.example\nSYMLINKS=yes\n", 8_000_000, {"heap": "1953", "mail": "a", "links": 2}),
         ("HEAP=700\n", 2_000_000, {"heap": "700", "mail": None, "links": 1}),
+        ("HEAP=9000\n", 2_000_000, {"heap": "976", "mail": None, "links": 1}),
         ("", 400_000, {"heap": "192", "mail": None, "links": 1}),
     ],
 )
@@ -129,3 +133,59 @@ def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
     assert follow[-1].endswith("Yes" if wanted["links"] == 2 else "No")
     mail = "BES.ServerAdministrator=email:a@b.example" in lines
     assert mail == (wanted["mail"] is not None)
+    assert ("SupportEmail=a@b.example" in lines) == mail
+    # An administrator that lacks one of them is not taken: OPeNDAP's is.
+    parts = {
+        line.partition("+=")[2].partition(":")[0] for line in lines if "Administrator+=" in line
+    }
+    needed = {"organization", "street", "city", "region", "postalCode", "country", "telephone"}
+    assert parts == ({*needed, "website"} if mail else set())
+
+
+def test_the_images_own_site_conf_comes_first_and_an_edited_one_last(
+    image: server.ServerImage, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shipped = root / "opt/hyrax/etc/bes/site.conf"
+    shipped.parent.mkdir(parents=True)
+    shipped.write_text("H5.EnableCF=false\nBES.ServerIP=0.0.0.0")
+    lines = written(image, tmp_path, "TYPES=nc:*.dat\n").splitlines()
+    assert lines[0].endswith("TypeMatch+=nc:.*\\.dat$;")
+    assert "H5.EnableCF=false" in lines[1:3]
+    assert [line for line in lines if "ServerIP" in line][-1] == "BES.ServerIP=127.0.0.1"
+    edited = root / "var/lib/hyrax/overlay/upper/etc/bes/site.conf"
+    edited.parent.mkdir(parents=True)
+    edited.write_text("NC.CacheEntries=7")
+    lines = written(image, tmp_path, "").splitlines()
+    assert "H5.EnableCF=false" not in lines
+    assert lines.index("NC.CacheEntries=7") > lines.index("NC.CacheEntries=0")
+    # What this machine is made for stays last.
+    assert lines.index("NC.CacheEntries=7") < lines.index("BES.LogName=/var/log/bes/bes.log")
+
+
+def test_a_java_without_an_archive_of_its_own_gets_one(tmp_path: Path) -> None:
+    """As jlink makes it: what is archived of the server lies on Java's own."""
+    made = built(tmp_path, without("usr/lib/jvm/java-21-openjdk/lib/server/classes.jsa"))
+    assert made.facts["java_archive"] == ""
+    script = provision.render_scripts(recipe(), made)["70-warm-up.sh"]
+    assert "-Xshare:dump" in script
+    (tmp_path / "warm-up.sh").write_text(script)
+    argv = ["shellcheck", "--exclude=SC1091", str(tmp_path / "warm-up.sh")]
+    subprocess.run(argv, check=True)
+    state, run = tmp_path / "root/var/lib/hyrax-tomcat", tmp_path / "root/run/hyrax"
+
+    def archives() -> list[str]:
+        written(made, tmp_path, "")
+        return re.findall(r"-XX:(?:Shared|Archive)\S+", (run / "tomcat.env").read_text())
+
+    used = "-XX:SharedArchiveFile=/var/lib/hyrax-tomcat"
+    assert archives() == [f"{used}/classes.jsa"]
+    (state / "base.jsa").write_text("x")
+    (run / "warm-up").touch()
+    dumped = "-XX:ArchiveClassesAtExit=/usr/share/tomcat/temp/classes.jsa"
+    assert archives() == [f"{used}/base.jsa", dumped]
+
+
+def test_a_request_that_wants_too_much_memory_ends_alone(image: server.ServerImage) -> None:
+    bes = provision.render_units(recipe(), image)["hyrax-bes.service"].splitlines()
+    assert {"MemoryMax=50%", "OOMPolicy=continue"} <= set(bes)

@@ -339,6 +339,25 @@ def test_everything_survives_in_the_squashfs_whoever_builds(tmp_path: Path) -> N
     assert again.read_bytes() == image.read_bytes()
 
 
+def test_attributes_that_squashfs_cannot_hold_are_counted_and_left_out(tmp_path: Path) -> None:
+    """The official Hyrax image is made with setfacl; some builders keep what that has set."""
+    acl = {"system.posix_acl_access": "\x02\0\0\0\udcff", "user.note": "kept"}
+    tree = merged(
+        tmp_path,
+        [
+            Entry("usr/share/a", b"1", attributes=acl),
+            hard("usr/share/same", "usr/share/a"),
+            Entry("usr/share/b", attributes={**acl, "system.posix_acl_default": "x"}),
+        ],
+    )
+    assert tree.left_out() == {"system.posix_acl_access": 2, "system.posix_acl_default": 1}
+    oci.squash(tree, tmp_path / "x.squashfs", tmp_path / "log")
+    out = tmp_path / "out"
+    argv = ["unsquashfs", "-q", "-no-progress", "-d", str(out), str(tmp_path / "x.squashfs")]
+    subprocess.run(argv, capture_output=True, check=True)
+    assert os.listxattr(out / "usr/share/a") == ["user.note"]
+
+
 def test_the_tar_is_the_same_for_the_same_tree(tmp_path: Path) -> None:
     entries = [folder("b/"), Entry("b/1"), Entry("a"), Entry("b.x")]
     tars = []

@@ -12,6 +12,7 @@ status() {
     [ "${1:-}" != --json ] || json=yes
     [ $# -eq 0 ] || [ "$#:$json" = 1:yes ] || usage_error "status takes nothing after it but --json"
     look_at_network
+    look_at_processor
     look_at_units
     look_at_answers
     look_at_data
@@ -33,6 +34,13 @@ look_at_network() {
     else
         found network broken "no address: $(why_no_address eth0)" "hyrax-network status"
     fi
+}
+
+# look_at_processor: programs of Enterprise Linux 9 (Hyrax's image) end at once on an older one
+look_at_processor() {
+    grep -q 'platform:el9' "$ROOT$IMAGE/etc/os-release" 2>/dev/null || return 0
+    grep -q -w sse4_2 "$ROOT/proc/cpuinfo" ||
+        found processor broken "the server needs x86-64-v2 (SSE 4.2): CPU type 'host'" "sudo poweroff"
 }
 
 look_at_units() {
