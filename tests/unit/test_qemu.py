@@ -37,7 +37,10 @@ def test_argv_has_the_devices_that_the_vmx_declares() -> None:
     assert block["file"] == {"driver": "file", "filename": "/folder, odd/a.vmdk"}
     assert (pairs(argv, "-m"), pairs(argv, "-smp")) == (["1024M"], ["2"])
     assert pairs(argv, "-machine") == ["pc"]
-    assert (pairs(argv, "-accel"), pairs(argv, "-cpu")) == (["tcg,thread=multi"], ["Nehalem"])
+    assert (pairs(argv, "-accel"), pairs(argv, "-cpu")) == (
+        ["tcg,thread=multi"],
+        ["Nehalem,vendor=AuthenticAMD"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_plugins_are_required_only_of_a_packer_that_knows_them(
     assert ("required_plugins" in template()) is wanted
 
 
-@pytest.mark.parametrize(("name", "model"), [("tcg", "Nehalem"), ("kvm", "host")])
+@pytest.mark.parametrize(("name", "model"), [("tcg", qemu.TCG_CPU), ("kvm", "host")])
 def test_the_build_has_a_cpu_that_runs_programs_of_el9(
     monkeypatch: pytest.MonkeyPatch, name: str, model: str
 ) -> None:
