@@ -35,9 +35,9 @@ HTTP: Final = 8080
 SSH: Final = 22
 # Where a guest on QEMU's user network finds the host's loopback.
 HOST: Final = "10.0.2.2"
-# The oldest CPU (x86-64-v2) that both the bases and Hyrax's own image (el9) promise to run on. As one
-# of AMD's: of Intel's the kernel keeps its page tables apart (Meltdown), and each system call empties
-# the emulator's TLB, which makes a boot half as long again.
+# The oldest CPU (x86-64-v2) that the bases and Hyrax's own image (el9) promise to run on. As one of
+# AMD's: with Intel's the kernel keeps its page tables apart (Meltdown), and each system call
+# empties the emulator's TLB, which makes a boot half as long again.
 TCG_CPU: Final = "Nehalem,vendor=AuthenticAMD"
 
 
