@@ -21,11 +21,11 @@ WHOLE = Case("sst.nc", "sst")
 
 
 def test_every_claimed_response_is_given(guest: Guest, server: Capabilities) -> None:
-    statuses = {
-        suffix: guest.get(f"/opendap/sample/sst.nc{suffix}", timeout=120).status
-        for suffix in server.responses
-    }
-    assert statuses == dict.fromkeys(server.responses, 200)
+    for suffix in server.responses:
+        answer = guest.get(f"/opendap/sample/sst.nc{suffix}", timeout=120)
+        assert answer.status == 200, suffix
+        # The version's is about the server; all others name the variable.
+        assert (b"dap" if suffix == ".ver" else b"sst") in answer.body.lower(), suffix
 
 
 def test_what_is_not_claimed_is_no_data(guest: Guest, server: Capabilities) -> None:
