@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from botocore.exceptions import ClientError
 from shop import Shop, assemble, make_image, s3
@@ -16,6 +18,7 @@ from shop import Shop, assemble, make_image, s3
 from hyraxvm import cache, index, publish, release, signing, store, upload
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.package import SUMS
+from hyraxvm.paths import ROOT
 
 
 def send(shop: Shop, folder: Path, public: bytes, url: str = "", keep: int = 2) -> list[str]:
@@ -287,6 +290,53 @@ def test_a_withdrawn_release_is_marked_and_stays(
     shop.check()
     assert send(shop, second, public)[-1].endswith("1.1.0 is published already")
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
+
+
+@pytest.mark.parametrize("reason", ["", " ", "x" * 501, "two\nlines", "\x1b[2J"])
+def test_a_reason_that_would_make_the_index_unreadable_is_refused(
+    shop: Shop, folder: Path, public: bytes, reason: str
+) -> None:
+    send(shop, folder, public)
+    before = {name: shop.read(name) for name in shop.objects()}
+    with pytest.raises(UserError, match="is no reason; allowed is one line of 1 to 500 charac"):
+        publish.withdraw(shop.store(), "1.0.0", reason)
+    assert {name: shop.read(name) for name in shop.objects()} == before
+    publish.withdraw(shop.store(), "1.0.0", "x" * 500)
+    assert publish.current(shop.store())[0].releases[0].withdrawn == "x" * 500  # type: ignore[union-attr]
+
+
+def test_an_index_that_nobody_could_read_is_not_written(
+    shop: Shop, folder: Path, public: bytes
+) -> None:
+    send(shop, folder, public)
+    before = {name: shop.read(name) for name in shop.objects()}
+
+    def spoil(published: index.Index | None) -> index.Index:
+        assert published
+        return published.model_copy(update={"key": "none"})
+
+    with pytest.raises(UserError, match=r"index.json: is damaged or no index: key: "):
+        publish.update(shop.store(), spoil)
+    assert {name: shop.read(name) for name in shop.objects()} == before
+
+
+def test_the_index_keeps_to_the_schema_in_the_docs(
+    shop: Shop, folder: Path, second: Path, public: bytes
+) -> None:
+    send(shop, folder, public)
+    send(shop, second, public)
+    publish.withdraw(shop.store(), "1.0.0", "loses data")
+    schema = json.loads((ROOT / "docs/index.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    found = shop.index()
+    assert [error.message for error in check.iter_errors(found)] == []
+    found["releases"][0]["images"][0]["files"][0]["sha256"] = "0"
+    found["releases"][0]["date"] = "\u0662026-01-02T03:04:06Z"
+    del found["key"]
+    assert len(list(check.iter_errors(found))) == 3
+    with pytest.raises(UserError, match=r"is damaged or no index: key: Field required"):
+        index.read_index(json.dumps(found).encode(), "it")
 
 
 def test_another_publisher_at_the_same_time_is_not_overwritten(
