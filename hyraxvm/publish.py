@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hyraxvm import index, page, publishing, release
+from hyraxvm import cache, index, page, publishing, release
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.meter import meter
 from hyraxvm.parallel import together
@@ -134,15 +134,17 @@ def folder(
     `key` is the public key.  Raises as `release.read`, `plan` and `publish` do.
     """
     fingerprint, keep = settings.key(), settings.nightly.keep
-    say(f"checking {path}")
-    chosen = plan(store, path, release.read(path, key, fingerprint), keep)
-    if chosen is None:
-        say(f"{store.name}: {path.name} is published already")
-    elif dry_run:
-        for line in chosen.lines(store):
-            say(line)
-    else:
-        publish(store, chosen, key, fingerprint, keep, say)
+    # What was checked stays as it is until it is sent.
+    with cache.lock(release.ARTIFACTS / release.PUBLISHING, shared=True):
+        say(f"checking {path}")
+        chosen = plan(store, path, release.read(path, key, fingerprint), keep)
+        if chosen is None:
+            say(f"{store.name}: {path.name} is published already")
+        elif dry_run:
+            for line in chosen.lines(store):
+                say(line)
+        else:
+            publish(store, chosen, key, fingerprint, keep, say)
 
 
 def withdraw(store: Store, version: str, reason: str) -> None:

@@ -25,6 +25,8 @@ from hyraxvm import (
     boottest,
     cache,
     config,
+    download,
+    housekeeping,
     package,
     publishing,
     release,
@@ -305,8 +307,8 @@ def passed(path: Path, reports: Path) -> None:
 def workshop(folder: Path) -> Iterator[Path]:
     """`artifacts/` elsewhere, for as long as it lasts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(release, "ARTIFACTS", folder)
-        patch.setattr(tested, "ARTIFACTS", folder)
+        for module in (download, housekeeping, release, tested):
+            patch.setattr(module, "ARTIFACTS", folder)
         patch.setattr(release, "RELEASES", folder / "releases")
         patch.setattr(package, "ARTIFACTS", folder)
         patch.setattr(boottest, "REPORTS", folder / "reports")

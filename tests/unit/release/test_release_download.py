@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import NAME, Proxy, Rclone, Shop, assemble, make_image, make_key
+from shop import NAME, Proxy, Rclone, Shop, assemble, make_image, make_key, workshop
 
-from hyraxvm import download, index, publish, publishing, signing
+from hyraxvm import download, housekeeping, index, publish, publishing, signing
 from hyraxvm.errors import Failure, UserError
 
 
@@ -90,6 +90,47 @@ def test_the_newest_release_a_nightly_and_a_version(
     with pytest.raises(UserError, match="is there with another content; move it away"):
         get(url, key, to, version="nightly")
     assert nightly.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("place", ["artifacts/downloads", "elsewhere"])
+def test_nobody_cleans_up_under_a_download(
+    own: tuple[str, Path], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    tried: list[str] = []
+    fetch = download.Site.fetch
+
+    def meanwhile(*words: Any) -> str:
+        try:
+            tried.extend(housekeeping.clean(with_cache=False))
+        except UserError as error:
+            tried.append(str(error))
+        return fetch(*words)
+
+    monkeypatch.setattr(download.Site, "fetch", meanwhile)
+    (tmp_path / "artifacts").mkdir()
+    with workshop(tmp_path / "artifacts"):
+        got = get(own[0], key, tmp_path / place)
+        assert got.read_bytes() == (own[1] / "releases/1.0.0" / got.name).read_bytes()
+        if place == "elsewhere":
+            assert tried == ["nothing to remove"]
+            return
+        assert tried == ["a download runs in this checkout; wait for it, or end it"]
+        assert housekeeping.clean(with_cache=False) == [f"removed {got.parent.parent}"]
+
+
+@pytest.mark.parametrize("what", ["the folder", "the file"])
+def test_what_stands_in_the_way_is_told(
+    own: tuple[str, Path], key: str, tmp_path: Path, what: str
+) -> None:
+    to = tmp_path / "to"
+    if what == "the folder":
+        to.write_text("mine")
+        told = r"to/1.0.0: cannot be made \(Not a directory\); name another folder with --to"
+    else:
+        (to / "1.0.0" / f"{NAME}.zip").mkdir(parents=True)
+        told = r"zip: is there with another content; move it away"
+    with pytest.raises(UserError, match=told):
+        get(own[0], key, to)
 
 
 def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Path) -> None:

@@ -13,9 +13,20 @@ from typing import Any
 import jsonschema
 import pytest
 from botocore.exceptions import ClientError
-from shop import Shop, assemble, make_image, s3
+from shop import Shop, assemble, make_image, s3, workshop
 
-from hyraxvm import cache, index, publish, release, signing, store, upload
+from hyraxvm import (
+    cache,
+    cli,
+    housekeeping,
+    index,
+    publish,
+    publishing,
+    release,
+    signing,
+    store,
+    upload,
+)
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.package import SUMS
 from hyraxvm.paths import ROOT
@@ -99,6 +110,58 @@ def test_again_is_nothing_to_do_and_another_content_is_refused(
     with pytest.raises(UserError, match=r"1.0.0 is published with another content, and is never"):
         send(shop, other, public)
     assert {name: shop.read(name) for name in shop.objects()} == before
+
+
+def test_nobody_takes_away_what_is_being_published(
+    shop: Shop, public: bytes, tmp_path: Path
+) -> None:
+    """Not to clean up, and not to put another release in its place."""
+    built = [make_image(tmp_path)]
+    path = assemble(tmp_path, "1.0.0", built, shop.key)
+    before = {one.name: one.read_bytes() for one in path.iterdir()}
+    tried: list[str] = []
+    to = shop.store()
+
+    def meanwhile(**more: Any) -> None:
+        if tried:
+            return
+        for attempt in (
+            lambda: housekeeping.clean(with_cache=False),
+            lambda: assemble(tmp_path, "1.0.0", built, shop.key, text="- Other."),
+        ):
+            with pytest.raises(UserError) as raised:
+                attempt()
+            tried.append(str(raised.value))
+
+    to.client.meta.events.register("before-call.s3.PutObject", meanwhile)
+    with workshop(tmp_path):
+        publish.folder(to, path, public, shop.settings(), lambda line: None)
+        assert tried == [
+            "a publish runs in this checkout; wait for it, or end it",
+            f"{path}: is being published as it was; wait for it, or end it",
+        ]
+        assert {one.name: one.read_bytes() for one in path.iterdir()} == before
+        shop.check()
+        assemble(tmp_path, "1.0.0", built, shop.key, text="- Other.")
+        assert (path / "RELEASE-NOTES.md").read_bytes() != before["RELEASE-NOTES.md"]
+        assert f"removed {path.parent}" in housekeeping.clean(with_cache=False)
+
+
+def test_the_command_publishes_what_is_in_artifacts(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = assemble(tmp_path, "1.0.0", [make_image(tmp_path)], shop.key)
+    monkeypatch.setattr(publishing, "load", shop.settings)
+    with workshop(tmp_path):
+        cli.run(["publish", "1.0.0", "--dry-run"])
+        assert f"send     s3://{shop.bucket}/vm/releases/1.0.0/SHA256SUMS" in (
+            capsys.readouterr().out
+        )
+        assert shop.objects() == set()
+        cli.run(["publish", "1.0.0"])
+        for one in path.iterdir():
+            assert shop.read(f"releases/1.0.0/{one.name}") == one.read_bytes()
+        shop.check()
 
 
 def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
