@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import os
@@ -398,6 +399,31 @@ def test_other_urls_are_refused(key: str, tmp_path: Path, url: str, told: str) -
     with pytest.raises(UserError, match=told) as raised:
         get(url, key, tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_password_in_the_url_is_used_and_never_shown(
+    key: str, tmp_path: Path, quick: None
+) -> None:
+    asked: list[str] = []
+
+    class Guarded(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization", ""))
+            self.send_error(403)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://me:hush@127.0.0.1:{web.server_port}/vm"
+        with pytest.raises(UserError, match="the server answers 403") as refused:
+            get(url, key, tmp_path)
+        web.shutdown()
+    assert asked == [f"Basic {base64.b64encode(b'me:hush').decode()}"]
+    with pytest.raises(Failure, match="Connection refused") as gone:
+        get(url, key, tmp_path)
+    with pytest.raises(UserError, match="is no URL that can be read") as wrong:
+        get("http://me:hush@127.0.0.1:99999/vm", key, tmp_path)
+    for raised in (refused, gone, wrong):
+        assert "hush" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
