@@ -71,7 +71,7 @@ def make(
         revision = check(version)
         key = settings.key()
         signing.public_key(key)
-        text = notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
+        text = changelog(version)
         before, old = previous(store, "release", version) if store else ("", None)
         return assemble(
             version,
@@ -120,8 +120,8 @@ def recipes(
 def check(version: str) -> str:
     """Return the revision that is to be released as `version`.
 
-    Raises `UserError`: the version is not this checkout's, files differ from the commit, or the
-    tag is missing or elsewhere.
+    Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
+    missing or elsewhere, or the changelog has no section on it.
     """
     if index.kind(version) != "release":
         raise UserError(f"{version!r}: is a nightly's version; type: ./inv nightly")
@@ -138,7 +138,13 @@ def check(version: str) -> str:
     # An annotated tag names its commit first.
     if tagged.strip()[: len(revision)] != revision:
         raise UserError(f"tag {tag} is on another commit than the one that is checked out")
+    changelog(version)  # also where another job writes the notes: hours later is too late
     return revision
+
+
+def changelog(version: str) -> str:
+    """What CHANGELOG.md says of a version; raises `UserError`: nothing, or not when."""
+    return notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
 
 
 def clean_revision() -> str:
