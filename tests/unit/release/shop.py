@@ -58,10 +58,14 @@ class Rclone:
         # Tests change files behind its back.  With 0 it goes round in circles for ever.
         self._argv += ["--config", "", "--vfs-cache-mode", "off", "--dir-cache-time", "10ms", "--"]
         self._argv.append(str(folder))
-        if fsize:
-            self._argv = ["prlimit", f"--fsize={fsize}", "--", *self._argv]
+        self._limit: list[str] = []
+        self.limit(fsize)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def limit(self, fsize: int) -> None:
+        """From its next start on its disk takes files of so many bytes; 0: of any size."""
+        self._limit = ["prlimit", f"--fsize={fsize}", "--"] if fsize else []
 
     @property
     def url(self) -> str:
@@ -69,7 +73,9 @@ class Rclone:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            dying_with_parent(self._argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            dying_with_parent([*self._limit, *self._argv]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -101,6 +107,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.faults: list[tuple[str, Any]] = []
         self.connections = 0
+        self.struck: list[str] = []  # the faults that somebody has met
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -130,6 +137,7 @@ class Proxy:
                 while b"\r\n\r\n" not in request:
                     request += client.recv(65536)
                 client.sendall(value)
+                self.struck.append(fault)
                 # Read what is still coming, or the client sees a reset instead of the answer.
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
@@ -138,19 +146,18 @@ class Proxy:
         upstream = socket.create_connection(("127.0.0.1", self._target))
         limits = {"cut": (value, -1), "drop": (-1, value)}.get(fault, (-1, -1))
         flip = value if fault == "flip" else -1
+        ways = [(client, upstream, limits[0], flip), (upstream, client, limits[1], -1)]
         threads = [
-            threading.Thread(
-                target=self._pump, args=(client, upstream, limits[0], flip), daemon=True
-            ),
-            threading.Thread(target=self._pump, args=(upstream, client, limits[1]), daemon=True),
+            threading.Thread(target=self._pump, args=(fault, *way), daemon=True) for way in ways
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, limit: int, flip: int = -1) -> None:
+    def _pump(
+        self, fault: str, source: socket.socket, sink: socket.socket, limit: int, flip: int
+    ) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
@@ -159,9 +166,11 @@ class Proxy:
                 if passed <= flip < passed + len(data):
                     at = flip - passed
                     data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+                    self.struck.append(fault)
                 passed += len(data)
                 sink.sendall(data)
                 if passed == limit:
+                    self.struck.append(fault)
                     break
         for end in (source, sink):
             with contextlib.suppress(OSError):
