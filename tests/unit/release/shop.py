@@ -27,10 +27,12 @@ from hyraxvm import (
     config,
     download,
     housekeeping,
+    index,
     package,
     publishing,
     release,
     server,
+    signing,
     tested,
 )
 from hyraxvm.command import dying_with_parent
@@ -341,6 +343,41 @@ def assemble(
                 **more,
             },
         )
+
+
+def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
+    """A signed release of one file and nothing else; its version is the folder's name."""
+    folder.mkdir()
+    (folder / name).write_bytes(data)
+    kind = next(one.name for one in FORMATS.values() if name.endswith(one.suffix))
+    digest = cache.file_digest(folder / name)
+    image = index.Image(
+        image="nfs",
+        title="An image",
+        access="nfs",
+        name="image",
+        base="debian-12",
+        arch="amd64",
+        server=index.Server(name="dapdir", version="1", title="dapdir"),
+        inputs="0" * 64,
+        files=[index.File(name=name, format=kind, size=len(data), sha256=digest)],
+        manifest="image.manifest.json",
+        sbom="image.cdx.json",
+    )
+    entry = index.Release(
+        version=folder.name,
+        kind="release",
+        path=index.path(folder.name),
+        date="2026-01-02T03:04:06Z",
+        revision="0",
+        key=key,
+        images=[image],
+    )
+    (folder / index.RELEASE).write_bytes(index.dump(entry))
+    lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    (folder / SUMS).write_text("".join(lines))
+    signing.sign(folder / SUMS, key)
+    return folder
 
 
 def gpg(*words: str) -> str:

@@ -289,8 +289,14 @@ def test_thousands_of_objects(shop: Shop) -> None:
     (shop.folder / "vm/nightlies/20250101-not").mkdir()
     (shop.folder / "vm/nightlies/20250101-not/mine").touch()
     to = shop.store()
-    assert set(to.keys("nightlies/20250101/")) == wanted
+    asked: list[str] = []
+    to.client.meta.events.register(
+        "before-call.s3", lambda model, **more: asked.append(str(model.name))
+    )
+    assert list(to.keys("nightlies/20250101/")) == sorted(wanted)
+    assert asked == ["ListObjectsV2"] * 3
     assert to.remove("nightlies/20250101/") == 2500
+    assert asked.count("DeleteObjects") == 3
     assert shop.objects() == {"nightlies/20250101-not/mine"}
 
 
