@@ -138,8 +138,8 @@ class Proxy:
                 request = b""
                 while b"\r\n\r\n" not in request:
                     request += client.recv(65536)
+                self.struck.append(fault)  # first: who reads the answer may look at once
                 client.sendall(value)
-                self.struck.append(fault)
                 # Read what is still coming, or the client sees a reset instead of the answer.
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
@@ -170,9 +170,10 @@ class Proxy:
                     data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
                     self.struck.append(fault)
                 passed += len(data)
-                sink.sendall(data)
                 if passed == limit:
                     self.struck.append(fault)
+                sink.sendall(data)
+                if passed == limit:
                     break
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -374,10 +375,16 @@ def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
         images=[image],
     )
     (folder / index.RELEASE).write_bytes(index.dump(entry))
-    lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    sign(folder, key)
+    return folder
+
+
+def sign(folder: Path, key: str) -> None:
+    """Sign what is in a folder, as it is now."""
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(SUMS)]
+    lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in files]
     (folder / SUMS).write_text("".join(lines))
     signing.sign(folder / SUMS, key)
-    return folder
 
 
 def gpg(*words: str) -> str:

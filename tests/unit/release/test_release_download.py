@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import NAME, Proxy, Rclone, Shop, assemble, make_image, make_key, workshop
+from shop import (
+    NAME,
+    Proxy,
+    Rclone,
+    Shop,
+    assemble,
+    bare,
+    make_image,
+    make_key,
+    sign,
+    workshop,
+)
 
 from hyraxvm import download, housekeeping, index, publish, publishing, signing
 from hyraxvm.errors import Failure, UserError
@@ -301,6 +312,37 @@ def test_what_is_not_signed_is_refused(
     with pytest.raises(UserError, match=told):
         get(url, key, tmp_path)
     assert left(tmp_path) == []
+
+
+def test_a_file_without_end_does_not_fill_the_disk(
+    own: tuple[str, Path], key: str, tmp_path: Path
+) -> None:
+    url, files = own
+    path = files / "releases/1.0.0" / f"{NAME}.zip"
+    good = path.read_bytes()
+    path.write_bytes(good + bytes(32 * 2**20))
+    with pytest.raises(UserError, match="is not what was signed"):
+        get(url, key, tmp_path)
+    refused = tmp_path / "1.0.0" / f"{NAME}.zip.refused"
+    assert len(good) < refused.stat().st_size < len(good) + 2 * 2**20
+
+
+def test_a_list_that_contradicts_the_release_is_refused(
+    web: Rclone, key: str, public: bytes, tmp_path: Path
+) -> None:
+    """Both are signed; whoever signed them has signed a mistake."""
+    top = web.folder / tmp_path.name
+    made = bare(tmp_path / "2.0.0", key, "image.zip", b"good")
+    entry = index.read_release((made / index.RELEASE).read_bytes(), "")
+    (made / "image.zip").write_bytes(b"evil")
+    sign(made, key)
+    shutil.copytree(made, top / entry.path)
+    (top / "index.json").write_bytes(index.dump(index.arranged(key, [entry])))
+    (top / "keys").mkdir()
+    (top / index.key_path(key)).write_bytes(public)
+    with pytest.raises(UserError, match=r"image\.zip is not in the signed list; do not use it"):
+        get(f"{web.url}/{tmp_path.name}", key, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 def test_an_old_release_under_a_newer_name_is_refused(

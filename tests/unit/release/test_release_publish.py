@@ -299,6 +299,37 @@ def test_old_nightlies_go_and_nothing_else(
     }
 
 
+def test_a_nightly_that_comes_late_is_not_removed_by_itself(
+    shop: Shop, public: bytes, key: str, tmp_path: Path
+) -> None:
+    """What latest points to stays, also where newer ones, which are withdrawn, fill the number."""
+    late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
+    for one in newer:
+        send(shop, one, public, keep=2)
+        publish.withdraw(shop.store(), one.name, "does not boot")
+    send(shop, late, public, keep=2)
+    assert shop.index()["latest"]["nightly"] == "20260101"
+    assert [one["version"] for one in shop.index()["releases"]] == [
+        *("20260103", "20260102", "20260101")
+    ]
+    shop.check()
+
+
+def test_what_another_publisher_is_sending_stays(
+    shop: Shop, public: bytes, key: str, tmp_path: Path
+) -> None:
+    for version in ("20251231", "20260101", "20260103"):
+        begun = shop.folder / "vm/nightlies" / version / "half"
+        begun.parent.mkdir(parents=True)
+        begun.touch()
+    for one in nightlies(tmp_path, key, "20260101", "20260102"):
+        send(shop, one, public)
+    assert {name for name in shop.objects() if name.endswith("half")} == {
+        "nightlies/20260101/half",  # of a version that is in the index, nothing is removed
+        "nightlies/20260103/half",
+    }
+
+
 def test_a_withdrawn_release_is_marked_and_stays(
     shop: Shop, folder: Path, second: Path, public: bytes
 ) -> None:
@@ -391,6 +422,15 @@ def seen_index(seen: list[dict[str, Any]]) -> bytes:
     """The index that was there at the second write: the one of the other release alone."""
     both = index.read_index(seen[1]["Body"], "")
     return index.dump(index.arranged(both.key, [both.releases[0]]))
+
+
+def test_a_signed_folder_under_another_name_is_not_published(
+    shop: Shop, folder: Path, public: bytes, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "2.0.0")
+    with pytest.raises(UserError, match=r"2\.0\.0: holds release 1\.0\.0"):
+        send(shop, tmp_path / "2.0.0", public)
+    assert shop.objects() == set()
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "stranger", "unsigned", "other signature"])

@@ -311,6 +311,20 @@ def test_a_store_without_conditional_writes(shop: Shop) -> None:
         stub.assert_no_pending_responses()
 
 
+def test_a_conditional_write_that_fails_is_not_tried_without_the_condition(shop: Shop) -> None:
+    client = boto3.client("s3", region_name="us-east-1")
+    to = shop.store()
+    to.client = client
+    for code, error in (("AccessDenied", UserError), ("PreconditionFailed", store.Conflict)):
+        with Stubber(client) as stub:
+            stub.add_client_error("put_object", code, http_status_code=403)
+            stub.add_response("put_object", {"ETag": '"1"'})
+            with pytest.raises(error):
+                to.write("index.json", b"{}", store.BRIEFLY, '"0"')
+            with pytest.raises(AssertionError):
+                stub.assert_no_pending_responses()
+
+
 def test_secrets_do_not_stand_in_messages(shop: Shop) -> None:
     with pytest.raises(UserError) as raised:
         store.Store(shop.settings("http://127.0.0.1:99999").store).read("x")
