@@ -20,7 +20,7 @@ from typing import Final
 
 from hyraxvm import cache, download, publishing
 from hyraxvm.command import dying_with_parent, output
-from hyraxvm.errors import Failure
+from hyraxvm.errors import Failure, UserError
 from hyraxvm.parallel import together
 from hyraxvm.store import WORKERS, Store
 from hyraxvm.upload import upload
@@ -36,8 +36,10 @@ ROUNDS: Final = 3  # of which the median counts
 def transfer(megabytes: int) -> list[str]:
     """Send and fetch `megabytes` (10^6 bytes) in a few files; return the report.
 
-    Raises `Failure`: rclone is not there, or does not answer.
+    Raises `UserError`: too few; `Failure`: rclone is not there, or does not answer.
     """
+    if megabytes < FILES:
+        raise UserError(f"--size {megabytes}: too small; allowed are {FILES} megabytes and more")
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-bench-") as work:
         folder = Path(work, "files")
         folder.mkdir()

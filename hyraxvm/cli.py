@@ -73,6 +73,9 @@ class Inv(Program):
             help_ = f"./inv --help {task}" if task else "./inv --list"
             print(f"./inv: {said}; see: {help_}", file=sys.stderr)
             raise SystemExit(2) from None
+        except ValueError as error:  # what Invoke lets `int` say of `--size x`
+            print(f"./inv: {error}; see: ./inv --list", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 def main() -> None:

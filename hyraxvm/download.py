@@ -19,19 +19,26 @@ import requests
 from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
-from hyraxvm import archives, cache, index, publishing, signing
+from hyraxvm import archives, cache, index, provenance, publishing, signing
 from hyraxvm.command import ahead, patiently, pause
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
 from hyraxvm.meter import meter
 from hyraxvm.package import SUMS
 from hyraxvm.parts import MIB
+from hyraxvm.paths import ARTIFACTS
 from hyraxvm.store import MAX_TEXT, client
 from hyraxvm.verify import sums
 
 TRIES: Final = 6  # without a byte gained
 TIMEOUT: Final = (10.0, 60.0)  # seconds, to connect and between two bytes
 WAIT: Final = 0.5  # seconds before the second try; doubled at each further one
+LOCK: Final = ".download.lock"  # in artifacts/, shared by those who download into it
+_NO_URL: Final = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
 _LATER: Final = (429, 500, 502, 503, 504)
 
 T = TypeVar("T")
@@ -47,8 +54,9 @@ class Site:
 
     def __init__(self, url: str, store: publishing.Store) -> None:
         """`url` is `https://...` or `s3://BUCKET/PREFIX`; the latter uses `store`'s endpoint."""
-        self.url = f"{url.rstrip('/')}/"
-        self._base = _web(self.url, store) if self.url.startswith("s3:") else self.url
+        url = f"{url.rstrip('/')}/"
+        self._base = _web(url, store) if url.startswith("s3:") else url
+        self.url = provenance.clean_url(url)  # for messages: a password has no place in a log
         self._session = requests.Session()
         # A file is what was published, not an encoding of it.
         self._session.headers["Accept-Encoding"] = "identity"
@@ -127,8 +135,11 @@ class Site:
                         "see download.url in publish.toml, or name another with --url"
                     )
                 yield answer
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise UserError(f"{self.url}: is no URL that can be read: {error}") from error
+        except _NO_URL as error:
+            raise UserError(
+                f"{self.url}: is no URL that can be read; allowed are https://HOST/FOLDER and "
+                "s3://BUCKET/PREFIX"
+            ) from error
         except (requests.RequestException, HTTPError) as error:
             raise _Interrupted(_reason(error)) from error
 
@@ -174,16 +185,36 @@ def download(
     release = _signed(site, _chosen(site, published, version), fingerprint)
     entry = _entry(release, image, kind)
     folder = folder / release.version
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / entry.name
-    if target.exists():
-        if cache.file_digest(target) != entry.sha256:
-            raise UserError(f"{target}: is there with another content; move it away")
-        say(f"{target} is there already")
-    else:
-        _fetch(site, release, entry, target)
-        say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {fingerprint}")
-    return _unpacked(target) if unpack else target
+    with _ours(folder):
+        _made(folder)
+        target = folder / entry.name
+        if target.exists():
+            if not target.is_file() or cache.file_digest(target) != entry.sha256:
+                raise UserError(f"{target}: is there with another content; move it away")
+            say(f"{target} is there already")
+        else:
+            _fetch(site, release, entry, target)
+            say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {fingerprint}")
+        return _unpacked(target) if unpack else target
+
+
+@contextmanager
+def _ours(folder: Path) -> Iterator[None]:
+    """While it lasts, `./inv clean` does not empty a folder that is its own to empty."""
+    if not folder.resolve().is_relative_to(ARTIFACTS.resolve()):
+        yield
+        return
+    with cache.lock(ARTIFACTS / LOCK, shared=True):
+        yield
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); name another folder with --to"
+        ) from error
 
 
 def _chosen(site: Site, published: index.Index, version: str) -> index.Release:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from hyraxvm import cache, nightly
+from contextlib import ExitStack
+from typing import Final
+
+from hyraxvm import cache, download, nightly, release
 from hyraxvm.paths import ARTIFACTS
+
+# Whoever needs what is in artifacts/ holds one of these for as long: lock -> who that is.
+USERS: Final = {
+    ".lock": "a build",
+    # They build no more while they sign and publish.
+    nightly.LOCK.name: "a nightly",
+    release.LOCK: "a release",
+    release.PUBLISHING: "a publish",
+    download.LOCK: "a download",
+}
 
 
 def clean(with_cache: bool) -> list[str]:
     """Empty `artifacts/` and, if asked, the cache; returns what was removed, in words.
 
-    Raises `UserError`: a build or a nightly is running, or a build elsewhere uses the cache.
+    Raises `UserError`: one of `USERS` is at work, or a build elsewhere uses the cache.
     """
     said = []
-    with (
-        # A nightly that publishes builds no more, and needs what is in artifacts/ all the same.
-        cache.lock(nightly.LOCK, "a nightly runs in this checkout; wait for it, or end it"),
-        cache.lock(ARTIFACTS / ".lock", "a build runs in this checkout; wait for it, or end it"),
-    ):
+    with ExitStack() as held:
+        for name, who in USERS.items():
+            busy = f"{who} runs in this checkout; wait for it, or end it"
+            held.enter_context(cache.lock(ARTIFACTS / name, busy))
         for path in sorted(ARTIFACTS.iterdir()):
             # Who waits for a lock that is removed, and who makes a new one, would both have it.
             if path.name == "README.md" or path.name.endswith(".lock"):

@@ -19,17 +19,21 @@ INDEX: Final = "index.json"
 RELEASE: Final = "release.json"
 NOTES: Final = "RELEASE-NOTES.md"
 PROVENANCE: Final = "provenance.intoto.json"
+TEXT: Final = 500  # characters that a text may have
 
 RELEASE_VERSION: Final = r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(-rc[0-9]{1,9})?"
 NIGHTLY_VERSION: Final = r"[0-9]{8}(\.[0-9]{1,9})?"
+# Digits are spelt out: to pydantic `\d` is one of any script, to a JSON schema it is not.
+DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIME: Final = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
 
 # They become file names on users' disks.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,199}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, StringConstraints(pattern=rf"^({RELEASE_VERSION}|{NIGHTLY_VERSION})$")]
 Path = Annotated[str, StringConstraints(pattern=r"^(releases|nightlies)/[0-9][0-9a-z.-]*$")]
-Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-Text = Annotated[str, StringConstraints(max_length=500)]
+Date = Annotated[str, StringConstraints(pattern=rf"^{DATE}T{TIME}Z$")]
+Text = Annotated[str, StringConstraints(max_length=TEXT)]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
 
 

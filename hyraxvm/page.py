@@ -96,6 +96,7 @@ HYPERVISORS: Final = (
 def page(published: index.Index) -> str:
     """The page as HTML: the newest release, or else nightly, and the older ones below."""
     newest = published.find(published.latest.release or published.latest.nightly)
+    images = newest.images if newest else []
     others = [
         (title, [one for one in published.of(kind) if one != newest])
         for kind, title in (("release", "Other releases"), ("nightly", "Nightly builds"))
@@ -104,6 +105,7 @@ def page(published: index.Index) -> str:
         TEMPLATE,
         newest=newest,
         others=[(title, found) for title, found in others if found],
+        formats={file.format for image in images for file in image.files},
         hypervisors=HYPERVISORS,
         key_path=index.key_path,
         notes=index.NOTES,

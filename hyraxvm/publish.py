@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hyraxvm import index, page, publishing, release
+from hyraxvm import cache, index, page, publishing, release
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.meter import meter
 from hyraxvm.parallel import together
@@ -134,22 +134,28 @@ def folder(
     `key` is the public key.  Raises as `release.read`, `plan` and `publish` do.
     """
     fingerprint, keep = settings.key(), settings.nightly.keep
-    say(f"checking {path}")
-    chosen = plan(store, path, release.read(path, key, fingerprint), keep)
-    if chosen is None:
-        say(f"{store.name}: {path.name} is published already")
-    elif dry_run:
-        for line in chosen.lines(store):
-            say(line)
-    else:
-        publish(store, chosen, key, fingerprint, keep, say)
+    # What was checked stays as it is until it is sent.
+    with cache.lock(release.ARTIFACTS / release.PUBLISHING, shared=True):
+        say(f"checking {path}")
+        chosen = plan(store, path, release.read(path, key, fingerprint), keep)
+        if chosen is None:
+            say(f"{store.name}: {path.name} is published already")
+        elif dry_run:
+            for line in chosen.lines(store):
+                say(line)
+        else:
+            publish(store, chosen, key, fingerprint, keep, say)
 
 
 def withdraw(store: Store, version: str, reason: str) -> None:
     """Mark a version: `latest` and the page pass over it, its files stay.
 
-    Raises `UserError`: it is not published.
+    Raises `UserError`: it is not published, or the reason is none that a reader can be shown.
     """
+    if not reason.strip() or not reason.isprintable() or len(reason) > index.TEXT:
+        raise UserError(
+            f"{reason[:80]!r}: is no reason; allowed is one line of 1 to {index.TEXT} characters"
+        )
 
     def mark(published: index.Index | None) -> index.Index:
         if published is None or published.find(version) is None:
@@ -170,9 +176,12 @@ def update(store: Store, change: Callable[[index.Index | None], index.Index]) ->
     for _ in range(TRIES):
         published, etag = current(store)
         wanted = change(published)
+        data = index.dump(wanted)
+        # What no reader could read any more, nobody could mend either: this program is a reader.
+        index.read_index(data, f"{store.name}{index.INDEX}")
         store.write(PAGE, page.page(wanted).encode(), BRIEFLY)
         try:
-            store.write(index.INDEX, index.dump(wanted), BRIEFLY, etag)
+            store.write(index.INDEX, data, BRIEFLY, etag)
         except Conflict:
             continue
         return wanted

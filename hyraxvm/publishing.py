@@ -20,9 +20,10 @@ VARIABLE: Final = "HYRAX_VM_PUBLISH"
 # Amazon S3 user guide, "General purpose bucket naming rules".
 Bucket = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")]
 Prefix = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")]
-Endpoint = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")]
+# Without a user: neither credentials in a file, nor in the messages that name the URL.
+Endpoint = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/[^\s]*)?)?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
-Url = Annotated[str, StringConstraints(pattern=r"^((https?|s3)://[^\s?#]+)?$")]
+Url = Annotated[str, StringConstraints(pattern=r"^((https?|s3)://[^\s?#@/]+(/[^\s?#]*)?)?$")]
 Folder = Annotated[
     str,
     StringConstraints(

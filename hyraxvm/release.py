@@ -35,6 +35,9 @@ from hyraxvm.store import Store
 from hyraxvm.verify import sums
 
 HYRAX: Final = "hyrax"
+LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
+BUSY: Final = "another release is made in this checkout; wait for it, or end it"
+PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish what is there
 RELEASES: Final = ARTIFACTS / "releases"
 # What decides what is built, beside the Debian packages.
 INPUTS: Final = (
@@ -64,21 +67,22 @@ def make(
         UserError: Something is not as it should be, all of which is looked at before the building.
         Failure: A build or a test failed.
     """
-    revision = check(version)
-    key = settings.key()
-    signing.public_key(key)
-    text = notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
-    before, old = previous(store, "release", version) if store else ("", None)
-    return assemble(
-        version,
-        tested.collect(wanted, build(wanted)),
-        revision=revision,
-        key=key,
-        text=text,
-        previous=before,
-        old=old,
-        on_line=on_line,
-    )
+    with cache.lock(ARTIFACTS / LOCK, BUSY):
+        revision = check(version)
+        key = settings.key()
+        signing.public_key(key)
+        text = changelog(version)
+        before, old = previous(store, "release", version) if store else ("", None)
+        return assemble(
+            version,
+            tested.collect(wanted, build(wanted)),
+            revision=revision,
+            key=key,
+            text=text,
+            previous=before,
+            old=old,
+            on_line=on_line,
+        )
 
 
 def server(table: config.Config, named: str | None) -> str:
@@ -114,8 +118,8 @@ def recipes(
 def check(version: str) -> str:
     """Return the revision that is to be released as `version`.
 
-    Raises `UserError`: the version is not this checkout's, files differ from the commit, or the
-    tag is missing or elsewhere.
+    Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
+    missing or elsewhere, or the changelog has no section on it.
     """
     if index.kind(version) != "release":
         raise UserError(f"{version!r}: is a nightly's version; type: ./inv nightly")
@@ -132,7 +136,13 @@ def check(version: str) -> str:
     # An annotated tag names its commit first.
     if tagged.strip()[: len(revision)] != revision:
         raise UserError(f"tag {tag} is on another commit than the one that is checked out")
+    changelog(version)  # also where another job writes the notes: hours later is too late
     return revision
+
+
+def changelog(version: str) -> str:
+    """What CHANGELOG.md says of a version; raises `UserError`: nothing, or not when."""
+    return notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
 
 
 def clean_revision() -> str:
@@ -160,7 +170,7 @@ def assemble(
     `text` and `old` are those of `notes.notes`, `previous` the version that they are about.
 
     Raises:
-        UserError: gpg cannot sign.
+        UserError: gpg cannot sign, or somebody publishes a folder of this name with other content.
     """
     folder = RELEASES / version
     work = RELEASES / f".{version}.work"
@@ -206,7 +216,10 @@ def assemble(
             return folder
         on_line(f"signing with key {key}")
         signing.sign(work / SUMS, key)
-        cache.remove_tree(folder)
+        if folder.exists():
+            busy = f"{folder}: is being published as it was; wait for it, or end it"
+            with cache.lock(ARTIFACTS / PUBLISHING, busy):
+                cache.remove_tree(folder)
         work.rename(folder)
     finally:
         cache.remove_tree(work)

@@ -52,7 +52,12 @@ def check(file: Path, recipe: Recipe) -> None:
 
 
 def write_disk(file: Path, target: Path) -> None:
-    """Write `file` to `target`, an ISO 9660 disk that only its owner can read: it has secrets."""
+    """Write `file` to `target`, an ISO 9660 disk that only its owner can read: it has secrets.
+
+    Raises `UserError`: `target` is a folder, or in none.
+    """
+    if target.is_dir() or not target.parent.is_dir():
+        raise UserError(f"{target}: cannot be written; name a file in a folder that is there")
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         made = Path(folder) / "disk.iso"
         made.touch(0o600)

@@ -31,10 +31,21 @@ def release(
     no_publish: bool = False,
 ) -> None:
     """Build and test every image in every format, then sign and publish all of it."""
-    from hyraxvm import config, formats, pipeline, publish, publishing, release, signing, tested
+    from hyraxvm import (
+        config,
+        formats,
+        index,
+        pipeline,
+        publish,
+        publishing,
+        release,
+        signing,
+        tested,
+    )
     from hyraxvm.progress import Progress
     from hyraxvm.store import Store
 
+    index.kind(version)
     progress = sharing(Progress())
     wanted = release.recipes(config.load(), [image] if image else [], server, print)
 

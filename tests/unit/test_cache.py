@@ -179,9 +179,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cleaning_leaves_what_the_checkout_needs(checkout: Path, own_cache: Path) -> None:
-    locks = {".lock", nightly.LOCK.name}
-    before = {name: (checkout / name).stat().st_ino for name in locks}
+    locks = set(housekeeping.USERS)
+    assert {".lock", nightly.LOCK.name} < locks
     assert len(housekeeping.clean(with_cache=False)) == 2
+    (checkout / "releases").mkdir()
+    before = {name: (checkout / name).stat().st_ino for name in locks}
+    assert len(housekeeping.clean(with_cache=False)) == 1
     assert {path.name for path in checkout.iterdir()} == locks | {"README.md"}
     # Another file of that name would be another lock.
     assert {name: (checkout / name).stat().st_ino for name in locks} == before
@@ -190,15 +193,11 @@ def test_cleaning_leaves_what_the_checkout_needs(checkout: Path, own_cache: Path
     assert housekeeping.clean(with_cache=True) == ["nothing to remove"]
 
 
-@pytest.mark.parametrize(
-    ("lock", "said"),
-    [(".lock", "a build runs in this"), (nightly.LOCK.name, "a nightly runs in this")],
-)
-def test_nothing_is_cleaned_under_a_build_or_a_nightly(
-    checkout: Path, lock: str, said: str
-) -> None:
-    """A nightly that publishes builds no more."""
-    with cache.lock(checkout / lock), pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("lock", housekeeping.USERS)
+@pytest.mark.parametrize("shared", [True, False])
+def test_nothing_is_cleaned_under_who_needs_it(checkout: Path, lock: str, shared: bool) -> None:
+    said = f"{housekeeping.USERS[lock]} runs in this checkout; wait for it, or end it"
+    with cache.lock(checkout / lock, shared=shared), pytest.raises(UserError, match=said):
         housekeeping.clean(with_cache=True)
     assert (checkout / "releases/20260102").is_dir()
 

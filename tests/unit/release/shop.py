@@ -27,10 +27,14 @@ from hyraxvm import (
     boottest,
     cache,
     config,
+    download,
+    housekeeping,
+    index,
     package,
     publishing,
     release,
     server,
+    signing,
     tested,
 )
 from hyraxvm.command import dying_with_parent
@@ -58,10 +62,14 @@ class Rclone:
         # Tests change files behind its back.  With 0 it goes round in circles for ever.
         self._argv += ["--config", "", "--vfs-cache-mode", "off", "--dir-cache-time", "10ms", "--"]
         self._argv.append(str(folder))
-        if fsize:
-            self._argv = ["prlimit", f"--fsize={fsize}", "--", *self._argv]
+        self._limit: list[str] = []
+        self.limit(fsize)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def limit(self, fsize: int) -> None:
+        """From its next start on its disk takes files of so many bytes; 0: of any size."""
+        self._limit = ["prlimit", f"--fsize={fsize}", "--"] if fsize else []
 
     @property
     def url(self) -> str:
@@ -69,7 +77,9 @@ class Rclone:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            dying_with_parent(self._argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            dying_with_parent([*self._limit, *self._argv]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -101,6 +111,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.faults: list[tuple[str, Any]] = []
         self.connections = 0
+        self.struck: list[str] = []  # the faults that somebody has met
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -129,6 +140,7 @@ class Proxy:
                 request = b""
                 while b"\r\n\r\n" not in request:
                     request += client.recv(65536)
+                self.struck.append(fault)  # first: who reads the answer may look at once
                 client.sendall(value)
                 # Read what is still coming, or the client sees a reset instead of the answer.
                 client.shutdown(socket.SHUT_WR)
@@ -138,19 +150,18 @@ class Proxy:
         upstream = socket.create_connection(("127.0.0.1", self._target))
         limits = {"cut": (value, -1), "drop": (-1, value)}.get(fault, (-1, -1))
         flip = value if fault == "flip" else -1
+        ways = [(client, upstream, limits[0], flip), (upstream, client, limits[1], -1)]
         threads = [
-            threading.Thread(
-                target=self._pump, args=(client, upstream, limits[0], flip), daemon=True
-            ),
-            threading.Thread(target=self._pump, args=(upstream, client, limits[1]), daemon=True),
+            threading.Thread(target=self._pump, args=(fault, *way), daemon=True) for way in ways
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, limit: int, flip: int = -1) -> None:
+    def _pump(
+        self, fault: str, source: socket.socket, sink: socket.socket, limit: int, flip: int
+    ) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
@@ -159,7 +170,10 @@ class Proxy:
                 if passed <= flip < passed + len(data):
                     at = flip - passed
                     data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+                    self.struck.append(fault)
                 passed += len(data)
+                if passed == limit:
+                    self.struck.append(fault)
                 sink.sendall(data)
                 if passed == limit:
                     break
@@ -307,8 +321,8 @@ def passed(path: Path, reports: Path) -> None:
 def workshop(folder: Path) -> Iterator[Path]:
     """`artifacts/` elsewhere, for as long as it lasts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(release, "ARTIFACTS", folder)
-        patch.setattr(tested, "ARTIFACTS", folder)
+        for module in (download, housekeeping, release, tested):
+            patch.setattr(module, "ARTIFACTS", folder)
         patch.setattr(release, "RELEASES", folder / "releases")
         patch.setattr(package, "ARTIFACTS", folder)
         patch.setattr(boottest, "REPORTS", folder / "reports")
@@ -332,6 +346,47 @@ def assemble(
                 **more,
             },
         )
+
+
+def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
+    """A signed release of one file and nothing else; its version is the folder's name."""
+    folder.mkdir()
+    (folder / name).write_bytes(data)
+    kind = next(one.name for one in FORMATS.values() if name.endswith(one.suffix))
+    digest = cache.file_digest(folder / name)
+    image = index.Image(
+        image="nfs",
+        title="An image",
+        access="nfs",
+        name="image",
+        base="debian-12",
+        arch="amd64",
+        server=index.Server(name="dapdir", version="1", title="dapdir"),
+        inputs="0" * 64,
+        files=[index.File(name=name, format=kind, size=len(data), sha256=digest)],
+        manifest="image.manifest.json",
+        sbom="image.cdx.json",
+    )
+    entry = index.Release(
+        version=folder.name,
+        kind="release",
+        path=index.path(folder.name),
+        date="2026-01-02T03:04:06Z",
+        revision="0",
+        key=key,
+        images=[image],
+    )
+    (folder / index.RELEASE).write_bytes(index.dump(entry))
+    sign(folder, key)
+    return folder
+
+
+def sign(folder: Path, key: str) -> None:
+    """Sign what is in a folder, as it is now."""
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(SUMS)]
+    lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines))
+    signing.sign(folder / SUMS, key)
 
 
 def gpg(*words: str) -> str:

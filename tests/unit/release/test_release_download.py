@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import os
@@ -15,9 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import NAME, Proxy, Rclone, Shop, assemble, make_image, make_key
+from shop import (
+    NAME,
+    Proxy,
+    Rclone,
+    Shop,
+    assemble,
+    bare,
+    make_image,
+    make_key,
+    sign,
+    workshop,
+)
 
-from hyraxvm import download, index, publish, publishing, signing
+from hyraxvm import download, housekeeping, index, publish, publishing, signing
 from hyraxvm.errors import Failure, UserError
 
 
@@ -90,6 +102,47 @@ def test_the_newest_release_a_nightly_and_a_version(
     with pytest.raises(UserError, match="is there with another content; move it away"):
         get(url, key, to, version="nightly")
     assert nightly.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("place", ["artifacts/downloads", "elsewhere"])
+def test_nobody_cleans_up_under_a_download(
+    own: tuple[str, Path], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    tried: list[str] = []
+    fetch = download.Site.fetch
+
+    def meanwhile(*words: Any) -> str:
+        try:
+            tried.extend(housekeeping.clean(with_cache=False))
+        except UserError as error:
+            tried.append(str(error))
+        return fetch(*words)
+
+    monkeypatch.setattr(download.Site, "fetch", meanwhile)
+    (tmp_path / "artifacts").mkdir()
+    with workshop(tmp_path / "artifacts"):
+        got = get(own[0], key, tmp_path / place)
+        assert got.read_bytes() == (own[1] / "releases/1.0.0" / got.name).read_bytes()
+        if place == "elsewhere":
+            assert tried == ["nothing to remove"]
+            return
+        assert tried == ["a download runs in this checkout; wait for it, or end it"]
+        assert housekeeping.clean(with_cache=False) == [f"removed {got.parent.parent}"]
+
+
+@pytest.mark.parametrize("what", ["the folder", "the file"])
+def test_what_stands_in_the_way_is_told(
+    own: tuple[str, Path], key: str, tmp_path: Path, what: str
+) -> None:
+    to = tmp_path / "to"
+    if what == "the folder":
+        to.write_text("mine")
+        told = r"to/1.0.0: cannot be made \(Not a directory\); name another folder with --to"
+    else:
+        (to / "1.0.0" / f"{NAME}.zip").mkdir(parents=True)
+        told = r"zip: is there with another content; move it away"
+    with pytest.raises(UserError, match=told):
+        get(own[0], key, to)
 
 
 def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
@@ -261,6 +314,37 @@ def test_what_is_not_signed_is_refused(
     assert left(tmp_path) == []
 
 
+def test_a_file_without_end_does_not_fill_the_disk(
+    own: tuple[str, Path], key: str, tmp_path: Path
+) -> None:
+    url, files = own
+    path = files / "releases/1.0.0" / f"{NAME}.zip"
+    good = path.read_bytes()
+    path.write_bytes(good + bytes(32 * 2**20))
+    with pytest.raises(UserError, match="is not what was signed"):
+        get(url, key, tmp_path)
+    refused = tmp_path / "1.0.0" / f"{NAME}.zip.refused"
+    assert len(good) < refused.stat().st_size < len(good) + 2 * 2**20
+
+
+def test_a_list_that_contradicts_the_release_is_refused(
+    web: Rclone, key: str, public: bytes, tmp_path: Path
+) -> None:
+    """Both are signed; whoever signed them has signed a mistake."""
+    top = web.folder / tmp_path.name
+    made = bare(tmp_path / "2.0.0", key, "image.zip", b"good")
+    entry = index.read_release((made / index.RELEASE).read_bytes(), "")
+    (made / "image.zip").write_bytes(b"evil")
+    sign(made, key)
+    shutil.copytree(made, top / entry.path)
+    (top / "index.json").write_bytes(index.dump(index.arranged(key, [entry])))
+    (top / "keys").mkdir()
+    (top / index.key_path(key)).write_bytes(public)
+    with pytest.raises(UserError, match=r"image\.zip is not in the signed list; do not use it"):
+        get(f"{web.url}/{tmp_path.name}", key, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
 def test_an_old_release_under_a_newer_name_is_refused(
     own: tuple[str, Path], key: str, tmp_path: Path
 ) -> None:
@@ -357,6 +441,31 @@ def test_other_urls_are_refused(key: str, tmp_path: Path, url: str, told: str) -
     with pytest.raises(UserError, match=told) as raised:
         get(url, key, tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_password_in_the_url_is_used_and_never_shown(
+    key: str, tmp_path: Path, quick: None
+) -> None:
+    asked: list[str] = []
+
+    class Guarded(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization", ""))
+            self.send_error(403)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://me:hush@127.0.0.1:{web.server_port}/vm"
+        with pytest.raises(UserError, match="the server answers 403") as refused:
+            get(url, key, tmp_path)
+        web.shutdown()
+    assert asked == [f"Basic {base64.b64encode(b'me:hush').decode()}"]
+    with pytest.raises(Failure, match="Connection refused") as gone:
+        get(url, key, tmp_path)
+    with pytest.raises(UserError, match="is no URL that can be read") as wrong:
+        get("http://me:hush@127.0.0.1:99999/vm", key, tmp_path)
+    for raised in (refused, gone, wrong):
+        assert "hush" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

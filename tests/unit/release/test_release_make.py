@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -15,11 +16,13 @@ from shop import NAME, Shop, assemble, make_image
 from hyraxvm import (
     cli,
     config,
+    housekeeping,
     notes,
     publish,
     publishing,
     release,
     sbom,
+    signing,
 )
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
@@ -152,6 +155,32 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
         if bucket
         else ""
     )
+
+
+def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
+    shop: Shop, artifacts: Path, nfs: config.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "check", lambda version: "0" * 40)
+    monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
+    tried: list[str] = []
+
+    def build(recipes: object) -> None:
+        for attempt in (lambda: housekeeping.clean(with_cache=False), lambda: make(len)):
+            with pytest.raises(UserError) as raised:
+                attempt()
+            tried.append(str(raised.value))
+
+    def make(build: Any) -> Path:
+        more = {"settings": shop.settings(), "store": None, "on_line": tried.append}
+        return release.make("1.2.0", [nfs], build=build, **more)
+
+    made = make(build)
+    assert tried[:2] == [
+        "a release runs in this checkout; wait for it, or end it",
+        "another release is made in this checkout; wait for it, or end it",
+    ]
+    assert release.read(made, signing.public_key(shop.key), shop.key).version == "1.2.0"
+    assert f"removed {made.parent}" in housekeeping.clean(with_cache=False)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import html.parser
 import http.server
+import json
 import os
 import threading
 import urllib.request
@@ -20,6 +22,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from shop import Rclone, Shop, assemble, make_image
 
 from hyraxvm import index, page, publish
+from hyraxvm.errors import UserError
 from hyraxvm.formats import FORMATS
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
@@ -32,11 +35,13 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.hidden: list[str] = []
+        self.values: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = {key: value or "" for key, value in attrs}
         self.links += [found[name] for name in ("href", "src") if name in found]
+        self.values += [found["value"]] if "value" in found else []
         if "hidden" in found:
             self.hidden.append(tag)
 
@@ -58,16 +63,82 @@ def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
     assert f"gpg --import {one.key}.asc" in text
     assert "AB" * 20 not in text
     assert found.hidden == ["form"]  # of no use without JavaScript
-    assert not [link for link in found.links if link.startswith(("http", "//"))]
+    # Wherever the folder lies: no link leaves it, none begins at the site's root.
+    assert not [link for link in found.links if ":" in link or link.startswith(("/", ".."))]
     assert {one.format for one in page.HYPERVISORS} == set(FORMATS)
 
 
-def test_a_page_with_nothing_and_with_hostile_texts(folder: Path) -> None:
-    assert "Nothing is published yet." in page.page(index.arranged("AB" * 20, []))
-    data = (folder / "release.json").read_bytes().replace(b"NFS server", b"<script>x</script>")
-    text = page.page(index.arranged("AB" * 20, [index.read_release(data, "")]))
-    assert "<script>x" not in text
-    assert "&lt;script&gt;x" in text
+def test_a_page_with_nothing_on_it() -> None:
+    text = page.page(index.arranged("AB" * 20, []))
+    assert "Nothing is published yet." in text
+    assert Page(text).links == ["#files"]
+
+
+HOSTILE = "\"'><script>bad()</script><a href='//bad.example/'>{{ 7 * 7 }}&"
+
+
+def hostile(folder: Path) -> index.Release:
+    """A release with every text replaced that the schema leaves free."""
+    one = index.read_release((folder / "release.json").read_bytes(), "")
+    server = {"name": HOSTILE, "version": HOSTILE, "title": HOSTILE}
+    images = []
+    for image in one.images:
+        texts = {name: HOSTILE for name in ("image", "title", "access", "base", "arch")}
+        images.append(image.model_copy(update={**texts, "server": index.Server(**server)}))
+    made = one.model_copy(update={"images": images, "revision": HOSTILE})
+    return index.read_release(index.dump(made), "")
+
+
+def test_hostile_texts_stay_texts(folder: Path) -> None:
+    one = index.read_release((folder / "release.json").read_bytes(), "")
+    text = page.page(index.arranged("AB" * 20, [hostile(folder)]))
+    assert text.count("<script") == 1  # the page's own
+    assert "&lt;script&gt;bad()" in text
+    assert "{{ 7 * 7 }}" in text
+    found = Page(text)
+    assert found.links == Page(page.page(index.arranged("AB" * 20, [one]))).links
+    assert HOSTILE in found.values
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "a/b"}, {"name": '"><script>'}, {"sha256": "<b>"}, {"size": -1}],
+)
+def test_what_becomes_a_link_is_held_to_the_schema(folder: Path, change: dict[str, object]) -> None:
+    found = json.loads((folder / "release.json").read_bytes())
+    found["images"][0]["files"][0] |= change
+    with pytest.raises(UserError, match=r"is damaged or no release: images\.0\.files\.0"):
+        index.read_release(json.dumps(found).encode(), "it")
+
+
+def lacking(folder: Path) -> index.Release:
+    """A release without a file for Hyper-V, and with an OVA of one image alone."""
+    one = index.read_release((folder / "release.json").read_bytes(), "")
+    images = [
+        image.model_copy(
+            update={
+                "files": [
+                    file
+                    for file in image.files
+                    if file.format != "hyperv" and (image.image, file.format) != ("nfs", "ova")
+                ]
+            }
+        )
+        for image in one.images
+    ]
+    return one.model_copy(update={"images": images})
+
+
+def test_what_a_release_does_not_have_is_said(folder: Path) -> None:
+    text = page.page(index.arranged("AB" * 20, [lacking(folder)]))
+    sections = {part.split('"')[0]: part for part in text.split('<section class="choice" id="')[1:]}
+    said = "This version has no file for it."
+    assert {name: part.count(said) for name, part in sections.items()} == {
+        **dict.fromkeys(("vmware", "kvm", "proxmox"), 0),
+        **dict.fromkeys(("esxi", "virtualbox"), 1),
+        "hyperv": 2,
+    }
+    assert [name for name, part in sections.items() if "<ol>" not in part] == ["hyperv"]
 
 
 # ------------------------------------------------------------------------------- in Chromium
@@ -89,10 +160,17 @@ def published(
     for made in (folder, second, nightly, assemble(newest, "1.2.0", images, key)):
         publish.folder(shop.store(), made, public, shop.settings(), lambda line: None)
     top = shop.folder / "vm"
-    handler = functools.partial(Quiet, directory=str(top))
+    # Under a prefix, as a bucket has it.
+    with serving(shop.folder) as url:
+        yield f"{url}/vm/index.html", top
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{web.server_address[1]}/index.html", top
+        yield f"http://127.0.0.1:{web.server_address[1]}"
         web.shutdown()
 
 
@@ -215,6 +293,33 @@ def test_every_link_leads_somewhere(
     assert len(links) > 40
     for link in links:
         fetch(link)
+
+
+def test_texts_that_are_hostile_run_nothing(folder: Path, tmp_path: Path, browser: Browser) -> None:
+    (tmp_path / "index.html").write_text(page.page(index.arranged("AB" * 20, [hostile(folder)])))
+    with serving(tmp_path) as url:
+        browser.open(f"{url}/index.html")
+        assert browser.run("return document.scripts.length;") == 1
+        assert browser.complaints() == []  # as `bad is not defined` would be
+        found = browser.run(WHAT_IS_SHOWN)
+        assert [str(link).split("/")[3] for link in found["link"]] == ["releases"] * 2
+
+
+def test_steps_are_shown_with_a_file_only(folder: Path, tmp_path: Path, browser: Browser) -> None:
+    (tmp_path / "index.html").write_text(page.page(index.arranged("AB" * 20, [lacking(folder)])))
+    with serving(tmp_path) as url:
+        browser.open(f"{url}/index.html")
+        for hypervisor, image, there in (
+            *(("vmware", "nfs", True), ("hyperv", "nfs", False), ("hyperv", "smb", False)),
+            *(("esxi", "smb", True), ("esxi", "nfs", False), ("kvm", "nfs", True)),
+        ):
+            pick(browser, hypervisor)
+            pick(browser, image)
+            found = browser.run(WHAT_IS_SHOWN)
+            assert len(found["file"]) == there, (hypervisor, image)
+            assert len(found["steps"]) == 3 * there, (hypervisor, image)
+        assert browser.barriers() == []
+        assert browser.complaints() == []
 
 
 def test_a_link_to_a_hypervisor_chooses_it(published: tuple[str, Path], browser: Browser) -> None:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from botocore.exceptions import ClientError
-from shop import Shop, assemble, dies, make_image, s3
+from shop import Shop, assemble, bare, dies, make_image, s3, workshop
 
-from hyraxvm import cache, index, publish, release, signing, store, upload
+from hyraxvm import (
+    cli,
+    housekeeping,
+    index,
+    publish,
+    publishing,
+    release,
+    store,
+    upload,
+)
 from hyraxvm.errors import Failure, UserError
-from hyraxvm.package import SUMS
+from hyraxvm.paths import ROOT
 
 
 def send(shop: Shop, folder: Path, public: bytes, url: str = "", keep: int = 2) -> list[str]:
@@ -98,6 +110,60 @@ def test_again_is_nothing_to_do_and_another_content_is_refused(
     assert {name: shop.read(name) for name in shop.objects()} == before
 
 
+def test_nobody_takes_away_what_is_being_published(
+    shop: Shop, public: bytes, tmp_path: Path
+) -> None:
+    """Not to clean up, and not to put another release in its place."""
+    built = [make_image(tmp_path)]
+    path = assemble(tmp_path, "1.0.0", built, shop.key)
+    before = {one.name: one.read_bytes() for one in path.iterdir()}
+    tried: list[str] = []
+    to = shop.store()
+
+    first = threading.Lock()
+
+    def meanwhile(**more: Any) -> None:
+        if not first.acquire(blocking=False):  # several files are sent side by side
+            return
+        for attempt in (
+            lambda: housekeeping.clean(with_cache=False),
+            lambda: assemble(tmp_path, "1.0.0", built, shop.key, text="- Other."),
+        ):
+            with pytest.raises(UserError) as raised:
+                attempt()
+            tried.append(str(raised.value))
+
+    to.client.meta.events.register("before-call.s3.PutObject", meanwhile)
+    with workshop(tmp_path):
+        publish.folder(to, path, public, shop.settings(), lambda line: None)
+        assert tried == [
+            "a publish runs in this checkout; wait for it, or end it",
+            f"{path}: is being published as it was; wait for it, or end it",
+        ]
+        assert {one.name: one.read_bytes() for one in path.iterdir()} == before
+        shop.check()
+        assemble(tmp_path, "1.0.0", built, shop.key, text="- Other.")
+        assert (path / "RELEASE-NOTES.md").read_bytes() != before["RELEASE-NOTES.md"]
+        assert f"removed {path.parent}" in housekeeping.clean(with_cache=False)
+
+
+def test_the_command_publishes_what_is_in_artifacts(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = assemble(tmp_path, "1.0.0", [make_image(tmp_path)], shop.key)
+    monkeypatch.setattr(publishing, "load", shop.settings)
+    with workshop(tmp_path):
+        cli.run(["publish", "1.0.0", "--dry-run"])
+        assert f"send     s3://{shop.bucket}/vm/releases/1.0.0/SHA256SUMS" in (
+            capsys.readouterr().out
+        )
+        assert shop.objects() == set()
+        cli.run(["publish", "1.0.0"])
+        for one in path.iterdir():
+            assert shop.read(f"releases/1.0.0/{one.name}") == one.read_bytes()
+        shop.check()
+
+
 def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
     shop: Shop, second: Path, public: bytes
 ) -> None:
@@ -115,50 +181,10 @@ def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
     shop.check()
 
 
-def _image(name: str, folder: Path) -> index.Image:
-    path = folder / name
-    return index.Image(
-        image="nfs",
-        title="An image",
-        access="nfs",
-        name=path.stem,
-        base="debian-12",
-        arch="amd64",
-        server=index.Server(name="dapdir", version="1", title="dapdir"),
-        inputs="0" * 64,
-        files=[
-            index.File(
-                name=name,
-                format="ova",
-                size=path.stat().st_size,
-                sha256=cache.file_digest(path),
-            )
-        ],
-        manifest=f"{path.stem}.manifest.json",
-        sbom=f"{path.stem}.cdx.json",
-    )
-
-
 @pytest.fixture
 def lean(tmp_path: Path, key: str) -> Path:
     """A release of nothing but one file, in three parts."""
-    made = tmp_path / "2.0.0"
-    made.mkdir()
-    (made / "image.ova").write_bytes(os.urandom(250_000))
-    entry = index.Release(
-        version="2.0.0",
-        kind="release",
-        path="releases/2.0.0",
-        date="2026-01-02T03:04:06Z",
-        revision="0",
-        key=key,
-        images=[_image("image.ova", made)],
-    )
-    (made / index.RELEASE).write_bytes(index.dump(entry))
-    lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in sorted(made.iterdir())]
-    (made / SUMS).write_text("".join(lines))
-    signing.sign(made / SUMS, key)
-    return made
+    return bare(tmp_path / "2.0.0", key, "image.ova", os.urandom(250_000))
 
 
 def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
@@ -253,6 +279,37 @@ def test_old_nightlies_go_and_nothing_else(
     }
 
 
+def test_a_nightly_that_comes_late_is_not_removed_by_itself(
+    shop: Shop, public: bytes, key: str, tmp_path: Path
+) -> None:
+    """What latest points to stays, also where newer ones, which are withdrawn, fill the number."""
+    late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
+    for one in newer:
+        send(shop, one, public, keep=2)
+        publish.withdraw(shop.store(), one.name, "does not boot")
+    send(shop, late, public, keep=2)
+    assert shop.index()["latest"]["nightly"] == "20260101"
+    assert [one["version"] for one in shop.index()["releases"]] == [
+        *("20260103", "20260102", "20260101")
+    ]
+    shop.check()
+
+
+def test_what_another_publisher_is_sending_stays(
+    shop: Shop, public: bytes, key: str, tmp_path: Path
+) -> None:
+    for version in ("20251231", "20260101", "20260103"):
+        begun = shop.folder / "vm/nightlies" / version / "half"
+        begun.parent.mkdir(parents=True)
+        begun.touch()
+    for one in nightlies(tmp_path, key, "20260101", "20260102"):
+        send(shop, one, public)
+    assert {name for name in shop.objects() if name.endswith("half")} == {
+        "nightlies/20260101/half",  # of a version that is in the index, nothing is removed
+        "nightlies/20260103/half",
+    }
+
+
 def test_a_withdrawn_release_is_marked_and_stays(
     shop: Shop, folder: Path, second: Path, public: bytes
 ) -> None:
@@ -267,6 +324,53 @@ def test_a_withdrawn_release_is_marked_and_stays(
     shop.check()
     assert send(shop, second, public)[-1].endswith("1.1.0 is published already")
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
+
+
+@pytest.mark.parametrize("reason", ["", " ", "x" * 501, "two\nlines", "\x1b[2J"])
+def test_a_reason_that_would_make_the_index_unreadable_is_refused(
+    shop: Shop, folder: Path, public: bytes, reason: str
+) -> None:
+    send(shop, folder, public)
+    before = {name: shop.read(name) for name in shop.objects()}
+    with pytest.raises(UserError, match="is no reason; allowed is one line of 1 to 500 charac"):
+        publish.withdraw(shop.store(), "1.0.0", reason)
+    assert {name: shop.read(name) for name in shop.objects()} == before
+    publish.withdraw(shop.store(), "1.0.0", "x" * 500)
+    assert publish.current(shop.store())[0].releases[0].withdrawn == "x" * 500  # type: ignore[union-attr]
+
+
+def test_an_index_that_nobody_could_read_is_not_written(
+    shop: Shop, folder: Path, public: bytes
+) -> None:
+    send(shop, folder, public)
+    before = {name: shop.read(name) for name in shop.objects()}
+
+    def spoil(published: index.Index | None) -> index.Index:
+        assert published
+        return published.model_copy(update={"key": "none"})
+
+    with pytest.raises(UserError, match=r"index.json: is damaged or no index: key: "):
+        publish.update(shop.store(), spoil)
+    assert {name: shop.read(name) for name in shop.objects()} == before
+
+
+def test_the_index_keeps_to_the_schema_in_the_docs(
+    shop: Shop, folder: Path, second: Path, public: bytes
+) -> None:
+    send(shop, folder, public)
+    send(shop, second, public)
+    publish.withdraw(shop.store(), "1.0.0", "loses data")
+    schema = json.loads((ROOT / "docs/index.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    found = shop.index()
+    assert [error.message for error in check.iter_errors(found)] == []
+    found["releases"][0]["images"][0]["files"][0]["sha256"] = "0"
+    found["releases"][0]["date"] = "\u0662026-01-02T03:04:06Z"
+    del found["key"]
+    assert len(list(check.iter_errors(found))) == 3
+    with pytest.raises(UserError, match=r"is damaged or no index: key: Field required"):
+        index.read_index(json.dumps(found).encode(), "it")
 
 
 def test_another_publisher_at_the_same_time_is_not_overwritten(
@@ -298,6 +402,15 @@ def seen_index(seen: list[dict[str, Any]]) -> bytes:
     """The index that was there at the second write: the one of the other release alone."""
     both = index.read_index(seen[1]["Body"], "")
     return index.dump(index.arranged(both.key, [both.releases[0]]))
+
+
+def test_a_signed_folder_under_another_name_is_not_published(
+    shop: Shop, folder: Path, public: bytes, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "2.0.0")
+    with pytest.raises(UserError, match=r"2\.0\.0: holds release 1\.0\.0"):
+        send(shop, tmp_path / "2.0.0", public)
+    assert shop.objects() == set()
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "stranger", "unsigned", "other signature"])

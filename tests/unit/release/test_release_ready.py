@@ -41,7 +41,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, os.devnull)
     git(tmp_path, "init", "-q")
     (tmp_path / "file").write_text("1")
-    git(tmp_path, "add", "file")
+    (tmp_path / "CHANGELOG.md").write_text("## 1.0.0 (2026-01-31)\n\n- Something new.\n")
+    git(tmp_path, "add", ".")
     commit(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -109,6 +110,13 @@ def test_what_is_not_ready_is_refused(checkout: Path) -> None:
     with pytest.raises(UserError, match="is a nightly's version"):
         release.check("20260101")
     git(checkout, "tag", "v1.0.0")
+    release.check("1.0.0")
+    (checkout / "CHANGELOG.md").write_text("## 1.0.0 (unreleased)\n")
+    git(checkout, "add", ".")
+    commit(checkout)
+    git(checkout, "tag", "--force", "v1.0.0")
+    with pytest.raises(UserError, match=r"the section on 1.0.0 says 'unreleased'; write"):
+        release.check("1.0.0")
     (checkout / "file").write_text("2")
     (checkout / "new").touch()
     with pytest.raises(UserError, match="file and 1 more: not as in git"):

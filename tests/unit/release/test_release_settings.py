@@ -41,6 +41,16 @@ def test_the_schema_in_the_docs_is_the_one_of_the_models() -> None:
         ('prefix = ""', 'prefix = "/vm"', "store.prefix: '/vm': string should match"),
         ('key = ""', 'key = "1234"', "signing.key: '1234': string should match"),
         ('url = ""', 'url = "ftp://x"', "download.url: 'ftp://x': string should match"),
+        (
+            'endpoint = ""',
+            'endpoint = "https://me:secret@store"',
+            "store.endpoint: 'https://me:secret@store': string should match",
+        ),
+        (
+            'url = ""',
+            'url = "https://me:secret@host/x"',
+            "download.url: 'https://me:secret@host/x': string should match",
+        ),
         ("[signing]", "[signing", "is not valid TOML"),
         ('[signing]\nkey = ""', "", "signing: is missing"),
     ],
@@ -76,8 +86,22 @@ def test_fingerprints_as_people_copy_them() -> None:
         (["download"], "download.url: is empty; write its value there"),
         (["download", "--url", "http://[", "--key", "AB" * 20], "is no URL"),
         (["download", "--url", "http://127.0.0.1/", "--key", "12"], "'12': is no fingerprint"),
+        (["download", "--url", "example.org/vm", "--key", "AB" * 20], "is no URL that can be read"),
+        (["download", "--url", "file:///etc", "--key", "AB" * 20], "is no URL that can be read"),
         (["download", "--format", "iso", "--url", "http://127.0.0.1/"], "no format 'iso'"),
         (["release", "0.0.7", "--server", "dapdir", "--no-publish"], "is not the one in pyproject"),
+        (["release", "1.0"], "'1.0': is no version; allowed are 1.2.3"),
+        (["bench", "transfer", "--size", "x"], "invalid literal for int() with base 10: 'x'"),
+        (["bench", "transfer", "--size", "0"], "--size 0: too small; allowed are 4 megabytes"),
+        (["bench", "sleep"], "name what to measure; type: ./inv bench transfer"),
+        (["verify", "/nowhere"], "/nowhere: no such file"),
+        (["verify"], "no file is named; type: ./inv verify FILE..."),
+        (["pin", "dapdir"], "server 'dapdir' is packed here, not pulled; pin: hyrax"),
+        (["matrix", "--server", "apache"], "there is no server 'apache'"),
+        (["matrix", "more"], "No idea what 'more' is"),
+        (["settings", "/nowhere"], "/nowhere: no such file; docs/settings.md shows one"),
+        (["settings", "GOOD", "--to", "/nowhere/x"], "/nowhere/x: cannot be written; name a file"),
+        (["settings", "GOOD", "--to", "/tmp"], "/tmp: cannot be written; name a file in a folder"),
         (["nightly", "--server", "apache"], "there is no server 'apache'"),
         (["nightly", "nope", "--server", "dapdir"], "there is no image 'nope'"),
     ],
@@ -91,6 +115,9 @@ def test_a_users_error_is_one_line_and_status_2(
 ) -> None:
     monkeypatch.setattr(nightly, "LOCK", tmp_path / ".nightly.lock")
     monkeypatch.setattr(nightly, "SUMMARY", tmp_path / "nightly.md")
+    good = tmp_path / "hyrax.toml"
+    good.write_text('[vm]\nhostname = "dap1"\n')
+    words = [str(good) if word == "GOOD" else word for word in words]
     if words[0] == "download" and "--format" in words:
         words = [*words, "--key", "AB" * 20]
     with pytest.raises(SystemExit) as raised:

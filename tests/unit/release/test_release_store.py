@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import io
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.auth
 import pytest
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
@@ -38,8 +40,8 @@ def test_a_network_that_fails_for_a_while(
     to = shop.store(proxy.url)
     moved: list[int] = []
     upload.upload(to, [(path, "large.zip")], moved.append)
-    assert proxy.connections >= 2
     proxy.close()
+    assert proxy.struck == [fault[0]] * 2
     assert sum(moved) == 350_000
     assert shop.read("large.zip") == path.read_bytes()
 
@@ -49,6 +51,7 @@ def test_a_network_that_fails_for_good_is_one_line(shop: Shop, quick: None) -> N
     proxy.faults = [("answer", SLOW_DOWN)] * 50
     with pytest.raises(Failure, match=r"s3://bucket-.*/vm/index.json: the store answers SlowDown"):
         publish.current(shop.store(proxy.url))
+    assert len(proxy.struck) == 6  # as docs/maintainer-guide.md has it
     proxy.close()
     with pytest.raises(Failure, match="Could not connect to the endpoint URL"):
         publish.current(shop.store(proxy.url))
@@ -71,6 +74,17 @@ def test_what_a_service_refuses_is_told_with_the_remedy(shop: Shop, code: str, t
     proxy.close()
 
 
+def test_a_clock_that_is_wrong_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the store itself answers to a request from the future."""
+    now = botocore.auth.get_current_datetime
+    hour = datetime.timedelta(hours=1)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *words: now(*words) + hour)
+    with pytest.raises(UserError, match=r"index.json: RequestTimeTooSkewed: this computer's clock"):
+        publish.current(shop.store())
+    monkeypatch.undo()
+    assert publish.current(shop.store()) == (None, "")
+
+
 def test_no_such_bucket(shop: Shop) -> None:
     settings = shop.settings().store.model_copy(update={"bucket": "is-not-there"})
     with pytest.raises(UserError, match=r"there is no such bucket; see store.bucket"):
@@ -86,6 +100,33 @@ def test_a_full_disk_at_the_store(tmp_path: Path, key: str, quick: None) -> None
         upload.upload(shop.store(), [(path, "large.zip")], lambda count: None)
     server.kill()
     assert shop.objects() == set()
+
+
+def test_a_store_that_was_full_is_published_to_when_there_is_room(
+    tmp_path: Path, key: str, public: bytes, folder: Path, second: Path, quick: None
+) -> None:
+    """What a reader sees is the old state as long as the disk is full, then the new one."""
+    server = s3(tmp_path / "data")
+    shop = Shop(server, "full-bucket", key)
+
+    def send(path: Path) -> None:
+        publish.folder(shop.store(), path, public, shop.settings(), lambda line: None)
+
+    send(folder)
+    before = {name: shop.read(name) for name in shop.objects()}
+    server.kill()
+    server.limit(max(path.stat().st_size for path in second.iterdir()) - 1)
+    server.start()
+    with pytest.raises(Failure, match=r"s3://full-bucket/vm/releases/1.1.0/"):
+        send(second)
+    assert {name: shop.read(name) for name in before} == before
+    server.kill()
+    server.limit(0)
+    server.start()
+    send(second)
+    shop.check()
+    assert shop.index()["latest"]["release"] == "1.1.0"
+    server.kill()
 
 
 def test_parts_that_are_there_are_not_sent_again(
@@ -234,6 +275,7 @@ def test_what_is_damaged_on_its_way_is_noticed(shop: Shop, tmp_path: Path, tiny_
         with pytest.raises(Failure, match="is not what was sent; publish again, it is replaced"):
             upload.upload(shop.store(proxy.url), [(path, "file.zip")], lambda count: None)
         proxy.close()
+        assert "flip" in proxy.struck
         upload.upload(shop.store(), [(path, "file.zip")], lambda count: None)
         assert shop.read("file.zip") == bytes(size)
 
@@ -247,8 +289,14 @@ def test_thousands_of_objects(shop: Shop) -> None:
     (shop.folder / "vm/nightlies/20250101-not").mkdir()
     (shop.folder / "vm/nightlies/20250101-not/mine").touch()
     to = shop.store()
-    assert set(to.keys("nightlies/20250101/")) == wanted
+    asked: list[str] = []
+    to.client.meta.events.register(
+        "before-call.s3", lambda model, **more: asked.append(str(model.name))
+    )
+    assert list(to.keys("nightlies/20250101/")) == sorted(wanted)
+    assert asked == ["ListObjectsV2"] * 3
     assert to.remove("nightlies/20250101/") == 2500
+    assert asked.count("DeleteObjects") == 3
     assert shop.objects() == {"nightlies/20250101-not/mine"}
 
 
@@ -261,6 +309,20 @@ def test_a_store_without_conditional_writes(shop: Shop) -> None:
         stub.add_response("put_object", {"ETag": '"1"'})
         to.write("index.json", b"{}", store.BRIEFLY, "")
         stub.assert_no_pending_responses()
+
+
+def test_a_conditional_write_that_fails_is_not_tried_without_the_condition(shop: Shop) -> None:
+    client = boto3.client("s3", region_name="us-east-1")
+    to = shop.store()
+    to.client = client
+    for code, error in (("AccessDenied", UserError), ("PreconditionFailed", store.Conflict)):
+        with Stubber(client) as stub:
+            stub.add_client_error("put_object", code, http_status_code=403)
+            stub.add_response("put_object", {"ETag": '"1"'})
+            with pytest.raises(error):
+                to.write("index.json", b"{}", store.BRIEFLY, '"0"')
+            with pytest.raises(AssertionError):
+                stub.assert_no_pending_responses()
 
 
 def test_secrets_do_not_stand_in_messages(shop: Shop) -> None:

@@ -71,15 +71,63 @@ def test_they_may_read_the_repository_and_nothing_else() -> None:
         assert "permissions" not in job, name
 
 
-def test_only_githubs_own_actions_at_a_version() -> None:
+def test_only_githubs_own_actions_at_a_commit() -> None:
+    """A tag can be moved to other code; the commit's version stands behind it for people."""
     used = [step["uses"] for _, step in steps() if "uses" in step]
     used += [job["uses"] for _, job in jobs() if "uses" in job]
     assert len(used) > 5
     for name in used:
-        assert re.fullmatch(r"actions/[a-z-]+@v\d+|\./\.github/workflows/image\.yml", name), name
+        good = r"actions/[a-z-]+@[0-9a-f]{40}|\./\.github/workflows/image\.yml"
+        assert re.fullmatch(good, name), name
+    told = [line for path in WORKFLOWS for line in path.read_text().splitlines() if "@" in line]
+    pinned: dict[str, set[str]] = {}
+    for line in (line for line in told if "uses:" in line):
+        match = re.search(r"uses: (actions/[a-z-]+)@([0-9a-f]{40}  # v\d+\.\d+\.\d+)$", line)
+        assert match, line
+        pinned.setdefault(match[1], set()).add(match[2])
+    assert {name: len(commits) for name, commits in pinned.items()} == {
+        f"actions/{name}": 1 for name in ("checkout", "download-artifact", "upload-artifact")
+    }
     for _, step in steps():
         if step.get("uses", "").startswith("actions/checkout@"):
             assert step["with"]["persist-credentials"] is False
+
+
+def test_no_job_runs_for_ever_and_none_drops_another() -> None:
+    for name, job in jobs():
+        assert "uses" in job or 0 < job["timeout-minutes"] <= 240, name
+    groups = {path.name: read(path).get("concurrency") for path in WORKFLOWS}
+    assert groups == {
+        "image.yml": None,  # it is called: the caller's counts
+        "nightly.yml": {"group": "nightly", "cancel-in-progress": False},
+        "release.yml": {"group": "release-${{ github.ref }}", "cancel-in-progress": False},
+    }
+
+
+def test_what_the_jobs_of_the_images_keep_is_what_the_last_one_takes(tmp_path: Path) -> None:
+    """As upload-artifact does it: names below what all its patterns have in common."""
+    kept = [step["with"] for _, step in steps() if "upload-artifact" in step.get("uses", "")]
+    (image,) = [one for one in kept if one["name"].startswith("image-")]
+    patterns = image["path"].split()
+    artifact = tmp_path / "artifacts/hyrax-vm-nfs-x"
+    reports = tmp_path / "artifacts/reports"
+    for path in (
+        *(artifact.with_name(f"{artifact.name}{end}") for end in (".ova", ".manifest.json")),
+        *(reports / f"{artifact.name}.ova" / name for name in ("verdict.json", "console.log")),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = {path for pattern in patterns for path in tmp_path.glob(pattern) if path.is_file()}
+    common = Path(os.path.commonpath([pattern.split("*")[0] for pattern in patterns]))
+    assert {str(path.relative_to(tmp_path / common)) for path in found} == {
+        *("hyrax-vm-nfs-x.ova", "hyrax-vm-nfs-x.manifest.json"),
+        "reports/hyrax-vm-nfs-x.ova/verdict.json",
+    }
+    for workflow in ("nightly.yml", "release.yml"):
+        last = read(ROOT / ".github/workflows" / workflow)["jobs"]["publish"]
+        assert "image" in last["needs"]
+        (taken,) = [s["with"] for s in last["steps"] if "download-artifact" in s.get("uses", "")]
+        assert taken == {"pattern": "image-*", "path": str(common), "merge-multiple": True}
 
 
 def test_what_publishes_has_an_environment_of_its_own_and_what_builds_only_the_cache() -> None:
