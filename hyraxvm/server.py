@@ -315,7 +315,8 @@ def _image(
     first = prepared.accounts[0]
     return ServerImage(
         name=recipe.server_name,
-        version=prepared.version or version(image, recipe.server_image),
+        version=prepared.version
+        or version(image, recipe.server_image, *map(image.labels.get, VERSION_LABELS)),
         reference=recipe.server_image,
         image_digest=recipe.server_digest or image.digest,
         entrypoint=image.entrypoint,
@@ -334,15 +335,15 @@ def _image(
     )
 
 
-def version(image: oci.Image, reference: str, labels: tuple[str, ...] = VERSION_LABELS) -> str:
-    """The server's version: by label, else the reference's tag, else the digest's beginning.
+def version(image: oci.Image, reference: str, *stated: str | None) -> str:
+    """The server's version: the first that is stated, else the tag, else the digest's beginning.
 
-    It goes into file names: letters, digits, `.` and `+`, a digit first.
+    It goes into file names: letters, digits, `.` and `+`, a digit first. A tag without a digit is
+    none: `latest`.
     """
     tag = reference.rpartition("/")[2].partition("@")[0].partition(":")[2]
-    tag = tag if reference.startswith("docker:") else ""
-    found = [image.labels.get(label, "") for label in labels]
-    chosen = next((text for text in [*found, tag] if text), image.digest.partition(":")[2][:12])
+    tag = tag if reference.startswith("docker:") and re.search(r"\d", tag) else ""
+    chosen = next(filter(None, [*stated, tag]), "") or image.digest.partition(":")[2][:12]
     clean = re.sub(r"[^A-Za-z0-9.+]+", ".", chosen).strip(".")[:30] or "0"
     return clean if clean[0].isdigit() else f"0+{clean}"
 

@@ -15,7 +15,7 @@ from io import BytesIO
 from hyraxvm import oci
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure
-from hyraxvm.server import VERSION_LABELS, Account, Prepared, find_account, missing, version
+from hyraxvm.server import Account, Prepared, find_account, missing, version
 from hyraxvm.tree import Tree
 
 LOG_DIR = "/var/log/bes"  # site.conf sets BES.LogName
@@ -102,7 +102,13 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
         accounts=[bes, tomcat],
         writable=writable,
         files=files,
-        version=version(image, recipe.server_image, ("org.opendap.hyrax.version", *VERSION_LABELS)),
+        # The usual labels are those of the image that it is built on.
+        version=version(
+            image,
+            recipe.server_image,
+            image.labels.get("org.opendap.hyrax.version"),
+            environment.get("HYRAX_VERSION"),
+        ),
         facts={
             "env": env,
             "besdaemon": besdaemon,

@@ -36,6 +36,12 @@ def test_users_are_the_images_own(image: server.ServerImage) -> None:
     assert (image.user, image.uid, image.gid) == ("bes", 998, 996)
 
 
+def test_its_version_is_not_that_of_the_image_below(tmp_path: Path) -> None:
+    labels = [each for each in CONFIG if "hyrax.version" not in each]
+    labels += ["--config.label=version=9.5", "--config.env=HYRAX_VERSION=1.18.1-7"]
+    assert built(tmp_path, options=labels).version == "1.18.1.7"
+
+
 def test_paths_are_the_images_own(image: server.ServerImage) -> None:
     assert image.version == "1.18.0.123"
     assert image.facts == {

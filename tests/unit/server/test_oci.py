@@ -245,7 +245,7 @@ def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
         ("1.18.0", "docker://x/y:z", "1.18.0"),
         ("v2 (beta)", "oci:/x", "0+v2.beta"),
         ("", "docker://opendap/hyrax:1.17.1", "1.17.1"),
-        ("", "docker://127.0.0.1:5000/y:snapshot", "0+snapshot"),
+        ("", "docker://127.0.0.1:5000/y:snapshot", "0123456789ab"),
         ("", "oci-archive:/home/me/hyrax:1.tar", "0123456789ab"),
         ("../../x", "oci:/x", "0+x"),
     ],
@@ -255,7 +255,7 @@ def test_the_version_is_fit_for_a_file_name(label: str, reference: str, wanted: 
         digest="sha256:0123456789abcdef", entrypoint=[], environment={}, working_directory="/",
         user="", ports=[], volumes=[], labels={"version": label}, layers=[], diff_ids=[],
     )  # fmt: skip
-    assert server.version(image, reference) == wanted
+    assert server.version(image, reference, image.labels["version"]) == wanted
 
 
 def test_a_hostile_image_is_refused_by_the_stage_and_leaves_nothing(
