@@ -90,10 +90,11 @@ class Rclone:
         raise AssertionError("rclone does not listen")
 
     def kill(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        # Whoever takes it ends it: uploads that kill the store do so side by side.
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            process.wait()
 
 
 def s3(folder: Path, fsize: int = 0) -> Rclone:
