@@ -16,11 +16,12 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, elf, embedded, inventory, oci, sizes
+from hyraxvm import cache, embedded, inventory, oci, sizes
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import PROVISION
 from hyraxvm.tree import Tree
+from hyraxvm.trim import Trimmed, trim
 
 # Below are the accounts of the guest's own packages' static ids, root among them; above, nobody.
 ACCOUNTS = range(100, 60000)
@@ -38,16 +39,6 @@ class Account(BaseModel):
     uid: int
     group: str
     gid: int
-
-
-class Trimmed(BaseModel):
-    """What one line of a server's `trim` list has removed; debugging sections are one more."""
-
-    model_config = ConfigDict(frozen=True)
-
-    pattern: str
-    paths: int
-    bytes: int
 
 
 class ServerImage(BaseModel):
@@ -98,7 +89,7 @@ class Prepared(BaseModel):
 
 def key(recipe: Recipe, refresh: str = "") -> str:
     """The digest of the stage's inputs."""
-    names = ("elf.py", "embedded.py", "inventory.py", "oci.py", "tree.py")
+    names = ("elf.py", "embedded.py", "inventory.py", "oci.py", "tree.py", "trim.py")
     modules = [Path(__file__).with_name(name) for name in names]
     return cache.digest(
         recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
@@ -178,29 +169,6 @@ def preview(recipe: Recipe) -> ServerImage:
         f"server {recipe.server_name!r} is described by its image, which is not built here yet; "
         f"type: ./inv build {recipe.name} --server {recipe.server_name}"
     )
-
-
-def trim(tree: Tree, patterns: list[str], say: Callable[[str], None]) -> list[Trimmed]:
-    """Remove what the list names; each line's saving is told and returned.
-
-    A line that matches nothing is told too: it is a path that has moved, or a mistake.  What is
-    left of programs and libraries loses its debugging sections.
-    """
-    result = []
-    for pattern in patterns:
-        paths, size = tree.remove(pattern)
-        result.append(Trimmed(pattern=pattern, paths=paths, bytes=size))
-        if paths:
-            say(f"trim {pattern}: {size / 1e6:.1f} MB in {paths} files")
-    files, size = elf.blank_debugging(tree)
-    if files:
-        result.append(Trimmed(pattern="debugging sections", paths=files, bytes=size))
-        say(f"trim debugging sections: {size / 1e6:.1f} MB in {files} files")
-    if idle := [each.pattern for each in result if not each.paths]:
-        say(f"trim: not in this image: {', '.join(idle)}")
-    saved = sum(each.bytes for each in result)
-    say(f"trim: {saved / 1e6:.1f} MB in all")
-    return result
 
 
 def describe(

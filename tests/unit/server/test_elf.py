@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_maker import Entry, hard, program, write_layer
 
-from hyraxvm import elf, oci, server
+from hyraxvm import elf, oci
 from hyraxvm.tree import merge
+from hyraxvm.trim import trim
 
 SOURCE = '#include <stdio.h>\nint main(void) { return puts("it runs") < 0; }\n'
 
@@ -35,7 +36,7 @@ def test_what_only_a_debugger_reads_is_blanked(debugged: bytes, tmp_path: Path) 
     ]
     tree = merge([write_layer(tmp_path / "layer", entries)])
     lines: list[str] = []
-    (done,) = server.trim(tree, [], lines.append)
+    (done,) = trim(tree, [], lines.append)
     assert (done.pattern, done.paths) == ("debugging sections", 1)
     assert done.bytes > 8000
     assert "trim debugging sections: 0.0 MB in 1 files" in lines

@@ -27,6 +27,7 @@ from image_maker import TAG, Entry, make_image, program, write_layer
 from hyraxvm import oci, server
 from hyraxvm.errors import Failure
 from hyraxvm.tree import merge
+from hyraxvm.trim import trim
 
 
 def test_users_are_the_images_own(image: server.ServerImage) -> None:
@@ -197,7 +198,7 @@ def test_the_trim_list_fits_the_layout_of_the_official_image(tmp_path: Path) -> 
         "usr/lib/locale/C.utf8/LC_CTYPE", f"{TOMCAT}/lib/ecj-4.37.jar",
     ]  # fmt: skip
     tree = merge([write_layer(tmp_path / "layer", [Entry(name, b"x") for name in gone + kept])])
-    trimmed = server.trim(tree, recipe().server.trim, lambda line: None)
+    trimmed = trim(tree, recipe().server.trim, lambda line: None)
     left = {name for name, node in tree.nodes.items() if node.info.isreg()}
     assert left == set(kept)
     assert sum(each.bytes for each in trimmed) == len(gone)
