@@ -8,20 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shop import (
-    ACCESS,
-    NAME,
-    SECRET,
-    Rclone,
-    Shop,
-    assemble,
-    keyring,
-    make_image,
-    make_key,
-    passed,
-    s3,
-    workshop,
-)
+from gpgkeys import keyring, make_key
+from loopback import ACCESS, SECRET, Rclone, s3
+from shop import NAME, Shop, assemble, make_image, passed, workshop
 
 from hyraxvm import config, parts, signing
 from hyraxvm.formats import FORMATS

@@ -1,25 +1,17 @@
-"""What releases are tested with: a real store, a signing key, tiny images, a bad network."""
+"""What is released in the tests, and into what: tiny images, signed folders, a bucket."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Rclone
 
 from hyraxvm import (
     __version__,
@@ -37,159 +29,12 @@ from hyraxvm import (
     signing,
     tested,
 )
-from hyraxvm.command import dying_with_parent
 from hyraxvm.formats import FORMATS
 from hyraxvm.package import SUMS
 from hyraxvm.store import Store
 
-RCLONE = str(Path(sys.executable).with_name("rclone"))
-ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"
-AUTH = f"{ACCESS},{SECRET}"
 NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
-
-
-class Rclone:
-    """`rclone serve` over a folder on loopback; it can be killed and started again."""
-
-    def __init__(self, folder: Path, *options: str, kind: str = "s3", fsize: int = 0) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.folder.mkdir(exist_ok=True)
-        self._argv = [RCLONE, "serve", kind, "--addr", f"127.0.0.1:{self.port}", *options]
-        # Tests change files behind its back.  With 0 it goes round in circles for ever.
-        self._argv += ["--config", "", "--vfs-cache-mode", "off", "--dir-cache-time", "10ms", "--"]
-        self._argv.append(str(folder))
-        self._limit: list[str] = []
-        self.limit(fsize)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def limit(self, fsize: int) -> None:
-        """From its next start on its disk takes files of so many bytes; 0: of any size."""
-        self._limit = ["prlimit", f"--fsize={fsize}", "--"] if fsize else []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            dying_with_parent([*self._limit, *self._argv]),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            assert self._process.poll() is None, "rclone has ended"
-            time.sleep(0.02)
-        raise AssertionError("rclone does not listen")
-
-    def kill(self) -> None:
-        # Whoever takes it ends it: uploads that kill the store do so side by side.
-        process, self._process = self._process, None
-        if process:
-            process.kill()
-            process.wait()
-
-
-def s3(folder: Path, fsize: int = 0) -> Rclone:
-    return Rclone(folder, "--auth-key", AUTH, fsize=fsize)
-
-
-class Proxy:
-    """A bad network before a server: a list of faults, one for each connection, then none.
-
-    A fault is `("cut", n)`: the connection ends after n bytes from the client; `("drop", n)`: after
-    n bytes from the server; `("flip", n)`: a bit of the client's byte n changes; or
-    `("answer", bytes)`: these are all that the server says.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.faults: list[tuple[str, Any]] = []
-        self.connections = 0
-        self.struck: list[str] = []  # the faults that somebody has met
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            fault = self.faults.pop(0) if self.faults else ("none", 0)
-            threading.Thread(target=self._serve, args=(client, *fault), daemon=True).start()
-
-    def _serve(self, client: socket.socket, fault: str, value: Any) -> None:
-        if fault == "answer":
-            with client, contextlib.suppress(OSError):
-                request = b""
-                while b"\r\n\r\n" not in request:
-                    request += client.recv(65536)
-                self.struck.append(fault)  # first: who reads the answer may look at once
-                client.sendall(value)
-                # Read what is still coming, or the client sees a reset instead of the answer.
-                client.shutdown(socket.SHUT_WR)
-                while client.recv(65536):
-                    pass
-            return
-        upstream = socket.create_connection(("127.0.0.1", self._target))
-        limits = {"cut": (value, -1), "drop": (-1, value)}.get(fault, (-1, -1))
-        flip = value if fault == "flip" else -1
-        ways = [(client, upstream, limits[0], flip), (upstream, client, limits[1], -1)]
-        threads = [
-            threading.Thread(target=self._pump, args=(fault, *way), daemon=True) for way in ways
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def _pump(
-        self, fault: str, source: socket.socket, sink: socket.socket, limit: int, flip: int
-    ) -> None:
-        passed = 0
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if limit >= 0:
-                    data = data[: limit - passed]
-                if passed <= flip < passed + len(data):
-                    at = flip - passed
-                    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-                    self.struck.append(fault)
-                passed += len(data)
-                if passed == limit:
-                    self.struck.append(fault)
-                sink.sendall(data)
-                if passed == limit:
-                    break
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
-def answer(status: int, reason: str, code: str) -> bytes:
-    """An S3 error, as services send it."""
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>told so</Message></Error>"
-    return (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
-    ).encode()
 
 
 @dataclass
@@ -388,55 +233,3 @@ def sign(folder: Path, key: str) -> None:
     lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in files]
     (folder / SUMS).write_text("".join(lines))
     signing.sign(folder / SUMS, key)
-
-
-def gpg(*words: str) -> str:
-    done = subprocess.run(
-        ["gpg", "--batch", *words], capture_output=True, text=True, check=True, env=os.environ
-    )
-    return done.stdout
-
-
-@contextlib.contextmanager
-def keyring() -> Iterator[str]:
-    """A home of gpg's; what protects its secret keys is made in no time."""
-    # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
-    with tempfile.TemporaryDirectory(prefix="gpg-") as home:
-        Path(home, "gpg-agent.conf").write_text("s2k-count 65536\n")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("GNUPGHOME", home)
-            yield home
-            subprocess.run(["gpgconf", "--kill", "all"], check=True)
-
-
-def make_key(name: str, *options: str, expires: str = "never", passphrase: str = "") -> str:
-    """Make a key that signs; returns its fingerprint."""
-    secret = ("--pinentry-mode", "loopback", "--passphrase", passphrase)
-    gpg(*secret, *options, "--quick-gen-key", name, "ed25519", "sign", expires)
-    listed = gpg("--with-colons", "--list-keys", f"={name}")
-    return re.findall(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[0]
-
-
-def dies(client: Any, step: int, work: Callable[[], object]) -> bool:
-    """Do `work` in a child that dies by SIGKILL instead of sending request number `step`.
-
-    Returns whether it died; False: there were not so many requests, and the work is done.
-    """
-    child = os.fork()
-    if child == 0:
-        requests = itertools.count(1)
-
-        def count(**more: Any) -> None:
-            if next(requests) >= step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        status = 1
-        try:
-            client.meta.events.register("before-send.s3", count)
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL)
-    return status != 0

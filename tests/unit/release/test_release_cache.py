@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import AUTH, Proxy, Rclone, Shop, dies, s3
+from faults import Proxy, dies
+from loopback import AUTH, Rclone, s3
+from shop import Shop
 
 from hyraxvm import cache, publishing, shared
 from hyraxvm.errors import UserError

@@ -16,18 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import (
-    NAME,
-    Proxy,
-    Rclone,
-    Shop,
-    assemble,
-    bare,
-    make_image,
-    make_key,
-    sign,
-    workshop,
-)
+from faults import Proxy
+from gpgkeys import make_key
+from loopback import Rclone
+from shop import NAME, Shop, assemble, bare, make_image, sign, workshop
 
 from hyraxvm import download, housekeeping, index, publish, publishing, signing
 from hyraxvm.errors import Failure, UserError
@@ -59,7 +51,7 @@ def own(site: Path, web: Rclone, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The URL and the folder of a copy that a test may change."""
     name = f"{tmp_path.parent.name}-{tmp_path.name}"
     shutil.copytree(site / "vm", web.folder / name)
-    time.sleep(0.02)  # for what rclone remembers of a folder, see shop.py
+    time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
     yield f"{web.url}/{name}", web.folder / name
 
 
@@ -69,7 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def get(url: str, key: str, to: Path, **more: Any) -> Path:
-    time.sleep(0.02)  # for what rclone remembers of a folder, see shop.py
+    time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
     store = publishing.load().store
     wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
     return download.download(

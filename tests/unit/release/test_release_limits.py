@@ -13,7 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from shop import NAME, Rclone, Shop, bare
+from loopback import Rclone
+from shop import NAME, Shop, bare
 
 from hyraxvm import cli, download, parts, publish, publishing
 from hyraxvm.errors import UserError

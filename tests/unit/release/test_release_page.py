@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 from browser import DESKTOP, PHONE, Browser
+from loopback import Rclone
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from shop import Rclone, Shop, assemble, make_image
+from shop import Shop, assemble, make_image
 
 from hyraxvm import index, page, publish
 from hyraxvm.errors import UserError

@@ -14,7 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 from botocore.exceptions import ClientError
-from shop import Shop, assemble, bare, dies, make_image, s3, workshop
+from faults import dies
+from loopback import s3
+from shop import Shop, assemble, bare, make_image, workshop
 
 from hyraxvm import (
     cli,

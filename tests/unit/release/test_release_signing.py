@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shop import gpg, keyring, make_key
+from gpgkeys import gpg, keyring, make_key
 
 from hyraxvm import signing
 from hyraxvm.errors import UserError

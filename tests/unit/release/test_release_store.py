@@ -15,7 +15,9 @@ import botocore.auth
 import pytest
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
-from shop import ACCESS, Proxy, Shop, answer, s3
+from faults import Proxy, answer
+from loopback import ACCESS, s3
+from shop import Shop
 
 from hyraxvm import parts, publish, store, upload
 from hyraxvm.errors import Failure, UserError

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpgkeys import gpg, keyring, make_key
 from invoke import Collection, ParseError
 from invoke.parser import Parser, ParserContext
 from ruamel.yaml import YAML
-from shop import gpg, keyring, make_key
 
 import tasks
 from hyraxvm import config, signing

@@ -1,0 +1,68 @@
+"""Servers on loopback: rclone's, which is a real store and can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hyraxvm.command import dying_with_parent
+
+RCLONE = str(Path(sys.executable).with_name("rclone"))
+ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"
+AUTH = f"{ACCESS},{SECRET}"
+
+
+class Rclone:
+    """`rclone serve` over a folder on loopback; it can be killed and started again."""
+
+    def __init__(self, folder: Path, *options: str, kind: str = "s3", fsize: int = 0) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.folder.mkdir(exist_ok=True)
+        self._argv = [RCLONE, "serve", kind, "--addr", f"127.0.0.1:{self.port}", *options]
+        # Tests change files behind its back.  With 0 it goes round in circles for ever.
+        self._argv += ["--config", "", "--vfs-cache-mode", "off", "--dir-cache-time", "10ms", "--"]
+        self._argv.append(str(folder))
+        self._limit: list[str] = []
+        self.limit(fsize)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def limit(self, fsize: int) -> None:
+        """From its next start on its disk takes files of so many bytes; 0: of any size."""
+        self._limit = ["prlimit", f"--fsize={fsize}", "--"] if fsize else []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            dying_with_parent([*self._limit, *self._argv]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            assert self._process.poll() is None, "rclone has ended"
+            time.sleep(0.02)
+        raise AssertionError("rclone does not listen")
+
+    def kill(self) -> None:
+        # Whoever takes it ends it: uploads that kill the store do so side by side.
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            process.wait()
+
+
+def s3(folder: Path, fsize: int = 0) -> Rclone:
+    return Rclone(folder, "--auth-key", AUTH, fsize=fsize)
