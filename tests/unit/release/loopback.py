@@ -1,12 +1,16 @@
-"""Servers on loopback: rclone's, which is a real store and can be killed."""
+"""Servers on loopback: rclone's, which is a real store and can be killed, and a plain one."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hyraxvm.command import dying_with_parent
@@ -66,3 +70,29 @@ class Rclone:
 
 def s3(folder: Path, fsize: int = 0) -> Rclone:
     return Rclone(folder, "--auth-key", AUTH, fsize=fsize)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, without ranges."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/favicon.ico":  # browsers ask every site for it
+            self.send_response(204)
+            self.end_headers()
+        else:
+            super().do_GET()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
+    """The URL of a folder, for as long as it lasts."""
+    answering = functools.partial(handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answering) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{web.server_port}"
+        finally:
+            web.shutdown()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
 import os
 import shutil
 import subprocess
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +15,7 @@ from typing import Any
 import pytest
 from faults import Proxy
 from gpgkeys import make_key
-from loopback import Rclone
+from loopback import Quiet, Rclone, serving
 from shop import NAME, Shop, assemble, bare, make_image, sign, workshop
 
 from hyraxvm import download, housekeeping, index, publish, publishing, signing
@@ -218,9 +215,6 @@ def test_a_server_without_ranges_starts_again(
     own: tuple[str, Path], key: str, tmp_path: Path
 ) -> None:
     _, files = own
-    handler = functools.partial(Quiet, directory=str(files))
-    plain = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=plain.serve_forever, daemon=True).start()
     path = files / "releases/1.0.0" / f"{NAME}.ova"
     digest = next(
         line.split()[0]
@@ -230,15 +224,9 @@ def test_a_server_without_ranges_starts_again(
     part = tmp_path / "1.0.0" / f".{path.name}.{digest[:12]}.part"
     part.parent.mkdir()
     part.write_bytes(path.read_bytes()[:1000])
-    got = get(f"http://127.0.0.1:{plain.server_port}", key, tmp_path, kind="ova")
-    plain.shutdown()
-    plain.server_close()
+    with serving(files) as url:
+        got = get(url, key, tmp_path, kind="ova")
     assert got.read_bytes() == path.read_bytes()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *words: object) -> None:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -445,12 +433,10 @@ def test_a_password_in_the_url_is_used_and_never_shown(
             asked.append(self.headers.get("Authorization", ""))
             self.send_error(403)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        url = f"http://me:hush@127.0.0.1:{web.server_port}/vm"
+    with serving(tmp_path, Guarded) as web:
+        url = web.replace("//", "//me:hush@") + "/vm"
         with pytest.raises(UserError, match="the server answers 403") as refused:
             get(url, key, tmp_path)
-        web.shutdown()
     assert asked == [f"Basic {base64.b64encode(b'me:hush').decode()}"]
     with pytest.raises(Failure, match="Connection refused") as gone:
         get(url, key, tmp_path)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import html.parser
-import http.server
 import json
 import os
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import DESKTOP, PHONE, Browser
-from loopback import Rclone
+from loopback import Rclone, serving
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -164,27 +160,6 @@ def published(
     # Under a prefix, as a bucket has it.
     with serving(shop.folder) as url:
         yield f"{url}/vm/index.html", top
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{web.server_address[1]}"
-        web.shutdown()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        if self.path == "/favicon.ico":  # browsers ask every site for it
-            self.send_response(204)
-            self.end_headers()
-        else:
-            super().do_GET()
 
 
 WHAT_IS_SHOWN = """
