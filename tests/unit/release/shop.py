@@ -23,6 +23,7 @@ from hyraxvm import (
     housekeeping,
     index,
     package,
+    publish,
     publishing,
     release,
     server,
@@ -73,6 +74,21 @@ class Shop:
 
     def store(self, url: str = "") -> Store:
         return Store(self.settings(url).store)
+
+    def send(
+        self, folder: Path, to: Store | None = None, *, keep: int = 2, dry_run: bool = False
+    ) -> list[str]:
+        """Publish a finished release; returns what is said meanwhile."""
+        said: list[str] = []
+        publish.folder(
+            to or self.store(),
+            folder,
+            signing.public_key(self.key),
+            self.settings(keep=keep),
+            said.append,
+            dry_run=dry_run,
+        )
+        return said
 
     def objects(self) -> set[str]:
         """What readers see, without the prefix."""

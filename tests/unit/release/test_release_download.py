@@ -18,20 +18,18 @@ from gpgkeys import make_key
 from loopback import Quiet, Rclone, serving
 from shop import NAME, Shop, assemble, bare, make_image, sign, workshop
 
-from hyraxvm import download, housekeeping, index, publish, publishing, signing
+from hyraxvm import download, housekeeping, index, publishing, signing
 from hyraxvm.errors import Failure, UserError
 
 
 @pytest.fixture(scope="module")
-def site(
-    tmp_path_factory: pytest.TempPathFactory, server: Rclone, key: str, folder: Path, public: bytes
-) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory, server: Rclone, key: str, folder: Path) -> Path:
     """What was published, as files."""
     made = Shop(server, f"downloads-{os.getpid()}", key)
-    publish.folder(made.store(), folder, public, made.settings(), lambda line: None)
+    made.send(folder)
     work = tmp_path_factory.mktemp("nightly")
     nightly = assemble(work, "20260102", [make_image(work, seed=b"n")], key)
-    publish.folder(made.store(), nightly, public, made.settings(), lambda line: None)
+    made.send(nightly)
     return made.folder
 
 
@@ -359,15 +357,13 @@ def test_another_key_is_refused(own: tuple[str, Path], key: str, tmp_path: Path)
 
 
 def test_releases_of_an_older_key_stay_within_reach(
-    shop: Shop, folder: Path, key: str, public: bytes, tmp_path: Path
+    shop: Shop, folder: Path, key: str, tmp_path: Path
 ) -> None:
-    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    shop.send(folder)
     newer = make_key("Releases from now on <now@example.org>")
     made = assemble(tmp_path, "1.1.0", [make_image(tmp_path, seed=b"newer key")], newer)
     shop.key = newer
-    publish.folder(
-        shop.store(), made, signing.public_key(newer), shop.settings(), lambda line: None
-    )
+    shop.send(made)
     shop.check()
     web = Rclone(shop.folder / "vm", kind="http")
     to = tmp_path / "to"

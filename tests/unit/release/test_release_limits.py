@@ -16,7 +16,7 @@ import pytest
 from loopback import Rclone
 from shop import NAME, Shop, bare
 
-from hyraxvm import cli, download, parts, publish, publishing
+from hyraxvm import cli, download, parts, publishing
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
 
@@ -84,9 +84,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, key: str) -> None:
 
 
 def test_a_full_disk_here_is_one_line_and_the_part_is_continued(
-    shop: Shop, folder: Path, public: bytes, key: str, tmp_path: Path
+    shop: Shop, folder: Path, key: str, tmp_path: Path
 ) -> None:
-    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    shop.send(folder)
     web = Rclone(shop.folder / "vm", kind="http")
     words = ["download", "nfs", "--format", "qcow2", "--to", str(tmp_path), "--url", web.url]
     command = [sys.executable, "-m", "hyraxvm.cli", *words, "--key", key]
@@ -117,10 +117,8 @@ def test_a_full_disk_here_is_one_line_and_the_part_is_continued(
     assert (tmp_path / "1.0.0" / source.name).read_bytes() == source.read_bytes()
 
 
-def test_several_images_side_by_side(
-    shop: Shop, folder: Path, public: bytes, key: str, tmp_path: Path
-) -> None:
-    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+def test_several_images_side_by_side(shop: Shop, folder: Path, key: str, tmp_path: Path) -> None:
+    shop.send(folder)
     web = Rclone(shop.folder / "vm", kind="http")
     words = ["download", "nfs", "smb", "nfs", "--format", "ova", "--to", str(tmp_path)]
     cli.run([*words, "--url", web.url, "--key", key])
@@ -138,14 +136,9 @@ def test_several_images_side_by_side(
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(
-    shop: Shop,
-    folder: Path,
-    public: bytes,
-    key: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shop: Shop, folder: Path, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    shop.send(folder)
     web = Rclone(shop.folder / "vm", kind="http")
     used = download.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: used._replace(free=1000))

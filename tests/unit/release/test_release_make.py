@@ -18,7 +18,6 @@ from hyraxvm import (
     config,
     housekeeping,
     notes,
-    publish,
     publishing,
     release,
     sbom,
@@ -109,9 +108,9 @@ def test_assembling_again_changes_nothing_and_does_not_sign(
 
 
 def test_notes_tell_what_changed_since_the_release_before(
-    shop: Shop, tmp_path: Path, folder: Path, public: bytes, key: str
+    shop: Shop, tmp_path: Path, folder: Path, key: str
 ) -> None:
-    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    shop.send(folder)
     before, old = release.previous(shop.store(), "release", "1.2.0")
     assert before == "1.0.0"
     packages = {"bash": "5.3", "libstdc++6": "12.2.0-14", "zstd": "1.5"}
@@ -128,14 +127,9 @@ def test_notes_tell_what_changed_since_the_release_before(
 
 @pytest.mark.parametrize("bucket", [True, False])
 def test_what_is_made_now_and_published_later_has_the_same_notes(
-    shop: Shop,
-    folder: Path,
-    public: bytes,
-    artifacts: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    bucket: bool,
+    shop: Shop, folder: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch, bucket: bool
 ) -> None:
-    publish.folder(shop.store(), folder, public, shop.settings(), lambda line: None)
+    shop.send(folder)
     settings = shop.settings()
     if not bucket:
         none = settings.store.model_copy(update={"bucket": ""})

@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from shop import Shop, assemble, make_image
 
-from hyraxvm import index, page, publish
+from hyraxvm import index, page
 from hyraxvm.errors import UserError
 from hyraxvm.formats import FORMATS
 
@@ -141,12 +141,7 @@ def test_what_a_release_does_not_have_is_said(folder: Path) -> None:
 # ------------------------------------------------------------------------------- in Chromium
 @pytest.fixture(scope="module")
 def published(
-    tmp_path_factory: pytest.TempPathFactory,
-    server: Rclone,
-    key: str,
-    folder: Path,
-    second: Path,
-    public: bytes,
+    tmp_path_factory: pytest.TempPathFactory, server: Rclone, key: str, folder: Path, second: Path
 ) -> Iterator[tuple[str, Path]]:
     """The URL and the folder of two releases and a nightly, on a web server."""
     shop = Shop(server, f"page-{os.getpid()}", key)
@@ -155,7 +150,7 @@ def published(
     newest = tmp_path_factory.mktemp("newest")
     images = [make_image(newest, name, seed=b"3") for name in ("local", "nfs", "smb")]
     for made in (folder, second, nightly, assemble(newest, "1.2.0", images, key)):
-        publish.folder(shop.store(), made, public, shop.settings(), lambda line: None)
+        shop.send(made)
     top = shop.folder / "vm"
     # Under a prefix, as a bucket has it.
     with serving(shop.folder) as url:

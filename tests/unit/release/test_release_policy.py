@@ -113,14 +113,14 @@ def large(tmp_path: Path, tiny_parts: int) -> Path:
 
 
 def test_the_publishers_rights(
-    shop: Shop, folder: Path, second: Path, public: bytes, key: str, tmp_path: Path, large: Path
+    shop: Shop, folder: Path, second: Path, key: str, tmp_path: Path, large: Path
 ) -> None:
     policy = policies(shop.bucket, shop.prefix)[0]
     to = shop.store()
     found = watched(to)
 
     def send(path: Path) -> None:
-        publish.folder(to, path, public, shop.settings(keep=1), lambda line: None)
+        shop.send(path, to, keep=1)
 
     send(folder)
     send(second)

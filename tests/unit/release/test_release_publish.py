@@ -32,12 +32,6 @@ from hyraxvm.errors import Failure, UserError
 from hyraxvm.paths import ROOT
 
 
-def send(shop: Shop, folder: Path, public: bytes, url: str = "", keep: int = 2) -> list[str]:
-    said: list[str] = []
-    publish.folder(shop.store(url), folder, public, shop.settings(url, keep), said.append)
-    return said
-
-
 def nightlies(tmp_path: Path, key: str, *versions: str) -> list[Path]:
     made = []
     for version in versions:
@@ -47,10 +41,8 @@ def nightlies(tmp_path: Path, key: str, *versions: str) -> list[Path]:
     return made
 
 
-def test_everything_is_there_and_the_index_names_it(
-    shop: Shop, folder: Path, second: Path, public: bytes
-) -> None:
-    assert send(shop, folder, public)[-1].endswith("index.json: 1.0.0 is published")
+def test_everything_is_there_and_the_index_names_it(shop: Shop, folder: Path, second: Path) -> None:
+    assert shop.send(folder)[-1].endswith("index.json: 1.0.0 is published")
     assert shop.objects() == {
         f"keys/{shop.key}.asc",
         "index.html",
@@ -60,7 +52,7 @@ def test_everything_is_there_and_the_index_names_it(
     for path in folder.iterdir():
         assert shop.read(f"releases/1.0.0/{path.name}") == path.read_bytes()
     shop.check()
-    send(shop, second, public)
+    shop.send(second)
     shop.check()
     found = shop.index()
     assert found["schema"] == 1
@@ -75,8 +67,8 @@ def test_everything_is_there_and_the_index_names_it(
     assert first["files"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_types_and_cache_headers(shop: Shop, folder: Path, public: bytes) -> None:
-    send(shop, folder, public)
+def test_types_and_cache_headers(shop: Shop, folder: Path) -> None:
+    shop.send(folder)
     client = store.client(shop.settings().store)
     name = "releases/1.0.0/hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
     for key, kind, caching in (
@@ -92,29 +84,26 @@ def test_types_and_cache_headers(shop: Shop, folder: Path, public: bytes) -> Non
         assert caching in head["CacheControl"], key
 
 
-def test_a_dry_run_changes_nothing(shop: Shop, folder: Path, public: bytes) -> None:
-    said: list[str] = []
-    publish.folder(shop.store(), folder, public, shop.settings(), said.append, dry_run=True)
+def test_a_dry_run_changes_nothing(shop: Shop, folder: Path) -> None:
+    said = shop.send(folder, dry_run=True)
     assert shop.objects() == set()
     assert sum(line.startswith("send ") for line in said) == len(list(folder.iterdir()))
     assert said[-1] == f"write    s3://{shop.bucket}/vm/index.json"
 
 
 def test_again_is_nothing_to_do_and_another_content_is_refused(
-    shop: Shop, folder: Path, public: bytes, tmp_path: Path
+    shop: Shop, folder: Path, tmp_path: Path
 ) -> None:
-    send(shop, folder, public)
+    shop.send(folder)
     before = {name: shop.read(name) for name in shop.objects()}
-    assert send(shop, folder, public)[-1].endswith("1.0.0 is published already")
+    assert shop.send(folder)[-1].endswith("1.0.0 is published already")
     other = assemble(tmp_path, "1.0.0", [make_image(tmp_path, seed=b"other")], shop.key)
     with pytest.raises(UserError, match=r"1.0.0 is published with another content, and is never"):
-        send(shop, other, public)
+        shop.send(other)
     assert {name: shop.read(name) for name in shop.objects()} == before
 
 
-def test_nobody_takes_away_what_is_being_published(
-    shop: Shop, public: bytes, tmp_path: Path
-) -> None:
+def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -> None:
     """Not to clean up, and not to put another release in its place."""
     built = [make_image(tmp_path)]
     path = assemble(tmp_path, "1.0.0", built, shop.key)
@@ -137,7 +126,7 @@ def test_nobody_takes_away_what_is_being_published(
 
     to.client.meta.events.register("before-call.s3.PutObject", meanwhile)
     with workshop(tmp_path):
-        publish.folder(to, path, public, shop.settings(), lambda line: None)
+        shop.send(path, to)
         assert tried == [
             "a publish runs in this checkout; wait for it, or end it",
             f"{path}: is being published as it was; wait for it, or end it",
@@ -167,19 +156,17 @@ def test_the_command_publishes_what_is_in_artifacts(
 
 
 def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
-    shop: Shop, second: Path, public: bytes
+    shop: Shop, second: Path
 ) -> None:
-    folder = second
-    files = [(path, f"releases/1.1.0/{path.name}") for path in folder.iterdir()]
+    files = [(path, f"releases/1.1.0/{path.name}") for path in second.iterdir()]
     upload.upload(shop.store(), files, lambda count: None)
-    image = next(folder.glob("*.ova"))
+    image = next(second.glob("*.ova"))
     (shop.folder / "vm/releases/1.1.0" / image.name).write_bytes(bytes(image.stat().st_size))
-    said: list[str] = []
-    publish.folder(shop.store(), folder, public, shop.settings(), said.append, dry_run=True)
+    said = shop.send(second, dry_run=True)
     sent = [line for line in said if line.startswith("send ")]
     assert len(sent) == 1
     assert image.name in sent[0]
-    send(shop, folder, public)
+    shop.send(second)
     shop.check()
 
 
@@ -190,9 +177,9 @@ def lean(tmp_path: Path, key: str) -> Path:
 
 
 def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
-    shop: Shop, second: Path, lean: Path, public: bytes, tiny_parts: int
+    shop: Shop, second: Path, lean: Path, tiny_parts: int
 ) -> None:
-    send(shop, second, public)
+    shop.send(second)
     old = shop.read("index.json")
     to = shop.store()
     states = []
@@ -200,9 +187,7 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
         here = Shop(shop.server, f"{shop.bucket}-{step}", shop.key)
         shutil.copytree(shop.folder, here.folder, dirs_exist_ok=True)
         to.bucket = here.bucket
-        publish_lean = functools.partial(
-            publish.folder, to, lean, public, here.settings(), lambda line: None
-        )
+        publish_lean = functools.partial(here.send, lean, to)
         died = dies(to.client, step, publish_lean)
         here.check(page=False)
         states.append("old" if here.read("index.json") == old else "new")
@@ -222,56 +207,56 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
 
 
 def test_wrong_credentials_and_no_bucket(
-    shop: Shop, folder: Path, public: bytes, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="the secret key is not the access key's") as raised:
-        send(shop, folder, public)
+        shop.send(folder)
     assert "wrong" not in str(raised.value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NOBODYKNOWSIT")
     with pytest.raises(UserError, match="does not know this access key"):
-        send(shop, folder, public)
+        shop.send(folder)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(UserError, match="no credentials; set AWS_ACCESS_KEY_ID and"):
-        send(shop, folder, public)
+        shop.send(folder)
     settings = shop.settings().store.model_copy(update={"profile": "nobody"})
     with pytest.raises(UserError, match=r"nobody.*see store.profile in publish.toml"):
         store.Store(settings)
 
 
 def test_a_store_that_was_killed_in_mid_publish(
-    tmp_path: Path, key: str, folder: Path, public: bytes, quick: None
+    tmp_path: Path, key: str, folder: Path, quick: None
 ) -> None:
     server = s3(tmp_path / "data")
     shop = Shop(server, "killed-bucket", key)
     to = shop.store()
     to.client.meta.events.register("before-call.s3.PutObject", lambda **more: server.kill())
     with pytest.raises(Failure):
-        publish.folder(to, folder, public, shop.settings(), lambda line: None)
+        shop.send(folder, to)
     assert "index.json" not in shop.objects()
     server.start()
-    send(shop, folder, public)
+    shop.send(folder)
     shop.check()
     server.kill()
 
 
 def test_old_nightlies_go_and_nothing_else(
-    shop: Shop, folder: Path, public: bytes, key: str, tmp_path: Path
+    shop: Shop, folder: Path, key: str, tmp_path: Path
 ) -> None:
-    send(shop, folder, public)
+    shop.send(folder)
     stray = shop.folder / "vm/nightlies/20250101/half"
     stray.parent.mkdir(parents=True)
     stray.touch()
     versions = ("20260101", "20260102", "20260102.2", "20260102.10")
     made = nightlies(tmp_path, key, *versions)
     for one in made[:2]:
-        send(shop, one, public, keep=2)
+        shop.send(one, keep=2)
     publish.withdraw(shop.store(), "20260102", "does not boot")
     # What latest points to is older than the two newest.
     assert shop.index()["latest"] == {"release": "1.0.0", "nightly": "20260101"}
     for one in made[2:]:
-        send(shop, one, public, keep=2)
+        shop.send(one, keep=2)
     shop.check()
     found = [one["version"] for one in shop.index()["releases"]]
     assert found == ["1.0.0", "20260102.10", "20260102.2"]
@@ -282,14 +267,14 @@ def test_old_nightlies_go_and_nothing_else(
 
 
 def test_a_nightly_that_comes_late_is_not_removed_by_itself(
-    shop: Shop, public: bytes, key: str, tmp_path: Path
+    shop: Shop, key: str, tmp_path: Path
 ) -> None:
     """What latest points to stays, also where newer ones, which are withdrawn, fill the number."""
     late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
     for one in newer:
-        send(shop, one, public, keep=2)
+        shop.send(one, keep=2)
         publish.withdraw(shop.store(), one.name, "does not boot")
-    send(shop, late, public, keep=2)
+    shop.send(late, keep=2)
     assert shop.index()["latest"]["nightly"] == "20260101"
     assert [one["version"] for one in shop.index()["releases"]] == [
         *("20260103", "20260102", "20260101")
@@ -297,42 +282,38 @@ def test_a_nightly_that_comes_late_is_not_removed_by_itself(
     shop.check()
 
 
-def test_what_another_publisher_is_sending_stays(
-    shop: Shop, public: bytes, key: str, tmp_path: Path
-) -> None:
+def test_what_another_publisher_is_sending_stays(shop: Shop, key: str, tmp_path: Path) -> None:
     for version in ("20251231", "20260101", "20260103"):
         begun = shop.folder / "vm/nightlies" / version / "half"
         begun.parent.mkdir(parents=True)
         begun.touch()
     for one in nightlies(tmp_path, key, "20260101", "20260102"):
-        send(shop, one, public)
+        shop.send(one)
     assert {name for name in shop.objects() if name.endswith("half")} == {
         "nightlies/20260101/half",  # of a version that is in the index, nothing is removed
         "nightlies/20260103/half",
     }
 
 
-def test_a_withdrawn_release_is_marked_and_stays(
-    shop: Shop, folder: Path, second: Path, public: bytes
-) -> None:
+def test_a_withdrawn_release_is_marked_and_stays(shop: Shop, folder: Path, second: Path) -> None:
     with pytest.raises(UserError, match=r"1.1.0 is not published"):
         publish.withdraw(shop.store(), "1.1.0", "why")
-    send(shop, folder, public)
-    send(shop, second, public)
+    shop.send(folder)
+    shop.send(second)
     publish.withdraw(shop.store(), "1.1.0", "loses data")
     assert shop.index()["latest"]["release"] == "1.0.0"
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
     assert "1.1.0" not in shop.read("index.html").decode()
     shop.check()
-    assert send(shop, second, public)[-1].endswith("1.1.0 is published already")
+    assert shop.send(second)[-1].endswith("1.1.0 is published already")
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
 
 
 @pytest.mark.parametrize("reason", ["", " ", "x" * 501, "two\nlines", "\x1b[2J"])
 def test_a_reason_that_would_make_the_index_unreadable_is_refused(
-    shop: Shop, folder: Path, public: bytes, reason: str
+    shop: Shop, folder: Path, reason: str
 ) -> None:
-    send(shop, folder, public)
+    shop.send(folder)
     before = {name: shop.read(name) for name in shop.objects()}
     with pytest.raises(UserError, match="is no reason; allowed is one line of 1 to 500 charac"):
         publish.withdraw(shop.store(), "1.0.0", reason)
@@ -341,10 +322,8 @@ def test_a_reason_that_would_make_the_index_unreadable_is_refused(
     assert publish.current(shop.store())[0].releases[0].withdrawn == "x" * 500  # type: ignore[union-attr]
 
 
-def test_an_index_that_nobody_could_read_is_not_written(
-    shop: Shop, folder: Path, public: bytes
-) -> None:
-    send(shop, folder, public)
+def test_an_index_that_nobody_could_read_is_not_written(shop: Shop, folder: Path) -> None:
+    shop.send(folder)
     before = {name: shop.read(name) for name in shop.objects()}
 
     def spoil(published: index.Index | None) -> index.Index:
@@ -356,11 +335,9 @@ def test_an_index_that_nobody_could_read_is_not_written(
     assert {name: shop.read(name) for name in shop.objects()} == before
 
 
-def test_the_index_keeps_to_the_schema_in_the_docs(
-    shop: Shop, folder: Path, second: Path, public: bytes
-) -> None:
-    send(shop, folder, public)
-    send(shop, second, public)
+def test_the_index_keeps_to_the_schema_in_the_docs(shop: Shop, folder: Path, second: Path) -> None:
+    shop.send(folder)
+    shop.send(second)
     publish.withdraw(shop.store(), "1.0.0", "loses data")
     schema = json.loads((ROOT / "docs/index.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -376,7 +353,7 @@ def test_the_index_keeps_to_the_schema_in_the_docs(
 
 
 def test_another_publisher_at_the_same_time_is_not_overwritten(
-    shop: Shop, folder: Path, second: Path, public: bytes, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, folder: Path, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rclone takes no conditional writes; the answer is the one that AWS gives."""
     to = shop.store()
@@ -387,13 +364,13 @@ def test_another_publisher_at_the_same_time_is_not_overwritten(
         if more["Key"].endswith("index.json"):
             seen.append(more)
             if len(seen) == 1:
-                send(shop, second, public)
+                shop.send(second)
                 error = {"Error": {"Code": "PreconditionFailed", "Message": "it has changed"}}
                 raise ClientError(error, "PutObject")
         return put(**more)
 
     monkeypatch.setattr(to.client, "put_object", first_conflicts)
-    publish.folder(to, folder, public, shop.settings(), lambda line: None)
+    shop.send(folder, to)
     assert [one["version"] for one in shop.index()["releases"]] == ["1.1.0", "1.0.0"]
     assert seen[0]["IfNoneMatch"] == "*"
     assert seen[1]["IfMatch"].strip('"') == hashlib.md5(seen_index(seen)).hexdigest()
@@ -407,11 +384,11 @@ def seen_index(seen: list[dict[str, Any]]) -> bytes:
 
 
 def test_a_signed_folder_under_another_name_is_not_published(
-    shop: Shop, folder: Path, public: bytes, tmp_path: Path
+    shop: Shop, folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "2.0.0")
     with pytest.raises(UserError, match=r"2\.0\.0: holds release 1\.0\.0"):
-        send(shop, tmp_path / "2.0.0", public)
+        shop.send(tmp_path / "2.0.0")
     assert shop.objects() == set()
 
 
@@ -442,7 +419,7 @@ def test_a_folder_that_is_not_as_it_was_signed_is_not_published(
     else:
         (own / "SHA256SUMS").write_text((own / "SHA256SUMS").read_text().replace("nfs", "nsf"))
     with pytest.raises(UserError, match=told):
-        send(shop, own, public)
+        shop.send(own)
     assert shop.objects() == set()
     with pytest.raises(UserError, match=r"no finished release; type: ./inv release 9.9.9"):
         release.read(tmp_path / "9.9.9", public, shop.key)

@@ -105,27 +105,24 @@ def test_a_full_disk_at_the_store(tmp_path: Path, key: str, quick: None) -> None
 
 
 def test_a_store_that_was_full_is_published_to_when_there_is_room(
-    tmp_path: Path, key: str, public: bytes, folder: Path, second: Path, quick: None
+    tmp_path: Path, key: str, folder: Path, second: Path, quick: None
 ) -> None:
     """What a reader sees is the old state as long as the disk is full, then the new one."""
     server = s3(tmp_path / "data")
     shop = Shop(server, "full-bucket", key)
 
-    def send(path: Path) -> None:
-        publish.folder(shop.store(), path, public, shop.settings(), lambda line: None)
-
-    send(folder)
+    shop.send(folder)
     before = {name: shop.read(name) for name in shop.objects()}
     server.kill()
     server.limit(max(path.stat().st_size for path in second.iterdir()) - 1)
     server.start()
     with pytest.raises(Failure, match=r"s3://full-bucket/vm/releases/1.1.0/"):
-        send(second)
+        shop.send(second)
     assert {name: shop.read(name) for name in before} == before
     server.kill()
     server.limit(0)
     server.start()
-    send(second)
+    shop.send(second)
     shop.check()
     assert shop.index()["latest"]["release"] == "1.1.0"
     server.kill()
