@@ -58,6 +58,14 @@ def shop(server: Rclone, key: str) -> Shop:
     return Shop(server, f"bucket-{os.getpid()}-{next(_numbers)}", key)
 
 
+@pytest.fixture
+def mortal(tmp_path: Path, key: str) -> Iterator[Shop]:
+    """A bucket in a store of its own, which may be killed."""
+    made = Shop(s3(tmp_path / "data"), "mortal-bucket", key)
+    yield made
+    made.server.kill()
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
     """Release 1.0.0 of two images; tests must not change it."""

@@ -226,11 +226,10 @@ def test_an_archive_holds_plain_files_and_nothing_else(
 
 
 def test_a_store_that_is_away_is_told_once_and_asked_no_more(
-    tmp_path: Path, key: str, machine: Callable[..., Machine], quick: None
+    mortal: Shop, machine: Callable[..., Machine], quick: None
 ) -> None:
-    server = s3(tmp_path / "data")
-    here = machine(shop=Shop(server, "away-bucket", key))
-    server.kill()
+    here = machine(shop=mortal)
+    mortal.server.kill()
     for stage in ("rootfs", "server", "disk"):
         here.produce(stage)
     assert here.made == ["rootfs", "server", "disk"]
@@ -240,12 +239,11 @@ def test_a_store_that_is_away_is_told_once_and_asked_no_more(
 
 
 def test_a_store_that_goes_away_in_between(
-    tmp_path: Path, key: str, machine: Callable[..., Machine], quick: None
+    mortal: Shop, machine: Callable[..., Machine], quick: None
 ) -> None:
-    server = s3(tmp_path / "data")
-    here = machine(shop=Shop(server, "away-bucket", key))
+    here = machine(shop=mortal)
     here.remote.store.client.meta.events.register(
-        "before-call.s3.PutObject", lambda **more: server.kill()
+        "before-call.s3.PutObject", lambda **more: mortal.server.kill()
     )
     here.produce("rootfs")
     here.produce("server")

@@ -15,7 +15,6 @@ import jsonschema
 import pytest
 from botocore.exceptions import ClientError
 from faults import dies
-from loopback import s3
 from shop import Shop, assemble, bare, make_image, workshop
 
 from hyraxvm import (
@@ -225,20 +224,15 @@ def test_wrong_credentials_and_no_bucket(
         store.Store(settings)
 
 
-def test_a_store_that_was_killed_in_mid_publish(
-    tmp_path: Path, key: str, folder: Path, quick: None
-) -> None:
-    server = s3(tmp_path / "data")
-    shop = Shop(server, "killed-bucket", key)
-    to = shop.store()
-    to.client.meta.events.register("before-call.s3.PutObject", lambda **more: server.kill())
+def test_a_store_that_was_killed_in_mid_publish(mortal: Shop, folder: Path, quick: None) -> None:
+    to = mortal.store()
+    to.client.meta.events.register("before-call.s3.PutObject", lambda **more: mortal.server.kill())
     with pytest.raises(Failure):
-        shop.send(folder, to)
-    assert "index.json" not in shop.objects()
-    server.start()
-    shop.send(folder)
-    shop.check()
-    server.kill()
+        mortal.send(folder, to)
+    assert "index.json" not in mortal.objects()
+    mortal.server.start()
+    mortal.send(folder)
+    mortal.check()
 
 
 def test_old_nightlies_go_and_nothing_else(

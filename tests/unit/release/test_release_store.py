@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,15 @@ from hyraxvm.parts import MIB, PART
 
 SLOW_DOWN = answer(503, "Slow Down", "SlowDown")
 BROKEN = answer(500, "Internal Server Error", "InternalError")
+
+
+@contextlib.contextmanager
+def stubbed(shop: Shop) -> Iterator[tuple[store.Store, Stubber]]:
+    """A store that answers what it is told to: what rclone does not."""
+    to = shop.store()
+    to.client = boto3.client("s3", region_name="us-east-1")
+    with Stubber(to.client) as stub:
+        yield to, stub
 
 
 @pytest.mark.parametrize(
@@ -105,27 +116,23 @@ def test_a_full_disk_at_the_store(tmp_path: Path, key: str, quick: None) -> None
 
 
 def test_a_store_that_was_full_is_published_to_when_there_is_room(
-    tmp_path: Path, key: str, folder: Path, second: Path, quick: None
+    mortal: Shop, folder: Path, second: Path, quick: None
 ) -> None:
     """What a reader sees is the old state as long as the disk is full, then the new one."""
-    server = s3(tmp_path / "data")
-    shop = Shop(server, "full-bucket", key)
-
-    shop.send(folder)
-    before = {name: shop.read(name) for name in shop.objects()}
-    server.kill()
-    server.limit(max(path.stat().st_size for path in second.iterdir()) - 1)
-    server.start()
-    with pytest.raises(Failure, match=r"s3://full-bucket/vm/releases/1.1.0/"):
-        shop.send(second)
-    assert {name: shop.read(name) for name in before} == before
-    server.kill()
-    server.limit(0)
-    server.start()
-    shop.send(second)
-    shop.check()
-    assert shop.index()["latest"]["release"] == "1.1.0"
-    server.kill()
+    mortal.send(folder)
+    before = {name: mortal.read(name) for name in mortal.objects()}
+    mortal.server.kill()
+    mortal.server.limit(max(path.stat().st_size for path in second.iterdir()) - 1)
+    mortal.server.start()
+    with pytest.raises(Failure, match=r"s3://mortal-bucket/vm/releases/1.1.0/"):
+        mortal.send(second)
+    assert {name: mortal.read(name) for name in before} == before
+    mortal.server.kill()
+    mortal.server.limit(0)
+    mortal.server.start()
+    mortal.send(second)
+    mortal.check()
+    assert mortal.index()["latest"]["release"] == "1.1.0"
 
 
 def test_parts_that_are_there_are_not_sent_again(
@@ -167,10 +174,7 @@ def test_parts_of_a_store_that_encrypts_are_known_by_their_checksum(
             [*(parts.part(path, number, tiny_parts) for number in (1, 2)), b"another"], 1
         )
     ]
-    client = boto3.client("s3", region_name="us-east-1")
-    to = shop.store()
-    to.client = client
-    with Stubber(client) as stub:
+    with stubbed(shop) as (to, stub):
         uploads = [{"Key": f"{shop.prefix}large.qcow2", "UploadId": "begun"}]
         stub.add_response("list_multipart_uploads", {"Uploads": uploads})
         stub.add_response("list_parts", {"Parts": listed})
@@ -246,18 +250,12 @@ def test_the_stores_own_sha256_counts_where_the_etag_is_no_md5(
         stub.add_response("head_object", {**head, "ChecksumSHA256": good})
         assert to.holds(path, "file.zip")
         stub.add_response("head_object", {**head, "ChecksumSHA256": good.replace("-3", "-4")})
-        stub.add_response(
-            "get_object",
-            {"Body": StreamingBody(io.BytesIO(bytes(size)), size)} | {"ContentLength": size},
-        )
+        stub.add_response("get_object", zeros())
         assert not to.holds(path, "file.zip")
         # A checksum that is right does not make up for an ETag that is not.
         plain = {"ContentLength": size, "ETag": f'"{"0" * 32}-3"', "ChecksumSHA256": good}
         stub.add_response("head_object", plain)
-        stub.add_response(
-            "get_object",
-            {"Body": StreamingBody(io.BytesIO(bytes(size)), size)} | {"ContentLength": size},
-        )
+        stub.add_response("get_object", zeros())
         assert not to.holds(path, "file.zip")
         md5 = hashlib.md5(b"".join(hashlib.md5(piece).digest() for piece in pieces)).hexdigest()
         stub.add_response("head_object", {**plain, "ETag": f'"{md5}-3"'})
@@ -300,10 +298,7 @@ def test_thousands_of_objects(shop: Shop) -> None:
 
 
 def test_a_store_without_conditional_writes(shop: Shop) -> None:
-    client = boto3.client("s3", region_name="us-east-1")
-    to = shop.store()
-    to.client = client
-    with Stubber(client) as stub:
+    with stubbed(shop) as (to, stub):
         stub.add_client_error("put_object", "NotImplemented", http_status_code=501)
         stub.add_response("put_object", {"ETag": '"1"'})
         to.write("index.json", b"{}", store.BRIEFLY, "")
@@ -311,11 +306,8 @@ def test_a_store_without_conditional_writes(shop: Shop) -> None:
 
 
 def test_a_conditional_write_that_fails_is_not_tried_without_the_condition(shop: Shop) -> None:
-    client = boto3.client("s3", region_name="us-east-1")
-    to = shop.store()
-    to.client = client
     for code, error in (("AccessDenied", UserError), ("PreconditionFailed", store.Conflict)):
-        with Stubber(client) as stub:
+        with stubbed(shop) as (to, stub):
             stub.add_client_error("put_object", code, http_status_code=403)
             stub.add_response("put_object", {"ETag": '"1"'})
             with pytest.raises(error):
