@@ -1,9 +1,11 @@
-"""One store, one key and two finished releases for all tests of a worker."""
+"""One store, one web server, one key and two finished releases for all tests of a worker."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from gpgkeys import keyring, make_key
 from loopback import ACCESS, SECRET, Rclone, s3
 from shop import NAME, Shop, assemble, make_image, passed, workshop
 
-from hyraxvm import config, parts, signing
+from hyraxvm import config, download, parts, signing
 from hyraxvm.formats import FORMATS
 
 _numbers = itertools.count()
@@ -103,7 +105,8 @@ def nfs(table: config.Config) -> config.Recipe:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore waits up to seconds between two tries."""
+    """botocore waits up to seconds between two tries, and downloads do so too."""
+    monkeypatch.setattr(download, "WAIT", 0.001)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
 
 
@@ -113,3 +116,31 @@ def tiny_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(parts, "PART", 100_000)
     monkeypatch.setattr(parts, "MIB", 1)
     return 100_000
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, server: Rclone, key: str, folder: Path) -> Path:
+    """A bucket with a release and a nightly, as files; tests must not change it."""
+    made = Shop(server, f"downloads-{os.getpid()}", key)
+    made.send(folder)
+    work = tmp_path_factory.mktemp("nightly")
+    nightly = assemble(work, "20260102", [make_image(work, seed=b"n")], key)
+    made.send(nightly)
+    return made.folder
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    """A web server that knows ranges."""
+    made = Rclone(tmp_path_factory.mktemp("web") / "www", kind="http")
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def own(site: Path, web: Rclone, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The URL and the folder of a copy that a test may change."""
+    name = f"{tmp_path.parent.name}-{tmp_path.name}"
+    shutil.copytree(site / "vm", web.folder / name)
+    time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
+    yield f"{web.url}/{name}", web.folder / name
