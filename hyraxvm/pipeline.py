@@ -30,14 +30,13 @@ class Artifact:
 
 
 def build(
-    recipes: Sequence[Recipe],
-    formats: Sequence[Format],
+    wanted: Sequence[tuple[Recipe, Sequence[Format]]],
     progress: Progress,
     *,
     test: bool = True,
     refresh: str = "",
 ) -> list[Artifact]:
-    """Run the stages whose inputs have changed; returns the artifacts, image by image.
+    """Make images, each in its formats, where inputs have changed; returns them image by image.
 
     Raises `UserError`: too little disk space, or another build runs in this checkout; `Failure`:
     a tool or a test failed.
@@ -52,11 +51,11 @@ def build(
                 _artifacts,
                 recipe,
                 formats,
-                progress.named(recipe.name) if len(recipes) > 1 else progress,
+                progress.named(recipe.name) if len(wanted) > 1 else progress,
                 machines,
                 refresh,
             )
-            for recipe in recipes
+            for recipe, formats in wanted
         ]
         with cache.in_use():
             paths = [path for made in together(tasks, len(tasks)) for path in made]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,16 @@ from hyraxvm.errors import UserError
 from hyraxvm.formats import hyperv, ova, qcow2, vmx_zip
 from hyraxvm.formats.base import Contents, Format, Source
 
-__all__ = ["FORMATS", "Contents", "Format", "Source", "choose", "format_of", "image_name"]
+__all__ = [
+    "FORMATS",
+    "Contents",
+    "Format",
+    "Source",
+    "choose",
+    "deal",
+    "format_of",
+    "image_name",
+]
 
 FORMATS: Final = {f.name: f for f in (vmx_zip.FORMAT, ova.FORMAT, qcow2.FORMAT, hyperv.FORMAT)}
 
@@ -25,6 +34,12 @@ def choose(names: Iterable[str]) -> list[Format]:
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
     return [f for f in FORMATS.values() if not wanted or f.name in wanted]
+
+
+def deal(images: Sequence[str]) -> list[list[Format]]:
+    """For each image the first format, and the others dealt out to the images in turn."""
+    first, *others = FORMATS.values()
+    return [[first, *others[at :: len(images)]] for at in range(len(images))]
 
 
 def format_of(artifact: Path) -> Format:

@@ -56,8 +56,7 @@ def build(
     chosen = choose_server(server, server_image)
     progress = sharing(Progress())
     made = pipeline.build(
-        [chosen.recipe(table, name) for name in names],
-        wanted,
+        [(chosen.recipe(table, name), wanted) for name in names],
         progress,
         test=not no_test,
         refresh=today() if refresh else "",
@@ -79,7 +78,8 @@ def build(
         "unit": "only the unit tests: no VM, a few minutes",
         "servers": "only the stand-in servers, each in a VM of its own",
         "image": "images to boot-test; default: all",
-        "format": FORMAT_HELP,
+        "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
+        "each other format of one of them",
     },
     iterable=["image", "format"],
 )
@@ -96,14 +96,17 @@ def test(
         server_tests()
         return
     table = config.load()
-    names = [config.choose("image", name, table.image) for name in image or sorted(table.image)]
-    wanted = formats.choose(format)
+    names = list(dict.fromkeys(image)) or sorted(table.image)
+    names = [config.choose("image", name, table.image) for name in names]
+    # All formats of an image hold the same disk, which is compared when they are made.
+    dealt = [formats.choose(format)] * len(names) if format else formats.deal(names)
     unit_tests()
     if unit:
         return
     chosen = choose_server()
     recipes = [chosen.recipe(table, name) for name in names]
-    for artifact in pipeline.build(recipes, wanted, sharing(Progress())):
+    wanted = list(zip(recipes, dealt, strict=True))
+    for artifact in pipeline.build(wanted, sharing(Progress())):
         print(f"{artifact.path.name}: boot test passed")
 
 

@@ -50,7 +50,8 @@ def release(
     wanted = release.recipes(config.load(), [image] if image else [], server, print)
 
     def build(recipes: Sequence[config.Recipe]) -> list[pipeline.Artifact] | None:
-        return None if built else pipeline.build(recipes, formats.choose([]), progress)
+        every = [(recipe, formats.choose([])) for recipe in recipes]
+        return None if built else pipeline.build(every, progress)
 
     if image:
         release.check(version)
@@ -102,7 +103,7 @@ def nightly(
     def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
         if built:
             return tested.there(recipe)
-        return pipeline.build([recipe], formats.choose([]), progress, refresh=today())
+        return pipeline.build([(recipe, formats.choose([]))], progress, refresh=today())
 
     nightly.run(set_up, build=build, say=progress.say)
 

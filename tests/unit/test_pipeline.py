@@ -78,5 +78,5 @@ def test_no_image_of_a_build_loses_what_it_is_made_of_to_another(
     monkeypatch.setattr(pipeline, "_artifacts", fake)
     base = config.recipe(config.load(), "nfs", "dapdir")
     recipes = [base.model_copy(update={"name": "abcdefghij"[n]}) for n in range(images)]
-    made = pipeline.build(recipes, [], Progress(lambda line: None), test=False)
+    made = pipeline.build([(each, []) for each in recipes], Progress(lambda line: None), test=False)
     assert len(made) == images

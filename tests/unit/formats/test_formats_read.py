@@ -14,7 +14,7 @@ from shelf import Shelf, refused
 
 from hyraxvm import disks
 from hyraxvm.errors import UserError
-from hyraxvm.formats import FORMATS, choose, format_of, image_name
+from hyraxvm.formats import FORMATS, choose, deal, format_of, image_name
 from hyraxvm.qemu import Drive
 from hyraxvm.unpack import open_artifact
 
@@ -76,6 +76,14 @@ def test_names_tell_the_format() -> None:
     assert [chosen.name for chosen in choose(["hyperv", "ova", "ova"])] == ["ova", "hyperv"]
     with pytest.raises(UserError, match="there is no format 'iso'; there are: vmx, ova"):
         choose(["iso"])
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 5])
+def test_every_image_is_dealt_the_first_format_and_every_format_an_image(images: int) -> None:
+    dealt = [[each.name for each in hand] for hand in deal(["image"] * images)]
+    assert len(dealt) == images
+    assert {hand[0] for hand in dealt} == {next(iter(FORMATS))}
+    assert sorted(name for hand in dealt for name in hand[1:]) == sorted(list(FORMATS)[1:])
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
