@@ -57,6 +57,8 @@ def test_a_data_set_is_added_in_the_menu(
     guest.check("hyrax-data remove menu")
 
 
+# What is the same in all images is tested in one: here in that which has somebody's password.
+@pytest.mark.access("smb")
 def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None:
     assert guest.check("hyrax-setup upgrades").startswith("security upgrades: off")
     shadow = guest.check("sudo -n awk -F: '$1 == \"opendap\" {print $2}' /etc/shadow")
@@ -86,6 +88,7 @@ def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None
     assert not [name for name, text in texts.items() if "(no answer within" in text]
 
 
+@pytest.mark.access("local")
 def test_files_of_another_suffix_are_served_when_the_administrator_says_so(
     guest: Guest, samples: Path, record_property
 ) -> None:
