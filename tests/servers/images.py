@@ -86,7 +86,7 @@ def make_standin() -> str:
         "--config.env=JAVA_HOME=/usr/lib/jvm/jre",
         "--config.env=BES_USER=bes_user",
         "--config.env=PATH=/usr/share/tomcat/bin:/usr/bin:/bin",
-        "--config.label=org.opencontainers.image.version=0.1",
+        "--config.label=org.opendap.hyrax.version=0.1",
         "--config.exposedports=8080/tcp",
         "--config.exposedports=10022/tcp",
     )

@@ -289,7 +289,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
 def test_a_regression_suite_finds_the_files_of_the_image(hyrax: Guest, tmp_path: Path) -> None:
     tests = {"nc3/tested.nc.dds": "RESPONSE([%s])", "nc3/gone.nc.dds": "RESPONSE([%s])"}
     inputs = {
-        "nc3/tested.nc.dds": ("data/nc/tested.nc.dds", "Dataset {\n tested.nc;\n"),
+        "nc3/tested.nc.dds": ("data/nc/tested.nc.dds", "Dataset {\n} tested.nc;\n"),
         "nc3/gone.nc.dds": ("data/nc/gone.nc.dds", ""),
     }
     checkout = write_suite(tmp_path / "checkout", tests, inputs)
