@@ -21,7 +21,7 @@ SMALLEST = 4096  # bytes of a section; less would save nothing
 def blank_debugging(tree: Tree) -> tuple[int, int]:
     """Blank the debugging sections of all ELF files; returns (files, bytes)."""
     files = size = 0
-    for node in {id(n): n for n in tree.nodes.values()}.values():
+    for node in tree.distinct():
         if not node.info.isreg() or node.info.size < SMALLEST:
             continue
         with node.open() as stream:

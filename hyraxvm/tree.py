@@ -278,15 +278,19 @@ class Tree:
 
     # ---------------------------------------------------------------------------------- the result
 
+    def distinct(self) -> Iterable[Node]:
+        """Each node once, however many names it has."""
+        return {id(node): node for node in self.nodes.values()}.values()
+
     def size(self) -> int:
         """Bytes of all regular files, each counted once."""
-        return sum(node.info.size for node in {id(n): n for n in self.nodes.values()}.values())
+        return sum(node.info.size for node in self.distinct())
 
     def left_out(self) -> dict[str, int]:
         """Attributes that squashfs cannot hold, as POSIX ACLs: name -> how many files have it."""
         names = (
             name.removeprefix(ATTRIBUTE)
-            for node in {id(n): n for n in self.nodes.values()}.values()
+            for node in self.distinct()
             for name in node.info.pax_headers
             if name.startswith(ATTRIBUTE) and not name.startswith(KEPT)
         )
