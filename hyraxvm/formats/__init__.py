@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +36,10 @@ def choose(names: Iterable[str]) -> list[Format]:
     return [f for f in FORMATS.values() if not wanted or f.name in wanted]
 
 
-def deal(images: Sequence[str]) -> list[list[Format]]:
+def deal(images: int) -> list[list[Format]]:
     """For each image the first format, and the others dealt out to the images in turn."""
     first, *others = FORMATS.values()
-    return [[first, *others[at :: len(images)]] for at in range(len(images))]
+    return [[first, *others[at::images]] for at in range(images)]
 
 
 def format_of(artifact: Path) -> Format:

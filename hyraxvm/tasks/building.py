@@ -99,7 +99,7 @@ def test(
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [config.choose("image", name, table.image) for name in names]
     # All formats of an image hold the same disk, which is compared when they are made.
-    dealt = [formats.choose(format)] * len(names) if format else formats.deal(names)
+    dealt = [formats.choose(format)] * len(names) if format else formats.deal(len(names))
     unit_tests()
     if unit:
         return

@@ -80,7 +80,7 @@ def test_names_tell_the_format() -> None:
 
 @pytest.mark.parametrize("images", [1, 2, 3, 5])
 def test_every_image_is_dealt_the_first_format_and_every_format_an_image(images: int) -> None:
-    dealt = [[each.name for each in hand] for hand in deal(["image"] * images)]
+    dealt = [[each.name for each in hand] for hand in deal(images)]
     assert len(dealt) == images
     assert {hand[0] for hand in dealt} == {next(iter(FORMATS))}
     assert sorted(name for hand in dealt for name in hand[1:]) == sorted(list(FORMATS)[1:])
