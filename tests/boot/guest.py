@@ -104,6 +104,11 @@ class Guest:
         self.login()
         return self.console.check(command, timeout)
 
+    def wait_for(self, command: str, seconds: int) -> None:
+        """Wait until a command succeeds."""
+        loop = shlex.quote(f"until {command}; do sleep 1; done")
+        self.check(f"timeout {seconds} sh -c {loop}", seconds + 30)
+
     def reboot(self) -> float:
         """Reboot as an administrator does; return the seconds until the service answers."""
         before = self.check("cat /proc/sys/kernel/random/boot_id")

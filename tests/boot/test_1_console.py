@@ -133,7 +133,7 @@ def test_it_has_the_client_that_it_is_for_and_no_other(
     # The kernel has the modules of all. The watchdog loads its own client's, niced, and no other's.
     loaded = f"grep -q '^{module} ' /proc/modules"
     if wanted:
-        guest.check(f'timeout 90 sh -c "until {loaded}; do sleep 1; done"', 100)
+        guest.wait_for(loaded, 90)
     else:
         assert guest.run(loaded).status == 1
 

@@ -90,8 +90,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
         files.freeze()
         try:
             away = until(guest, path, 404, 120)
-            detached = f"until [ -e /run/hyrax/away/{data_set} ]; do sleep 1; done"
-            guest.check(f"timeout 60 sh -c '{detached}'", 90)
+            guest.wait_for(f"test -e /run/hyrax/away/{data_set}", 60)
         finally:
             files.thaw()
         back = until(guest, path, 200, 60)
