@@ -11,21 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hyraxvm import cache
+from hyraxvm import cache, code
 from hyraxvm.command import run
 from hyraxvm.errors import UserError
-from hyraxvm.paths import REPORTS, ROOT
+from hyraxvm.paths import PROVISION, REPORTS, ROOT
 from hyraxvm.unpack import manifest_path
 
 DEADLINE = 3600.0  # seconds, for all machines of a file
 TESTS = ROOT / "tests" / "boot"
-# A change of these asks for a new verdict on an unchanged artifact.
-TESTED_WITH = (
-    *("qemu.py", "machine.py", "console.py", "samples.py", "boottest.py"),
-    *("unpack.py", "archives.py", "disks.py", "vmx.py", "ovf.py", "formats"),
-)
-
-
 # pytest-xdist's line about a test that has ended.
 _ENDED = re.compile(r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *")
 
@@ -45,9 +38,9 @@ def reports(artifact: Path) -> Path:
 
 
 def key(artifact: Path) -> str:
-    """The digest of what decides the verdict: the artifact and the tests."""
-    modules = [ROOT / "hyraxvm" / name for name in TESTED_WITH]
-    return cache.digest(cache.file_digest(artifact), TESTS, *modules)
+    """Return the digest of what decides the verdict: the artifact, the tests, the expectations."""
+    claims = sorted((PROVISION / "servers").glob("*/capabilities.toml"))
+    return cache.digest(cache.file_digest(artifact), *claims, code.digest(ROOT, TESTS, __name__))
 
 
 def verdict(artifact: Path) -> dict[str, Any] | None:

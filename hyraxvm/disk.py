@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from hyraxvm import cache
+from hyraxvm import cache, code
 from hyraxvm.command import as_root, output, run
 from hyraxvm.config import Recipe
-from hyraxvm.paths import PROVISION
+from hyraxvm.paths import PROVISION, ROOT
 from hyraxvm.server import Server
 
 DEADLINE = 600.0  # seconds
@@ -52,10 +52,14 @@ class Disk(BaseModel):
     initrd: Path
 
 
-def key(recipe: Recipe, rootfs: str, server: str) -> str:
-    """The digest of the stage's inputs; `rootfs` and `server` are those stages' keys."""
+def key(recipe: Recipe, rootfs: str, server: str, root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs; `rootfs` and `server` are those stages' keys."""
     return cache.digest(
-        rootfs, server, recipe.machine.disk_gib, PROVISION / "build", Path(__file__)
+        rootfs,
+        server,
+        recipe.machine.disk_gib,
+        root / "provision" / "build",
+        code.digest(root, __name__),
     )
 
 

@@ -23,9 +23,10 @@ def pack(
 ) -> Path:
     """Pack the server's folder, its Debian and its PyPI packages; returns the image's layout."""
     site, layer, layout = work / "site", work / "layer.tar", work / "oci"
-    run(pip_command(source / "requirements.txt", site), log=log, deadline=DEADLINE, on_line=on_line)
+    requirements, package = sources(recipe, source)
+    run(pip_command(requirements, site), log=log, deadline=DEADLINE, on_line=on_line)
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
-    command = layer_command(recipe, site, source / recipe.server_name, layer)
+    command = layer_command(recipe, site, package, layer)
     run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
 
     image = f"{layout}:{oci.TAG}"
@@ -46,6 +47,11 @@ def pack(
     ):
         run(command, log=log, deadline=DEADLINE)
     return layout
+
+
+def sources(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
+    """What is packed from the server's folder: its locked requirements, and its Python package."""
+    return folder / "requirements.txt", folder / recipe.server_name
 
 
 def configuration(recipe: Recipe, source: Path) -> oci.Image:

@@ -10,31 +10,35 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyraxvm import archives, cache, disks
+from hyraxvm import cache, code, disks
+from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure
 from hyraxvm.formats import FORMATS, Format, Source
 from hyraxvm.names import MANIFEST, SUMS
 from hyraxvm.parallel import together
-from hyraxvm.paths import ARTIFACTS
+from hyraxvm.paths import ARTIFACTS, ROOT
 
 
-def key(source: Source, chosen: Format) -> str:
-    """The digest of what decides one format's file."""
-    recipe = source.recipe
+def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> str:
+    """Return the digest of what decides one format's file; `master_key` is that of the master.
+
+    Of the code it is the format's own module and what that imports, so that a change of one format
+    does not make the others again; and this module, but not all the formats that it imports.
+    """
     return cache.digest(
-        source.master_key,
+        master_key,
         chosen.name,
         recipe.image.model_dump(),
         recipe.server.model_dump(),
         recipe.machine.model_dump(),
-        *chosen.sources,
-        Path(archives.__file__),
-        Path(disks.__file__),
+        *(root / template.relative_to(ROOT) for template in chosen.templates),
+        code.digest(root, chosen.module),
+        root / Path(__file__).relative_to(ROOT),
     )
 
 
@@ -47,6 +51,7 @@ def build(
     source: Source,
     wanted: Sequence[Format],
     *,
+    keys: Mapping[str, str],
     packages: dict[str, str],
     timings: dict[str, float],
     largest: Callable[[], str],
@@ -55,8 +60,8 @@ def build(
 ) -> list[Path]:
     """Return the paths of the `wanted` files; manifest and checksums lie beside them.
 
-    `packages` are the Debian packages of the image, `timings` the seconds of the stages so far,
-    `largest` describes what makes the image large.
+    `keys` has each format's key, as the plan gives it; `packages` are the Debian packages of the
+    image, `timings` the seconds of the stages so far; `largest` describes what makes it large.
 
     Raises:
         Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
@@ -65,7 +70,7 @@ def build(
     entries = {
         entry["format"]: entry
         for entry in _entries(manifest)
-        if entry.get("format") in FORMATS and _current(source, entry)
+        if entry.get("format") in FORMATS and _current(source, keys, entry)
     }
     missing = [chosen for chosen in wanted if chosen.name not in entries]
     stale = [
@@ -80,7 +85,10 @@ def build(
         cache.remove_tree(work)
         work.mkdir(parents=True)
         try:
-            tasks = [partial(_make, source, chosen, work, log, on_line) for chosen in missing]
+            tasks = [
+                partial(_make, source, chosen, keys[chosen.name], work, log, on_line)
+                for chosen in missing
+            ]
             entries |= {entry["format"]: entry for entry in together(tasks, os.cpu_count() or 1)}
             _check_budgets(source, list(entries.values()), largest)
             written = work / manifest.name
@@ -120,7 +128,12 @@ def write_sums(folder: Path) -> None:
 
 
 def _make(
-    source: Source, chosen: Format, work: Path, log: Path, on_line: Callable[[str], None]
+    source: Source,
+    chosen: Format,
+    stage_key: str,
+    work: Path,
+    log: Path,
+    on_line: Callable[[str], None],
 ) -> dict[str, Any]:
     """Make one file in `work`; returns its entry in the manifest."""
     started = time.monotonic()
@@ -140,19 +153,19 @@ def _make(
     return {
         **_entry(target),
         "format": chosen.name,
-        "key": key(source, chosen),
+        "key": stage_key,
         "seconds": round(time.monotonic() - started, 1),
         "contents": contents,
     }
 
 
-def _current(source: Source, entry: dict[str, Any]) -> bool:
+def _current(source: Source, keys: Mapping[str, str], entry: dict[str, Any]) -> bool:
     """Whether a file is there, whole, and made from these very inputs."""
     chosen = FORMATS[entry["format"]]
     path = artifact_path(source, chosen)
     return bool(
         entry["name"] == path.name
-        and entry["key"] == key(source, chosen)
+        and entry["key"] == keys[chosen.name]
         and path.is_file()
         and path.stat().st_size == entry["size"]
         and cache.file_digest(path) == entry["sha256"]

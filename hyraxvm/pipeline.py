@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,19 @@ from hyraxvm.errors import Failure
 from hyraxvm.formats import Format, Source, format_of
 from hyraxvm.parallel import together
 from hyraxvm.paths import ARTIFACTS, LOGS, cache_root
+from hyraxvm.plan import Plan
 from hyraxvm.progress import Progress
 
 MACHINES = 2  # that are tested at a time; more would only wait for each other
+
+
+@dataclass(frozen=True)
+class Master:
+    """What the stages before packaging have made: the root file system, the server, the disk."""
+
+    rootfs: Path
+    server: server.Server
+    disk: Path
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,10 @@ def build(
         tasks = [
             partial(
                 _artifacts,
-                recipe,
+                Plan(recipe, refresh),
                 formats,
                 progress.named(recipe.name) if len(wanted) > 1 else progress,
                 machines,
-                refresh,
             )
             for recipe, formats in wanted
         ]
@@ -88,51 +98,62 @@ def _all_tested(paths: Sequence[Path], progress: Progress) -> list[Artifact]:
 
 
 def _artifacts(
-    recipe: Recipe,
-    formats: Sequence[Format],
-    progress: Progress,
-    machines: threading.Semaphore,
-    refresh: str,
+    plan: Plan, formats: Sequence[Format], progress: Progress, machines: threading.Semaphore
 ) -> list[Path]:
-    def log(stage: str) -> Path:
-        path = LOGS / f"{recipe.name}-{recipe.server_name}-{stage}.log"
-        path.unlink(missing_ok=True)
-        return path
+    made = master(plan, LOGS, progress, machines)
+    image = made.server.image
+    keys = plan.formats(image)
+    release = package.read_release(made.disk.parent / "release.env")
+    with progress.stage("package") as on_line:
+        return package.build(
+            Source(plan.recipe, image, made.disk, plan.provision(image), release, plan.refresh),
+            formats,
+            keys=keys,
+            packages=rootfs.packages(made.rootfs),
+            timings=dict(progress.timings),
+            largest=partial(sizes.largest, made.rootfs, made.server.squashfs),
+            log=_log(plan, LOGS, "package"),
+            on_line=on_line,
+        )
 
-    root_key = rootfs.key(recipe, refresh)
-    server_key = server.key(recipe, refresh)
-    disk_key = disk.key(recipe, root_key, server_key)
-    if not (cache.contains("rootfs", root_key) and cache.contains("server", server_key)):
+
+def master(
+    plan: Plan, logs: Path, progress: Progress, machines: threading.Semaphore | None = None
+) -> Master:
+    """Run the stages up to the master of one image; what is cached is not made again.
+
+    `machines` bounds the provisioning boots that run side by side.  Raises `Failure`: a tool
+    failed; `UserError`: too little disk space.
+    """
+    recipe = plan.recipe
+    if not (cache.contains("rootfs", plan.rootfs) and cache.contains("server", plan.server)):
         cache.check_space(cache_root(), ARTIFACTS)
 
     def make_rootfs() -> Path:
         with progress.stage("rootfs") as on_line:
-            return rootfs.build(recipe, log("rootfs"), on_line, refresh)
+            return rootfs.build(recipe, plan.rootfs, _log(plan, logs, "rootfs"), on_line)
 
     def make_server() -> server.Server:
         with progress.stage("server") as on_line:
+            log = _log(plan, logs, "server")
             # Not every line of pulling, but what each line of the trim list has saved.
-            return server.build(recipe, log("server"), on_line, refresh, progress.say)
+            return server.build(recipe, plan.server, log, on_line, progress.say)
 
     # Both use one core most of the time.
     both = together([make_rootfs, make_server], 2)
     tar, served = cast(tuple[Path, server.Server], tuple(both))
-
-    provision_key = provision.key(recipe, disk_key, served.image)
     with progress.stage("disk") as on_line:
-        made = disk.build(recipe, disk_key, tar, served, log("disk"), on_line)
-    with machines, progress.stage("provision", loud=True) as on_line:
-        master = provision.build(
-            recipe, provision_key, made, served.image, log("provision"), on_line
-        )
-    release = package.read_release(master.parent / "release.env")
-    with progress.stage("package") as on_line:
-        return package.build(
-            Source(recipe, served.image, master, provision_key, release, refresh),
-            formats,
-            packages=rootfs.packages(tar),
-            timings=dict(progress.timings),
-            largest=partial(sizes.largest, tar, served.squashfs),
-            log=log("package"),
-            on_line=on_line,
-        )
+        log = _log(plan, logs, "disk")
+        made = disk.build(recipe, plan.disk, tar, served, log, on_line)
+    with machines or nullcontext(), progress.stage("provision", loud=True) as on_line:
+        log = _log(plan, logs, "provision")
+        key = plan.provision(served.image)
+        done = provision.build(recipe, key, made, served.image, log, on_line)
+    return Master(tar, served, done)
+
+
+def _log(plan: Plan, logs: Path, stage: str) -> Path:
+    """The log of a stage, without what an earlier run has written there."""
+    path = logs / f"{plan.recipe.name}-{plan.recipe.server_name}-{stage}.log"
+    path.unlink(missing_ok=True)
+    return path

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyraxvm import __version__, cache, names, packer
+from hyraxvm import __version__, cache, code, names, packer
 from hyraxvm.command import output, run
 from hyraxvm.config import Recipe
 from hyraxvm.disk import ROOT_LABEL, Disk
@@ -32,11 +32,11 @@ APPEND = (
     "systemd.unit=hyrax-build.target systemd.show_status=false"
 )
 TEMPLATE = PACKER / "image.pkr.hcl.j2"
-SAMPLES = ROOT / "hyraxvm" / "samples.py"
+SERVER_PARTS = ("units", "guest", "scripts")  # of a server's folder, what goes into the guest
 
 
-def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "") -> str:
-    """The digest of the stage's inputs; `disk` is that stage's key.
+def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "", root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs; `disk` is that stage's key.
 
     `files` is the digest of the image's files where `image`, as in a manifest, is without them.
 
@@ -49,14 +49,11 @@ def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "") -> str:
         image.model_dump(exclude={"files"}),
         files or cache.digest(image.files),
         __version__,
-        TEMPLATE,
-        PROVISION / "guest",
-        PROVISION / "units",
-        PROVISION / "scripts",
-        *filter(Path.is_dir, [server_folder(recipe, p) for p in ("units", "guest", "scripts")]),
-        PROVISION / "servers" / "sandbox.j2",
-        SAMPLES,
-        Path(__file__),
+        root / TEMPLATE.relative_to(ROOT),
+        *(root / "provision" / name for name in ("guest", "units", "scripts")),
+        *filter(Path.is_dir, [server_part(recipe, name, root) for name in SERVER_PARTS]),
+        root / "provision" / "servers" / "sandbox.j2",
+        code.digest(root, __name__),
     )
 
 
@@ -194,7 +191,7 @@ def render_template(recipe: Recipe, **paths: object) -> str:
 def render_scripts(recipe: Recipe, image: ServerImage) -> dict[str, str]:
     """Name -> text of the provisioning scripts, the server's own among them, as they run."""
     units = services(render_units(recipe, image))
-    own = server_folder(recipe, "scripts").glob("*.sh.j2")
+    own = server_part(recipe, "scripts").glob("*.sh.j2")
     scripts = [*(PROVISION / "scripts").glob("*.sh.j2"), *own]
     return {
         template.stem: render(template, recipe=recipe, image=image, names=names, units=units)
@@ -204,7 +201,7 @@ def render_scripts(recipe: Recipe, image: ServerImage) -> dict[str, str]:
 
 def render_units(recipe: Recipe, image: ServerImage) -> dict[str, str]:
     """Name -> text of the server's units; a template that renders to nothing is no unit."""
-    paths = [*(PROVISION / "units").iterdir(), *server_folder(recipe, "units").iterdir()]
+    paths = [*(PROVISION / "units").iterdir(), *server_part(recipe, "units").iterdir()]
     texts = {
         path.name.removesuffix(".j2"): render(path, recipe=recipe, image=image)
         for path in sorted(paths)
@@ -219,7 +216,7 @@ def services(units: dict[str, str]) -> list[str]:
 
 def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, bool]]:
     """Path in the guest -> (text, executable) of the server's own files there."""
-    guest = server_folder(recipe, "guest")
+    guest = server_part(recipe, "guest")
     found = {path: (text, False) for path, text in image.files.items()}
     for path in sorted(guest.rglob("*")):
         if path.is_file():
@@ -229,9 +226,9 @@ def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, boo
     return found
 
 
-def server_folder(recipe: Recipe, name: str) -> Path:
+def server_part(recipe: Recipe, name: str, root: Path = ROOT) -> Path:
     """A part of the server's folder; one without units of its own runs its entrypoint."""
-    servers = PROVISION / "servers"
+    servers = root / "provision" / "servers"
     own = servers / (recipe.server.folder or "generic") / name
     return own if own.is_dir() else servers / "generic" / name
 

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hyraxvm import cache
+from hyraxvm import cache, code
 from hyraxvm.command import output, run
 from hyraxvm.config import Base, Recipe
-from hyraxvm.paths import cache_root
+from hyraxvm.paths import ROOT, cache_root
 
 DEADLINE = 1800.0  # seconds; slow mirrors exist
 
@@ -25,12 +25,14 @@ INITRAMFS_CONF = "etc/initramfs-tools/conf.d/hyrax-vm"
 INITRAMFS_MODULES = "usr/share/initramfs-tools/modules.d/hyrax-vm"
 
 
-def key(recipe: Recipe, refresh: str = "") -> str:
-    """The digest of the stage's inputs; another `refresh` makes it fetch packages anew."""
-    return cache.digest(recipe.base.model_dump(), recipe.packages, refresh, Path(__file__))
+def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs; another `refresh` makes it fetch packages again."""
+    return cache.digest(
+        recipe.base.model_dump(), recipe.packages, refresh, code.digest(root, __name__)
+    )
 
 
-def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: str = "") -> Path:
+def build(recipe: Recipe, stage_key: str, log: Path, on_line: Callable[[str], None]) -> Path:
     """Return the path of the root file system's tar.
 
     Raises `Failure` when mmdebstrap fails, with its last lines.
@@ -45,7 +47,7 @@ def build(recipe: Recipe, log: Path, on_line: Callable[[str], None], refresh: st
         status = output(["tar", "--extract", "--to-stdout", "--file", str(tar), DPKG_STATUS])
         (work / "packages.json").write_text(json.dumps(parse_status(status), indent=1) + "\n")
 
-    return cache.produce("rootfs", key(recipe, refresh), make) / "rootfs.tar"
+    return cache.produce("rootfs", stage_key, make) / "rootfs.tar"
 
 
 def packages(tar: Path) -> dict[str, str]:

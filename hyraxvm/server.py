@@ -16,16 +16,17 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyraxvm import cache, embedded, inventory, oci, sizes
+from hyraxvm import cache, code, embedded, inventory, oci, sizes
 from hyraxvm.config import Recipe
 from hyraxvm.errors import Failure, UserError
-from hyraxvm.paths import PROVISION
+from hyraxvm.paths import ROOT
 from hyraxvm.tree import Tree
 from hyraxvm.trim import Trimmed, trim
 
 # Below are the accounts of the guest's own packages' static ids, root among them; above, nobody.
 ACCOUNTS = range(100, 60000)
 UNPRIVILEGED = "server"
+HOOK = "prepare.py"  # of a server's folder: reads what its image's configuration does not say
 FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # that units and scripts hold just as it is
 VERSION_LABELS = ("org.opencontainers.image.version", "version")
 
@@ -87,10 +88,15 @@ class Prepared(BaseModel):
     version: str | None = None
 
 
-def key(recipe: Recipe, refresh: str = "") -> str:
-    """The digest of the stage's inputs."""
-    names = ("elf.py", "embedded.py", "inventory.py", "oci.py", "tree.py", "trim.py")
-    modules = [Path(__file__).with_name(name) for name in names]
+def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs.
+
+    Of the server's folder only what this stage reads counts: units and guest files are inputs of
+    a later stage, and a README or what the server claims to answer changes no image.
+    """
+    own = server_folder(recipe, root) if recipe.server.folder else None
+    packed = own is not None and recipe.server.source == "embedded"
+    hook = [own / HOOK] if own and (own / HOOK).is_file() else []
     return cache.digest(
         recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
         recipe.server_name,
@@ -98,16 +104,15 @@ def key(recipe: Recipe, refresh: str = "") -> str:
         recipe.server_digest,
         recipe.base.suite,
         recipe.base.arch,
-        refresh if recipe.server.source == "embedded" else "",
-        *([folder(recipe)] if recipe.server.folder else []),
-        *modules,
-        Path(__file__),
+        refresh if packed else "",
+        *(embedded.sources(recipe, own) if own and packed else []),
+        code.digest(root, __name__, *hook),
     )
 
 
-def folder(recipe: Recipe) -> Path:
+def server_folder(recipe: Recipe, root: Path = ROOT) -> Path:
     """The server's own folder under `provision/`."""
-    path = PROVISION / "servers" / (recipe.server.folder or "none")
+    path = root / "provision" / "servers" / (recipe.server.folder or "none")
     if not path.is_dir():
         raise Failure(f"{path}: is missing; server {recipe.server_name!r} needs it")
     return path
@@ -115,9 +120,9 @@ def folder(recipe: Recipe) -> Path:
 
 def build(
     recipe: Recipe,
+    stage_key: str,
     log: Path,
     on_line: Callable[[str], None],
-    refresh: str = "",
     say: Callable[[str], None] | None = None,
 ) -> Server:
     """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
@@ -128,7 +133,7 @@ def build(
 
     def make(work: Path) -> None:
         if recipe.server.source == "embedded":
-            layout = embedded.pack(recipe, folder(recipe), work, log, on_line)
+            layout = embedded.pack(recipe, server_folder(recipe), work, log, on_line)
         else:
             layout = oci.pull(
                 recipe.server_image, recipe.server_digest, recipe.base.arch, log, on_line
@@ -148,7 +153,7 @@ def build(
             if rest.name not in ("server.squashfs", "server.json"):
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
-    done = cache.produce("server", key(recipe, refresh), make)
+    done = cache.produce("server", stage_key, make)
     made = Server(squashfs=done / "server.squashfs", image=_kept(done))
     _check_budget(recipe, made)
     return made
@@ -160,7 +165,7 @@ def preview(recipe: Recipe) -> ServerImage:
     Raises `UserError`: only the image itself can tell, and it has not been built here yet.
     """
     if recipe.server.source == "embedded":
-        config = embedded.configuration(recipe, folder(recipe))
+        config = embedded.configuration(recipe, server_folder(recipe))
         account = Account(name=config.user, uid=embedded.UID, group=config.user, gid=embedded.UID)
         return _image(recipe, config, Prepared(accounts=[account], writable=[], facts={}, files={}))
     if recipe.server_digest and cache.contains("server", key(recipe)):
@@ -319,7 +324,7 @@ def version(image: oci.Image, reference: str, *stated: str | None) -> str:
 def _hook(recipe: Recipe) -> ModuleType | None:
     if not recipe.server.folder:
         return None
-    path = folder(recipe) / "prepare.py"
+    path = server_folder(recipe) / HOOK
     if not path.is_file():
         return None
     spec = importlib.util.spec_from_file_location(f"prepare_{recipe.server.folder}", path)

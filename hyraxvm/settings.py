@@ -72,7 +72,7 @@ def guest_tree(recipe: Recipe, root: Path) -> Path:
     The server's image need not be there.
     """
     shutil.copytree(PROVISION / "guest", root)
-    listed = provision.server_folder(recipe, "guest") / SERVER_SETTINGS
+    listed = provision.server_part(recipe, "guest") / SERVER_SETTINGS
     if listed.is_file():
         (root / SERVER_SETTINGS).parent.mkdir(exist_ok=True)
         shutil.copyfile(listed, root / SERVER_SETTINGS)

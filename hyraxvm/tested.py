@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from hyraxvm import __version__, boottest, cache, config, notes
 from hyraxvm.errors import UserError
-from hyraxvm.formats import FORMATS, Source
+from hyraxvm.formats import FORMATS
 from hyraxvm.names import MANIFEST
-from hyraxvm.package import key as package_key
 from hyraxvm.paths import ARTIFACTS
 from hyraxvm.pipeline import Artifact
+from hyraxvm.plan import Plan
 from hyraxvm.server import ServerImage
 
 LOST: Final = ("-dirty", "unknown")  # ends of revisions that nobody can check out
@@ -100,7 +99,7 @@ def keys(recipe: config.Recipe, manifest: Mapping[str, Any]) -> dict[str, str]:
         refresh, files = (manifest["made_from"][name] for name in ("refresh", "server_files"))
     except (ValidationError, KeyError):
         return {}
-    return _keys(recipe, manifest, image, refresh, files)
+    return Plan(recipe, refresh).formats(image, files)
 
 
 def there(recipe: config.Recipe) -> list[Artifact]:
@@ -120,24 +119,7 @@ def inputs(built: Built) -> str:
     if recipe.server.source == "embedded":
         # Packed anew each time, with the dates of that time.
         image = image.model_copy(update={"image_digest": ""})
-    return cache.digest(notes.packages(manifest), *_keys(recipe, manifest, image).values())
-
-
-def _keys(
-    recipe: config.Recipe,
-    manifest: Mapping[str, Any],
-    image: ServerImage,
-    refresh: str = "",
-    files: str = "",
-) -> dict[str, str]:
-    """Format -> the key of its file; `files` is the digest of what `image` does not hold."""
-    from hyraxvm import disk, provision, rootfs
-    from hyraxvm import server as server_stage
-
-    disk_key = disk.key(recipe, rootfs.key(recipe, refresh), server_stage.key(recipe, refresh))
-    key = provision.key(recipe, disk_key, image, files)
-    made_from = Source(recipe, image, Path(), key, manifest["release"])
-    return {name: package_key(made_from, chosen) for name, chosen in FORMATS.items()}
+    return cache.digest(notes.packages(manifest), *Plan(recipe).formats(image).values())
 
 
 def _manifest_of(recipe: config.Recipe, made: Sequence[Artifact] | None) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Format:
     `texts` gives file name -> text of what lies beside the disk.  `write` makes the file (second
     argument) in an empty directory (third) with a log (fourth), and returns the files that it has
     put into it.  `read` unpacks a file that nobody vouches for into an existing directory; it
-    raises `UserError` with the reason why not.  `sources` are the files that decide the result.
+    raises `UserError` with the reason why not.  `module` is the name of its module,
+    `templates` are the files that it renders.
     `machines` are the names of what `read` returns.
     `declares` tells whether the file itself says how much memory and how many CPUs it wants.
     """
@@ -59,6 +60,7 @@ class Format:
     texts: Callable[[Recipe, str, ServerImage], dict[str, str]]
     write: Callable[[Source, Path, Path, Path], list[Path]]
     read: Callable[[Path, Path], Contents]
-    sources: tuple[Path, ...]
+    module: str
+    templates: tuple[Path, ...]
     machines: tuple[str, ...]
     declares: bool

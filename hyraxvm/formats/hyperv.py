@@ -72,7 +72,8 @@ FORMAT = Format(
     texts=texts,
     write=write,
     read=read,
-    sources=(Path(__file__), SCRIPT, *readme.SOURCES),
+    module=__name__,
+    templates=(SCRIPT, *readme.SOURCES),
     machines=("generation2", "generation1"),
     declares=False,
 )

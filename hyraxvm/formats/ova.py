@@ -119,7 +119,8 @@ FORMAT = Format(
     texts=texts,
     write=write,
     read=read,
-    sources=(Path(__file__), Path(ovf.__file__), ovf.TEMPLATE),
+    module=__name__,
+    templates=(ovf.TEMPLATE,),
     machines=("ovf",),
     declares=True,
 )

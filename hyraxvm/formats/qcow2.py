@@ -46,7 +46,8 @@ FORMAT = Format(
     texts=texts,
     write=write,
     read=read,
-    sources=(Path(__file__),),
+    module=__name__,
+    templates=(),
     machines=(*CONTROLLERS,),
     declares=False,
 )

@@ -68,7 +68,8 @@ FORMAT = Format(
     texts=texts,
     write=write,
     read=read,
-    sources=(Path(__file__), Path(vmx.__file__), TEMPLATES / "image.vmx.j2", *readme.SOURCES),
+    module=__name__,
+    templates=(TEMPLATES / "image.vmx.j2", *readme.SOURCES),
     machines=("vmx",),
     declares=True,
 )

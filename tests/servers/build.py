@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyraxvm import config, disk, oci, provision, rootfs, server
+from hyraxvm import config, oci, pipeline, server
+from hyraxvm.plan import Plan
+from hyraxvm.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,5 @@ FILES: dict[str, object] = {
 
 def build(chosen: config.Recipe, logs: Path, say: Callable[[str], None]) -> Built:
     """Run the stages; what is cached is not made again."""
-    root_key, server_key = rootfs.key(chosen), server.key(chosen)
-    tar = rootfs.build(chosen, logs / "rootfs.log", say)
-    served = server.build(chosen, logs / "server.log", say)
-    disk_key = disk.key(chosen, root_key, server_key)
-    made = disk.build(chosen, disk_key, tar, served, logs / "disk.log", say)
-    key = provision.key(chosen, disk_key, served.image)
-    master = provision.build(chosen, key, made, served.image, logs / "provision.log", say)
-    return Built(chosen, served.image, served.squashfs, master)
+    made = pipeline.master(Plan(chosen), logs, Progress(say))
+    return Built(chosen, made.server.image, made.server.squashfs, made.disk)

@@ -12,17 +12,10 @@ import pytest
 
 from hyraxvm import (
     cache,
-    config,
-    disk,
     housekeeping,
     nightly,
-    package,
-    provision,
-    rootfs,
-    server,
 )
 from hyraxvm.errors import UserError
-from hyraxvm.formats import FORMATS, Source
 
 
 @pytest.fixture(autouse=True)
@@ -208,34 +201,3 @@ def test_too_little_space_is_said_before_anything_is_written(
     monkeypatch.setattr(cache, "NEEDED_BYTES", 1 << 60)
     with pytest.raises(UserError, match=r"GB free, a build needs .* clean --cache"):
         cache.check_space(tmp_path)
-
-
-def test_each_stage_depends_on_its_inputs_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = config.load()
-    recipe = config.recipe(table, "nfs")
-    image = server.preview(recipe)
-
-    def keys(chosen: config.Recipe, refresh: str = "") -> list[str]:
-        first, second = rootfs.key(chosen, refresh), server.key(chosen, refresh)
-        third = disk.key(chosen, first, second)
-        fourth = provision.key(chosen, third, image)
-        source = Source(chosen, image, Path("master.qcow2"), fourth, {})
-        return [first, second, third, fourth, package.key(source, FORMATS["ova"])]
-
-    def changed(chosen: config.Recipe, refresh: str = "") -> list[bool]:
-        return [a != b for a, b in zip(keys(recipe), keys(chosen, refresh), strict=True)]
-
-    assert changed(recipe) == [False] * 5
-    assert changed(recipe, refresh="2026-01-01") == [True] * 5
-    more = recipe.access.model_copy(update={"packages": ["nfs-common", "tcpdump"]})
-    assert changed(recipe.model_copy(update={"access": more})) == [True, False, True, True, True]
-    memory = recipe.machine.model_copy(update={"memory_mib": 2048})
-    assert changed(recipe.model_copy(update={"machine": memory})) == [
-        False,
-        False,
-        False,
-        True,
-        True,
-    ]
-    budget = recipe.budget.model_copy(update={"ova": 1})
-    assert changed(recipe.model_copy(update={"budget": budget})) == [False] * 5

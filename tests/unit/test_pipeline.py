@@ -9,6 +9,7 @@ import pytest
 
 from hyraxvm import boottest, cache, config, pipeline
 from hyraxvm.errors import Failure
+from hyraxvm.plan import Plan
 from hyraxvm.progress import Progress
 
 NAMES = ["a.qcow2", "a.zip", "b.ova", "b.zip", "b-hyperv.zip"]
@@ -70,8 +71,8 @@ def test_no_image_of_a_build_loses_what_it_is_made_of_to_another(
     images = cache.KEEP + 2
     all_made = threading.Barrier(images, timeout=10)
 
-    def fake(recipe: config.Recipe, *rest: object) -> list[Path]:
-        master = cache.produce("s", recipe.name * 64, lambda work: (work / "master").touch())
+    def fake(plan: Plan, *rest: object) -> list[Path]:
+        master = cache.produce("s", plan.recipe.name * 64, lambda work: (work / "master").touch())
         all_made.wait()
         return [next(master.iterdir())]
 

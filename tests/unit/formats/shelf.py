@@ -30,9 +30,14 @@ class Shelf:
     def build(self, *names: str, source: Source | None = None) -> list[Path]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(package, "ARTIFACTS", self.folder)
+            source = source or self.source
             return package.build(
-                source or self.source,
+                source,
                 [FORMATS[name] for name in names or FORMATS],
+                keys={
+                    name: package.key(source.recipe, source.master_key, chosen)
+                    for name, chosen in FORMATS.items()
+                },
                 packages=PACKAGES,
                 timings={"rootfs": 1.5},
                 largest=lambda: "largest packages",

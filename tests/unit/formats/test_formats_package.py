@@ -89,10 +89,10 @@ def test_one_file_that_is_not_right_is_made_alone(own: Shelf, harm: str) -> None
 
 
 def test_a_changed_input_of_one_format_makes_it_alone(
-    own: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "template").write_text("new")
-    changed = replace(FORMATS["hyperv"], sources=(tmp_path / "template",))
+    templates = FORMATS["hyperv"].templates + FORMATS["ova"].templates
+    changed = replace(FORMATS["hyperv"], templates=templates)
     monkeypatch.setitem(formats.FORMATS, "hyperv", changed)
     before = versions(own)
     own.build()

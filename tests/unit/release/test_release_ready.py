@@ -16,20 +16,19 @@ from shop import NAME, make_image
 
 from hyraxvm import (
     config,
-    disk,
     formats,
     index,
     oci,
     package,
     provision,
     release,
-    rootfs,
     server,
     source,
     tested,
 )
 from hyraxvm.errors import UserError
 from hyraxvm.paths import ROOT
+from hyraxvm.plan import Plan
 
 
 @pytest.fixture
@@ -219,14 +218,11 @@ def test_an_image_of_another_day_and_commit_counts(artifacts: Path, nfs: config.
 def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: config.Recipe) -> None:
     """As the packaging stage writes it, of a server with files of its own."""
     image = server.preview(nfs).model_copy(update={"files": {"etc/x": "text"}})
-    first, second = rootfs.key(nfs, "2026-01-02"), server.key(nfs, "2026-01-02")
-    key = provision.key(nfs, disk.key(nfs, first, second), image)
-    made = formats.Source(nfs, image, Path(), key, {}, "2026-01-02")
+    plan = Plan(nfs, "2026-01-02")
+    made = formats.Source(nfs, image, Path(), plan.provision(image), {}, "2026-01-02")
     manifest = json.loads(package._manifest(made, [], {}, {}))
     assert "files" not in manifest["server"]
-    assert tested.keys(nfs, manifest) == {
-        name: package.key(made, chosen) for name, chosen in formats.FORMATS.items()
-    }
+    assert tested.keys(nfs, manifest) == plan.formats(image)
 
 
 @pytest.mark.parametrize("text", ["{", "\0", "[]", "{}", '{"release": 1, "files": []}', "\xff"])

@@ -125,7 +125,7 @@ def built(
     layout = make_image(tmp_path / "image", [layer], *options)
     reference = f"oci:{layout}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference))
-    return server.build(chosen, tmp_path / "log", lambda line: None).image
+    return server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None).image
 
 
 def without(*names: str) -> list[Entry]:

@@ -48,7 +48,7 @@ def recipe(reference: str, digest: str, **more: Any) -> config.Recipe:
 
 def built(reference: str, tmp_path: Path, **more: Any) -> server.Server:
     chosen = recipe(reference, oci.local_digest(reference), **more)
-    return server.build(chosen, tmp_path / "log", lambda line: None)
+    return server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
 
 
 def listed(squashfs: Path) -> set[str]:

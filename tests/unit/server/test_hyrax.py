@@ -63,9 +63,8 @@ def test_paths_are_the_images_own(image: server.ServerImage) -> None:
 def test_what_must_be_written_is_made_and_owned(tmp_path: Path) -> None:
     layout = make_image(tmp_path / "image", [LAYER], *CONFIG)
     reference = f"oci:{layout}:{TAG}"
-    made = server.build(
-        recipe(reference, oci.local_digest(reference)), tmp_path / "log", lambda line: None
-    )
+    chosen = recipe(reference, oci.local_digest(reference))
+    made = server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
     argv = ["unsquashfs", "-lln", str(made.squashfs)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     rows = {row.split("squashfs-root/")[-1]: row.split() for row in done.stdout.splitlines()}

@@ -147,7 +147,7 @@ def test_the_list_is_that_of_the_image_before_it_is_trimmed(database: Path, tmp_
         trim=["/var/lib/rpm"],
     )  # fmt: skip
     chosen = known.model_copy(update={"server_name": "x", "server": served})
-    made = server.build(chosen, tmp_path / "log", lambda line: None)
+    made = server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
     assert made.image.packages == WANTED
     assert made.image.trimmed[0].bytes > 100_000
     listed = subprocess.run(

@@ -81,7 +81,12 @@ def test_an_image_that_somebody_has_tampered_with_is_refused(
     try:
         digest = oci.remote_digest(reference) if transport == "docker" else "sha256:0"
         with pytest.raises(Failure, match=r"(?i)digest|content is|checksum"):
-            server.build(recipe(reference, digest), tmp_path / "log", lambda line: None)
+            server.build(
+                recipe(reference, digest),
+                server.key(recipe(reference, digest)),
+                tmp_path / "log",
+                lambda line: None,
+            )
     finally:
         damaged.write_bytes(original)
     assert [p for p in (own_cache / "stages/server").glob("*") if p.is_dir()] == []
@@ -209,7 +214,9 @@ def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> 
     reference = f"oci:{layout}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference), trim=["/etc/m*", "/no/such"])
     quiet: list[str] = []  # of which a person sees one now and then
-    made = server.build(chosen, tmp_path / "log", quiet.append, say=lines.append)
+    made = server.build(
+        chosen, server.key(chosen), tmp_path / "log", quiet.append, say=lines.append
+    )
     assert not any("trim" in line for line in quiet)
     assert [t.model_dump() for t in made.image.trimmed] == [
         {"pattern": "/etc/m*", "paths": 1, "bytes": 5},
@@ -230,12 +237,17 @@ def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
     small = chosen.model_copy(update={"budget": chosen.budget.model_copy(update={"server": 1})})
     for _ in range(2):  # a result of the cache too
         with pytest.raises(Failure) as caught:
-            server.build(small, tmp_path / "log", lambda line: None)
+            server.build(small, server.key(small), tmp_path / "log", lambda line: None)
         said = str(caught.value).splitlines()
         assert said[0].startswith("plain 2.5: packed it has 2.0 MB, allowed are 1 MB")
         assert "budget.plain.server in images.toml" in said[0]
         assert said[2].split() == ["/opt/lib/deep", "2.0", "MB"]
-    made = server.build(chosen, tmp_path / "log", lambda line: pytest.fail(f"built again: {line}"))
+    made = server.build(
+        chosen,
+        server.key(chosen),
+        tmp_path / "log",
+        lambda line: pytest.fail(f"built again: {line}"),
+    )
     assert made.squashfs.stat().st_size > 2_000_000
 
 

@@ -30,7 +30,7 @@ def test_a_pinned_image_is_pulled_once_and_by_its_digest(
     chosen = source.choose(table, "plain", None, said.append, lock)
     assert (chosen.image, chosen.digest, chosen.notice, said) == (tagged, digest, (), [])
     place = recipe(tagged, digest)
-    made = server.build(place, tmp_path / "log", lambda line: None)
+    made = server.build(place, server.key(place), tmp_path / "log", lambda line: None)
     assert "etc/moved" not in listed(made.squashfs)
     assert made.image.image_digest == digest
     # In the cache: no registry is needed any more.

@@ -1,0 +1,248 @@
+"""The keys of the stages: what moves them, and what leaves them as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hyraxvm import code, config, server
+from hyraxvm.formats import FORMATS
+from hyraxvm.paths import ROOT
+from hyraxvm.plan import Plan
+
+TABLE = config.load()
+NFS = config.recipe(TABLE, "nfs", "dapdir")
+IMAGE = server.preview(NFS)
+# The keys in the order of the stages; what an earlier one lacks, a later one has.
+STAGES = ("rootfs", "server", "disk", "provision", "vmx", "ova", "qcow2", "hyperv")
+MODULES = {name: f"hyraxvm.{name}" for name in STAGES[:4]} | {
+    name: chosen.module for name, chosen in FORMATS.items()
+}
+TREES = ("hyraxvm", "packer", "provision", "templates", "docs")
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    """Stage, or format -> its key."""
+    return {
+        "rootfs": plan.rootfs,
+        "server": plan.server,
+        "disk": plan.disk,
+        "provision": plan.provision(IMAGE),
+        **plan.formats(IMAGE),
+    }
+
+
+def moved(before: Plan, after: Plan) -> set[str]:
+    """Return the stages and formats that have another key."""
+    old, new = keys(before), keys(after)
+    return {name for name in STAGES if old[name] != new[name]}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the stages are made from."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in TREES:
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[None]:
+    """Append a line to a file, for as long as it lasts."""
+    before = path.read_bytes()
+    path.write_bytes(before + b"# an edit\n")
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.fixture
+def edit(checkout: Path) -> Callable[[str], set[str]]:
+    """What an edit of a file of the copy moves."""
+
+    def moved_by(name: str) -> set[str]:
+        before = keys(Plan(NFS, root=checkout))
+        with edited(checkout / name):
+            after = keys(Plan(NFS, root=checkout))
+        return {stage for stage in STAGES if before[stage] != after[stage]}
+
+    return moved_by
+
+
+def test_a_copy_of_a_checkout_has_the_same_keys(checkout: Path) -> None:
+    assert keys(Plan(NFS, root=checkout)) == keys(Plan(NFS))
+
+
+def loaded(module: str) -> set[str]:
+    """Return the files of the project that importing a module really runs."""
+    program = (
+        f"import {module}, json, sys; print(json.dumps("
+        "[m.__file__ for n, m in sys.modules.items() if n.partition('.')[0] == 'hyraxvm']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def modules(stage: str, checkout: Path) -> set[str]:
+    found = code.closure(checkout, MODULES[stage]).files
+    return {str(path.relative_to(checkout)) for path in found}
+
+
+@pytest.fixture(scope="module")
+def edits(checkout: Path) -> dict[str, set[str]]:
+    """Each module of any stage -> the stages and formats whose keys an edit of it moves."""
+    found = {}
+    for name in sorted(set().union(*(modules(stage, checkout) for stage in STAGES))):
+        with edited(checkout / name):
+            after = keys(Plan(NFS, root=checkout))
+        before = keys(Plan(NFS, root=checkout))
+        found[name] = {stage for stage in STAGES if before[stage] != after[stage]}
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_edit_of_any_module_of_a_stage_moves_its_key(
+    stage: str, edits: dict[str, set[str]], checkout: Path
+) -> None:
+    # What Python itself loads is the measure; imports inside functions come on top.
+    wanted = {str(Path(path).relative_to(ROOT)) for path in loaded(MODULES[stage])}
+    assert wanted <= modules(stage, checkout)
+    for name in modules(stage, checkout):
+        assert stage in edits[name], name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "provision/servers/dapdir/README.md",
+        "provision/servers/dapdir/capabilities.toml",
+        "provision/servers/hyrax/capabilities.toml",
+        "docs/architecture.md",
+    ],
+)
+def test_what_goes_into_no_image_moves_no_key(name: str, edit: Callable[[str], set[str]]) -> None:
+    assert edit(name) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("provision/servers/dapdir/requirements.txt", "server"),
+        ("provision/servers/dapdir/dapdir/app.py", "server"),
+        ("provision/build/usr/lib/hyrax-vm-build/start-ssh", "disk"),
+        ("provision/guest/usr/bin/hyrax-data", "provision"),
+        ("provision/scripts/90-clean.sh.j2", "provision"),
+        ("provision/units/opt-hyrax.mount", "provision"),
+        ("provision/servers/generic/units/hyrax-server.service.j2", "provision"),
+        ("provision/servers/sandbox.j2", "provision"),
+        ("packer/image.pkr.hcl.j2", "provision"),
+    ],
+)
+def test_an_input_moves_its_stage_and_what_follows(
+    name: str, first: str, edit: Callable[[str], set[str]]
+) -> None:
+    follows = {"server": 1, "disk": 2, "provision": 3}[first]
+    assert edit(name) == set(STAGES[follows:])
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [
+        ("templates/image.vmx.j2", {"vmx"}),
+        ("templates/image.ovf.j2", {"ova"}),
+        ("templates/create-vm.ps1.j2", {"hyperv"}),
+        ("templates/README.md.j2", {"vmx", "hyperv"}),
+        ("templates/README.html.j2", {"vmx", "hyperv"}),
+    ],
+)
+def test_a_template_moves_the_formats_that_render_it(
+    name: str, formats: set[str], edit: Callable[[str], set[str]]
+) -> None:
+    assert edit(name) == formats
+
+
+HYRAX = config.recipe(TABLE, "nfs", "hyrax", "docker://made/here:1", f"sha256:{'ab' * 32}")
+
+
+def test_a_hook_is_code_of_the_server_that_has_it(checkout: Path) -> None:
+    before = Plan(HYRAX, root=checkout).disk
+    dapdir = Plan(NFS, root=checkout).disk
+    with edited(checkout / "provision/servers/hyrax/prepare.py"):
+        assert Plan(HYRAX, root=checkout).disk != before
+        assert Plan(NFS, root=checkout).disk == dapdir
+
+
+def test_units_of_a_server_do_not_pack_it_again(checkout: Path) -> None:
+    before = Plan(HYRAX, root=checkout)
+    old = before.server, before.provision(IMAGE)
+    with edited(checkout / "provision/servers/hyrax/units/hyrax-bes.service.j2"):
+        after = Plan(HYRAX, root=checkout)
+        assert after.server == old[0]
+        assert after.provision(IMAGE) != old[1]
+
+
+def test_the_version_of_a_library_is_part_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = code.closure(ROOT, "hyraxvm.provision").distributions
+    assert {"Jinja2", "netCDF4", "pydantic"} <= set(found)
+    before = Plan(NFS)
+    old = before.provision(IMAGE)
+    monkeypatch.setattr(code.metadata, "version", lambda name: "0")
+    assert Plan(NFS).provision(IMAGE) != old
+
+
+def test_imports_are_followed_wherever_they_stand(tmp_path: Path) -> None:
+    files = {
+        "hyraxvm/__init__.py": "",
+        "hyraxvm/a.py": "from hyraxvm import b\ndef f():\n    import hyraxvm.deep.c\n",
+        "hyraxvm/b.py": "import os, numpy\n",
+        "hyraxvm/deep/__init__.py": "from .d import thing\n",
+        "hyraxvm/deep/c.py": "",
+        "hyraxvm/deep/d.py": "from .. import e\nfrom ..b import name\n",
+        "hyraxvm/e.py": "",
+        "hyraxvm/unused.py": "",
+        "elsewhere/hook.py": "from hyraxvm.e import x\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = code.closure(tmp_path, "hyraxvm.a")
+    assert [str(path.relative_to(tmp_path)) for path in found.files] == [
+        "hyraxvm/__init__.py",
+        "hyraxvm/a.py",
+        "hyraxvm/b.py",
+        "hyraxvm/deep/__init__.py",
+        "hyraxvm/deep/c.py",
+        "hyraxvm/deep/d.py",
+        "hyraxvm/e.py",
+    ]
+    assert found.distributions == ("numpy",)
+    hook = code.closure(tmp_path, tmp_path / "elsewhere")
+    assert [path.name for path in hook.files] == ["hook.py", "__init__.py", "e.py"]
+    with pytest.raises(FileNotFoundError, match=r"hyraxvm\.nothing: no such code"):
+        code.closure(tmp_path, "hyraxvm.nothing")
+
+
+def test_each_stage_depends_on_its_declared_inputs_only() -> None:
+    plan = Plan(NFS)
+    assert moved(plan, Plan(NFS)) == set()
+    assert moved(plan, Plan(NFS, "2026-01-01")) == set(STAGES)
+    more = NFS.access.model_copy(update={"packages": ["nfs-common", "tcpdump"]})
+    other = NFS.model_copy(update={"access": more})
+    assert moved(plan, Plan(other)) == set(STAGES) - {"server"}
+    memory = NFS.machine.model_copy(update={"memory_mib": 2048})
+    other = NFS.model_copy(update={"machine": memory})
+    assert moved(plan, Plan(other)) == set(STAGES[3:])
+    budget = NFS.budget.model_copy(update={"ova": 1})
+    assert moved(plan, Plan(NFS.model_copy(update={"budget": budget}))) == set()
