@@ -18,7 +18,7 @@ from invoke import Argument, Collection, ParseError, Program, Task
 from invoke.loader import FilesystemLoader
 
 from hyraxvm import __version__
-from hyraxvm.paths import ROOT
+from hyraxvm.core.paths import ROOT
 
 
 def spread(argv: Sequence[str], tasks: Collection) -> list[str]:

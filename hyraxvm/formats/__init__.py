@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
 from hyraxvm.formats import hyperv, ova, qcow2, vmx_zip
 from hyraxvm.formats.base import Contents, Format, Source
 

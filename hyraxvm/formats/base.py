@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hyraxvm import names
-from hyraxvm.config import Recipe
-from hyraxvm.qemu import MachineSpec
-from hyraxvm.server import ServerImage
+from hyraxvm.config import names
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import ServerImage
+from hyraxvm.vm.qemu import MachineSpec
 
 
 @dataclass(frozen=True)

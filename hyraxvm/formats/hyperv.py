@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyraxvm import archives, disks, readme
-from hyraxvm.config import Recipe
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import ServerImage
+from hyraxvm.core import archives
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.paths import TEMPLATES
+from hyraxvm.core.templates import render
+from hyraxvm.formats import disk_images, readme
 from hyraxvm.formats.base import Contents, Format, Source
-from hyraxvm.paths import TEMPLATES
-from hyraxvm.qemu import Drive, MachineSpec
-from hyraxvm.render import render
-from hyraxvm.server import ServerImage
+from hyraxvm.vm.qemu import Drive, MachineSpec
 
 SCRIPT = TEMPLATES / "create-vm.ps1.j2"
 # block_state_zero=on is what makes qemu-img leave out blocks of zeros safely.
@@ -34,8 +35,8 @@ def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     """Make the zip; returns its members."""
     disk = work / f"{source.name}.vhdx"
-    disks.convert(source.master, disk, "vhdx", OPTIONS, log)
-    if disks.size(disk, "vhdx") % disks.MIB:
+    disk_images.convert(source.master, disk, "vhdx", OPTIONS, log)
+    if disk_images.size(disk, "vhdx") % disk_images.MIB:
         raise Failure(f"{disk.name}: the disk's size is not a multiple of 1 MiB")
     members = [disk]
     for file, text in sorted(texts(source.recipe, source.name, source.image).items()):
@@ -55,7 +56,7 @@ def read(artifact: Path, into: Path) -> Contents:
     found = list(folder.glob("*.vhdx"))
     if len(found) != 1:
         raise UserError(f"{artifact}: {len(found)} VHDX files; allowed is one")
-    disks.inspect(found[0], "vhdx")
+    disk_images.inspect(found[0], "vhdx")
 
     def machine(controller: str, firmware: str) -> MachineSpec:
         drive = Drive(controller, found[0], "vhdx")

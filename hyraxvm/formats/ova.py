@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hyraxvm import __version__, archives, cache, disks, ovf
-from hyraxvm.config import Recipe
-from hyraxvm.errors import UserError
+from hyraxvm import __version__
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import ServerImage
+from hyraxvm.core import archives, cache
+from hyraxvm.core.errors import UserError
+from hyraxvm.formats import disk_images, ovf
 from hyraxvm.formats.base import Contents, Format, Source
-from hyraxvm.qemu import Drive, MachineSpec
-from hyraxvm.server import ServerImage
+from hyraxvm.vm.qemu import Drive, MachineSpec
 
 SUBFORMAT = "streamOptimized"
 MAX_MANIFEST = 64 * 1024  # bytes
@@ -27,9 +29,9 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     """Make the OVA; returns its members, in their order."""
     disk = work / f"{source.name}-disk1.vmdk"
     options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
-    disks.convert(source.master, disk, "vmdk", options, log)
-    disks.identify_vmdk(disk, source.master_key)
-    disks.end_stream(disk)
+    disk_images.convert(source.master, disk, "vmdk", options, log)
+    disk_images.identify_vmdk(disk, source.master_key)
+    disk_images.end_stream(disk)
     spec = _spec(
         source.recipe, source.name, source.image, source.release["VERSION"], disk.stat().st_size
     )
@@ -57,8 +59,8 @@ def read(artifact: Path, into: Path) -> Contents:
             f"{artifact}: {descriptor.name}: its files and sizes are not those in the archive"
         )
     disk = into / declared.disk_file
-    disks.inspect(disk, "vmdk", SUBFORMAT)
-    if declared.capacity != disks.size(disk, "vmdk"):
+    disk_images.inspect(disk, "vmdk", SUBFORMAT)
+    if declared.capacity != disk_images.size(disk, "vmdk"):
         raise UserError(f"{artifact}: {disk.name}: its capacity is not the one in the descriptor")
     spec = MachineSpec(
         drives=(Drive(declared.controller, disk, "vmdk"),),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyraxvm import archives, disks
-from hyraxvm.config import Recipe
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import ServerImage
+from hyraxvm.core import archives
+from hyraxvm.formats import disk_images
 from hyraxvm.formats.base import Contents, Format, Source
-from hyraxvm.qemu import Drive, MachineSpec
-from hyraxvm.server import ServerImage
+from hyraxvm.vm.qemu import Drive, MachineSpec
 
 # Not zstd, although it saves 2 % and 15 s: builds of QEMU without it (UTM, Homebrew, Harvester,
 # everything before 5.1) refuse such a disk.
@@ -24,14 +25,14 @@ def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
 
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     """Make the disk; nothing is packed into it."""
-    disks.convert(source.master, target, "qcow2", OPTIONS, log, compress=True)
+    disk_images.convert(source.master, target, "qcow2", OPTIONS, log, compress=True)
     archives.sync(target)
     return []
 
 
 def read(artifact: Path, into: Path) -> Contents:
     """Inspect the disk where it lies; its machines are those that its users' tools make."""
-    disks.inspect(artifact, "qcow2")
+    disk_images.inspect(artifact, "qcow2")
     specs = {
         name: MachineSpec(drives=(Drive(kind, artifact.resolve(), "qcow2"),), nics=("virtio",))
         for name, kind in CONTROLLERS.items()

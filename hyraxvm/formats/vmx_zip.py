@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyraxvm import archives, disks, readme, vmx
-from hyraxvm.config import Recipe
-from hyraxvm.errors import UserError
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import ServerImage
+from hyraxvm.core import archives
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import TEMPLATES
+from hyraxvm.formats import disk_images, readme, vmx
 from hyraxvm.formats.base import Contents, Format, Source
-from hyraxvm.paths import TEMPLATES
-from hyraxvm.qemu import MachineSpec
-from hyraxvm.server import ServerImage
+from hyraxvm.vm.qemu import Drive, MachineSpec
 
 # What all VMware products run; attached as it is to an ESXi host it fails: that is the OVA's part.
 SUBFORMAT = "monolithicSparse"
@@ -36,8 +37,8 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     disk = work / f"{source.name}.vmdk"
     # qemu-img's default adapter is IDE.
     options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
-    disks.convert(source.master, disk, "vmdk", options, log)
-    disks.identify_vmdk(disk, source.master_key)
+    disk_images.convert(source.master, disk, "vmdk", options, log)
+    disk_images.identify_vmdk(disk, source.master_key)
     members = [disk]
     for file, text in texts(source.recipe, source.name, source.image).items():
         members.append(work / file)
@@ -57,8 +58,19 @@ def read(artifact: Path, into: Path) -> Contents:
     for disk in declared.disks:
         if not (folder / disk.file).is_file():
             raise UserError(f"{artifact}: {disk.file}: the VMX names it, the zip does not hold it")
-        disks.inspect(folder / disk.file, "vmdk", SUBFORMAT)
-    return Contents(folder, {"vmx": MachineSpec.from_vmx(declared, folder)})
+        disk_images.inspect(folder / disk.file, "vmdk", SUBFORMAT)
+    return Contents(folder, {"vmx": machine(declared, folder)})
+
+
+def machine(declared: vmx.Vmx, folder: Path) -> MachineSpec:
+    """Return the machine that a VMX declares, its VMDK files lying in `folder`."""
+    return MachineSpec(
+        drives=tuple(Drive(disk.controller, folder / disk.file, "vmdk") for disk in declared.disks),
+        nics=tuple(nic.model for nic in declared.nics),
+        memory_mb=declared.memory_mb,
+        cpus=declared.cpus,
+        firmware=declared.firmware,
+    )
 
 
 FORMAT = Format(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.tasks.common import (
     FORMAT_HELP,
     choose_server,
@@ -43,15 +43,19 @@ def build(
     refresh: bool = False,
 ) -> None:
     """Build, pack and boot-test images, several side by side."""
-    from hyraxvm import boottest, config, formats, pipeline, source
-    from hyraxvm.progress import Progress
+    from hyraxvm import formats
+    from hyraxvm.config import images
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.stages import pipeline
+    from hyraxvm.stages.boot_test import stage as boot_test
+    from hyraxvm.stages.server import choice
 
-    table = config.load()
+    table = images.load()
     if image and all_:
         raise UserError("either images or --all; type: ./inv build --all")
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
-    names = [config.choose("image", name, table.image) for name in dict.fromkeys(names)]
+    names = [images.choose("image", name, table.image) for name in dict.fromkeys(names)]
     wanted = formats.choose(format)
     chosen = choose_server(server, server_image)
     progress = sharing(Progress())
@@ -65,12 +69,12 @@ def build(
     for artifact in made:
         print(f"{artifact.path}  {artifact.path.stat().st_size / 1e6:.1f} MB")
         if artifact.verdict:
-            print(f"    boot test passed; report: {boottest.reports(artifact.path)}/report.html")
+            print(f"    boot test passed; report: {boot_test.reports(artifact.path)}/report.html")
     stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
     if stages:
         print("stages:", stages)
     if chosen.notice:  # once more: the first one has scrolled away
-        print(source.banner(chosen.notice), file=sys.stderr)
+        print(choice.banner(chosen.notice), file=sys.stderr)
 
 
 @task(
@@ -88,16 +92,18 @@ def test(
     c: Context, image: list[str], format: list[str], unit: bool = False, servers: bool = False
 ) -> None:
     """Run the unit tests, then build what is not built and boot-test it."""
-    from hyraxvm import config, formats, pipeline
-    from hyraxvm.progress import Progress
-    from hyraxvm.testing import server_tests, unit_tests
+    from hyraxvm import formats
+    from hyraxvm.config import images
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.stages import pipeline
+    from hyraxvm.tools.testing import server_tests, unit_tests
 
     if servers:
         server_tests()
         return
-    table = config.load()
+    table = images.load()
     names = list(dict.fromkeys(image)) or sorted(table.image)
-    names = [config.choose("image", name, table.image) for name in names]
+    names = [images.choose("image", name, table.image) for name in names]
     # All formats of an image hold the same disk, which is compared when they are made.
     dealt = [formats.choose(format)] * len(names) if format else formats.deal(len(names))
     unit_tests()
@@ -121,10 +127,10 @@ def test(
 @reported
 def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
     """Boot and exercise artifacts, whoever built them."""
-    from hyraxvm import boottest
-    from hyraxvm import regression as suite
-    from hyraxvm.progress import Progress
-    from hyraxvm.verify import verify_all
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.formats.verify import verify_all
+    from hyraxvm.stages.boot_test import stage as boottest
+    from hyraxvm.tools import regression as suite
 
     paths = files(file, "boot-test")
     refuse(verify_all(paths)[1])
@@ -148,6 +154,7 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
 @reported
 def pin(c: Context, server: str) -> None:
     """Write the digest of a server's image into images.lock, which builds use."""
-    from hyraxvm import config, source
+    from hyraxvm.config import images
+    from hyraxvm.stages.server import choice
 
-    print(f"{server}: {source.pin(config.load(), server)}")
+    print(f"{server}: {choice.pin(images.load(), server)}")

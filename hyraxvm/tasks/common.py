@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
 
 if TYPE_CHECKING:
-    from hyraxvm.progress import Progress
-    from hyraxvm.source import Choice
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.stages.server.choice import Choice
 
 FORMAT_HELP: Final = "only this format (see ./inv list), repeatable; default: all"
 
@@ -53,19 +53,21 @@ def refuse(reasons: Sequence[str]) -> None:
 
 def choose_server(server: str | None = None, server_image: str | None = None) -> Choice:
     """The server to build, with a notice where it is not the one that is wanted first."""
-    from hyraxvm import config, source
+    from hyraxvm.config import images
+    from hyraxvm.stages.server import choice
 
-    chosen = source.choose(config.load(), server, server_image, print)
+    chosen = choice.choose(images.load(), server, server_image, print)
     if chosen.notice:
-        print(source.banner(chosen.notice), file=sys.stderr)
+        print(choice.banner(chosen.notice), file=sys.stderr)
     return chosen
 
 
 def sharing(progress: Progress) -> Progress:
     """Let the stages come from other machines too, where this one has the key."""
-    from hyraxvm import cache, shared
+    from hyraxvm.core import cache
+    from hyraxvm.store import stage_cache
 
-    cache.remote = shared.connect(progress.say)
+    cache.remote = stage_cache.connect(progress.say)
     return progress
 
 

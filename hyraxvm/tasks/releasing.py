@@ -31,33 +31,28 @@ def release(
     no_publish: bool = False,
 ) -> None:
     """Build and test every image in every format, then sign and publish all of it."""
-    from hyraxvm import (
-        config,
-        formats,
-        index,
-        pipeline,
-        publish,
-        publishing,
-        release,
-        signing,
-        tested,
-    )
-    from hyraxvm.progress import Progress
-    from hyraxvm.store import Store
+    from hyraxvm import formats
+    from hyraxvm.config import images, publish
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.publish import publisher
+    from hyraxvm.release import assemble as release
+    from hyraxvm.release import collect, index, signing
+    from hyraxvm.stages import pipeline
+    from hyraxvm.store.s3 import Store
 
     index.kind(version)
     progress = sharing(Progress())
-    wanted = release.recipes(config.load(), [image] if image else [], server, print)
+    wanted = release.recipes(images.load(), [image] if image else [], server, print)
 
-    def build(recipes: Sequence[config.Recipe]) -> list[pipeline.Artifact] | None:
+    def build(recipes: Sequence[images.Recipe]) -> list[pipeline.Artifact] | None:
         every = [(recipe, formats.choose([])) for recipe in recipes]
         return None if built else pipeline.build(every, progress)
 
     if image:
         release.check(version)
-        tested.collect(wanted, build(wanted))
+        collect.collect(wanted, build(wanted))
         return
-    settings = publishing.load()
+    settings = publish.load()
     # The notes compare with what is published, also where somebody else publishes them.
     store = Store(settings.store) if settings.store.bucket or not no_publish else None
     folder = release.make(
@@ -65,7 +60,7 @@ def release(
     )
     if store and not no_publish:
         key = signing.public_key(settings.signing.key)
-        publish.folder(store, folder, key, settings, progress.say)
+        publisher.folder(store, folder, key, settings, progress.say)
     print(folder)
 
 
@@ -87,22 +82,26 @@ def nightly(
     no_publish: bool = False,
 ) -> None:
     """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
-    from hyraxvm import config, formats, nightly, pipeline, publishing, release, tested
-    from hyraxvm.progress import Progress
+    from hyraxvm import formats
+    from hyraxvm.config import images, publish
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.publish import nightly
+    from hyraxvm.release import assemble, collect
+    from hyraxvm.stages import pipeline
 
     progress = Progress()
 
-    def set_up() -> tuple[list[config.Recipe], nightly.Publisher | None]:
+    def set_up() -> tuple[list[images.Recipe], nightly.Publisher | None]:
         sharing(progress)
-        wanted = release.recipes(config.load(), image, server, print)
-        release.clean_revision()
+        wanted = assemble.recipes(images.load(), image, server, print)
+        assemble.clean_revision()
         if no_publish or image:
             return wanted, None
-        return wanted, nightly.Publisher(publishing.load(), progress.say)
+        return wanted, nightly.Publisher(publish.load(), progress.say)
 
-    def build(recipe: config.Recipe) -> list[pipeline.Artifact]:
+    def build(recipe: images.Recipe) -> list[pipeline.Artifact]:
         if built:
-            return tested.there(recipe)
+            return collect.there(recipe)
         return pipeline.build([(recipe, formats.choose([]))], progress, refresh=today())
 
     nightly.run(set_up, build=build, say=progress.say)
@@ -112,10 +111,12 @@ def nightly(
 @reported
 def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
     """List the jobs that build the images side by side on several machines."""
-    from hyraxvm import config, nightly, release
+    from hyraxvm.config import images
+    from hyraxvm.publish import nightly
+    from hyraxvm.release import assemble
 
-    table = config.load()
-    chosen = release.server(table, server)
+    table = images.load()
+    chosen = assemble.server(table, server)
     if json_:
         print(nightly.matrix(sorted(table.image), chosen))
     else:
@@ -132,15 +133,17 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
 @reported
 def publish(c: Context, version: str, dry_run: bool = False) -> None:
     """Publish a finished release, or go on where an interrupted publish has stopped."""
-    from hyraxvm import index, publish, publishing, release, signing
-    from hyraxvm.progress import Progress
-    from hyraxvm.store import Store
+    from hyraxvm.config import publish as publishing
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.publish import publisher as publish
+    from hyraxvm.release import assemble, index, signing
+    from hyraxvm.store.s3 import Store
 
     index.kind(version)
     settings = publishing.load()
     key = signing.public_key(settings.key())
     say = Progress().say
-    folder = release.RELEASES / version
+    folder = assemble.RELEASES / version
     publish.folder(Store(settings.store), folder, key, settings, say, dry_run)
 
 
@@ -148,9 +151,10 @@ def publish(c: Context, version: str, dry_run: bool = False) -> None:
 @reported
 def withdraw(c: Context, version: str, reason: str) -> None:
     """Take a published version back: nobody is led to it any more, its files stay."""
-    from hyraxvm import publish, publishing
-    from hyraxvm.store import Store
+    from hyraxvm.config import publish
+    from hyraxvm.publish import publisher
+    from hyraxvm.store.s3 import Store
 
-    store = Store(publishing.load().store)
-    publish.withdraw(store, version, reason)
+    store = Store(publish.load().store)
+    publisher.withdraw(store, version, reason)
     print(f"{store.name}: {version} is withdrawn")

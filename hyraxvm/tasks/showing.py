@@ -13,9 +13,10 @@ from hyraxvm.tasks.common import files, refuse, reported
 @reported
 def list_(c: Context, json_: bool = False) -> None:
     """List images, servers and formats, and what is built."""
-    from hyraxvm import config, listing
+    from hyraxvm.config import images
+    from hyraxvm.tools import listing
 
-    rows = listing.rows(config.load())
+    rows = listing.rows(images.load())
     print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
 
 
@@ -23,7 +24,7 @@ def list_(c: Context, json_: bool = False) -> None:
 @reported
 def verify(c: Context, file: list[str]) -> None:
     """Check that files are whole, and say what they are."""
-    from hyraxvm.verify import verify_all
+    from hyraxvm.formats.verify import verify_all
 
     good, refused = verify_all(files(file, "verify"))
     for line in good:
@@ -35,10 +36,12 @@ def verify(c: Context, file: list[str]) -> None:
 @reported
 def render(c: Context, image: str, server: str | None = None) -> None:
     """Write and show every rendered template and script, without building."""
-    from hyraxvm import config, preview, source
+    from hyraxvm.config import images
+    from hyraxvm.stages.server import choice
+    from hyraxvm.tools import preview
 
-    table = config.load()
-    recipe = config.recipe(table, image, server)
-    pinned = source.cached(table, recipe.server_name)
+    table = images.load()
+    recipe = images.recipe(table, image, server)
+    pinned = choice.cached(table, recipe.server_name)
     for path in preview.write(pinned.recipe(table, image)):
         print(f"\n==== {path}\n{path.read_text()}", end="")

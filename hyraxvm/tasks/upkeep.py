@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context, task
 
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.tasks.common import reported
 
 
@@ -12,7 +12,7 @@ from hyraxvm.tasks.common import reported
 @reported
 def doctor(c: Context) -> None:
     """Show each tool, the version found and needed, and the accelerator that is chosen."""
-    from hyraxvm import doctor
+    from hyraxvm.tools import doctor
 
     lines, healthy = doctor.report()
     print("\n".join(lines))
@@ -27,7 +27,7 @@ def doctor(c: Context) -> None:
 @reported
 def bench(c: Context, what: list[str], size: int = 1000) -> None:
     """Measure throughput against a store on this machine."""
-    from hyraxvm import bench
+    from hyraxvm.tools import bench
 
     if what != ["transfer"]:
         raise UserError("name what to measure; type: ./inv bench transfer")
@@ -39,7 +39,7 @@ def bench(c: Context, what: list[str], size: int = 1000) -> None:
 @reported
 def clean(c: Context, cache: bool = False) -> None:
     """Remove what was built, its reports and logs."""
-    from hyraxvm import housekeeping
+    from hyraxvm.tools import clean as housekeeping
 
     for line in housekeeping.clean(cache):
         print(line)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.tasks.common import reported
 
 
@@ -35,14 +35,17 @@ def download(
     key: str | None = None,
 ) -> None:
     """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
-    from hyraxvm import config, download, formats, parallel, paths, publishing
-    from hyraxvm.store import WORKERS
+    from hyraxvm import formats
+    from hyraxvm.config import images, publish
+    from hyraxvm.core import parallel, paths
+    from hyraxvm.publish import download
+    from hyraxvm.store.s3 import WORKERS
 
-    settings = publishing.load()
+    settings = publish.load()
     site = download.Site(
-        url or publishing.required(settings.download.url, "download.url"), settings.store
+        url or publish.required(settings.download.url, "download.url"), settings.store
     )
-    fingerprint = publishing.fingerprint(key) if key else settings.key()
+    fingerprint = publish.fingerprint(key) if key else settings.key()
     get = functools.partial(
         download.download,
         site,
@@ -53,7 +56,7 @@ def download(
         unpack=unpack,
         say=print,
     )
-    names = dict.fromkeys(image or [config.load().defaults.image])
+    names = dict.fromkeys(image or [images.load().defaults.image])
     jobs = [functools.partial(get, image=name) for name in names]
     for path in parallel.together(jobs, WORKERS):
         print(path)
@@ -76,11 +79,12 @@ def settings(
     to: str | None = None,
 ) -> None:
     """Check a settings file for the first boot, and write the disk that hands it to a machine."""
-    from hyraxvm import config, settings
+    from hyraxvm.config import images
+    from hyraxvm.tools import settings_disk as settings
 
-    table = config.load()
+    table = images.load()
     source = Path(file)
-    recipe = config.recipe(table, image, server or table.defaults.auto[0])
+    recipe = images.recipe(table, image, server or table.defaults.auto[0])
     settings.check(source, recipe)
     disk = Path(to) if to else source.with_suffix(".iso")
     settings.write_disk(source, disk)
@@ -98,11 +102,13 @@ def settings(
 @reported
 def run(c: Context, image: str, server: str | None = None, format: str | None = None) -> None:
     """Boot a built image for a person: console here, port 8080 forwarded, Ctrl-A X to leave."""
-    from hyraxvm import config, formats, listing
-    from hyraxvm.trial import interactive_artifact
+    from hyraxvm import formats
+    from hyraxvm.config import images
+    from hyraxvm.tools import listing
+    from hyraxvm.tools.run import interactive_artifact
 
-    table = config.load()
-    recipes = [config.recipe(table, image, name) for name in ([server] if server else table.server)]
+    table = images.load()
+    recipes = [images.recipe(table, image, name) for name in ([server] if server else table.server)]
     wanted = formats.choose([format] if format else [])
     found = [path for one in wanted for each in recipes if (path := listing.built(each, one))]
     if not found:

@@ -6,11 +6,11 @@ claims there, `test_2_claims.py` and `test_2_samples.py` test.
 
 from __future__ import annotations
 
-from hyraxvm import tables
-from hyraxvm.paths import PROVISION
+from hyraxvm.config import toml
+from hyraxvm.core.paths import PROVISION
 
 
-class Capabilities(tables.Model):
+class Capabilities(toml.Model):
     """How a server answers; every suffix is put behind the URL of a data file."""
 
     # HTTP status: a file that is not there, a wrong constraint, HEAD, the URL of the file itself.
@@ -37,4 +37,4 @@ class Capabilities(tables.Model):
 
 def load(server: str) -> Capabilities:
     """What the server `server` claims."""
-    return tables.load(PROVISION / "servers" / server / "capabilities.toml", Capabilities)
+    return toml.load(PROVISION / "servers" / server / "capabilities.toml", Capabilities)

@@ -29,13 +29,12 @@ from fileserver import KINDS, FileServer
 from guest import Artifact, Guest
 from xdist.scheduler import LoadScopeScheduling
 
-from hyraxvm import disks
-from hyraxvm.formats import format_of
-from hyraxvm.machine import Machine
-from hyraxvm.paths import REPORTS
-from hyraxvm.qemu import MachineSpec
-from hyraxvm.samples import make_samples
-from hyraxvm.unpack import manifest_path, open_artifact
+from hyraxvm.core.paths import REPORTS
+from hyraxvm.formats import disk_images, format_of
+from hyraxvm.formats.opening import manifest_path, open_artifact
+from hyraxvm.stages.provision.samples import make_samples
+from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.qemu import MachineSpec
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
 _guests: list[Guest] = []
@@ -140,7 +139,7 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
         opened = open_artifact(path, Path(folder))
         drive = opened.spec.drives[0]
-        size = disks.size(drive.path, drive.format)
+        size = disk_images.size(drive.path, drive.format)
         manifest = _read_manifest(path)
         yield Artifact(path, opened.specs, opened.folder, manifest, size, reports.resolve())
 

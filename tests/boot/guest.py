@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hyraxvm.console import LOGIN_PROMPT, ConsoleError, Result
-from hyraxvm.machine import Machine
-from hyraxvm.qemu import HOST, HTTP, MachineSpec
+from hyraxvm.vm.console import LOGIN_PROMPT, ConsoleError, Result
+from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.qemu import HOST, HTTP, MachineSpec
 
 USER = PASSWORD = "opendap"
 # A deadline, for a busy machine: without KVM a boot takes some 30 s on two idle cores.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from guest import Guest
 
-from hyraxvm.qemu import SSH
+from hyraxvm.vm.qemu import SSH
 
 DATA = "/srv/hyrax/data"
 

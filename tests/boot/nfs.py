@@ -10,8 +10,8 @@ from pathlib import Path
 from guest import Guest
 from process import ServerProcess
 
-from hyraxvm.command import dying_with_parent
-from hyraxvm.qemu import HOST
+from hyraxvm.core.process import dying_with_parent
+from hyraxvm.vm.qemu import HOST
 
 # Without Enable_*: ganesha asks a portmapper that is not there, and ends.
 # Attr_Expiration_Time: for its 60 s of default it would not see what the tests change in an export

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from hyraxvm.machine import free_port
+from hyraxvm.vm.machine import free_port
 
 
 class ServerProcess(ABC):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from guest import Guest
 from process import ServerProcess
 
-from hyraxvm.command import dying_with_parent
-from hyraxvm.qemu import HOST
+from hyraxvm.core.process import dying_with_parent
+from hyraxvm.vm.qemu import HOST
 
 NOBODY = 65534
 # What a person and a parser may stumble over.

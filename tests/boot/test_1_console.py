@@ -8,9 +8,9 @@ import shlex
 import pytest
 from guest import PASSWORD, USER, Artifact, Guest
 
-from hyraxvm.console import LOGIN_PROMPT
-from hyraxvm.names import RELEASE_FILE
-from hyraxvm.qemu import HTTP, SSH
+from hyraxvm.config.names import RELEASE_FILE
+from hyraxvm.vm.console import LOGIN_PROMPT
+from hyraxvm.vm.qemu import HTTP, SSH
 
 pytestmark = pytest.mark.machines("first", "brief")
 # Where a controller has no driver of its own in udev's tree, that of its disk.

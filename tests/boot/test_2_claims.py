@@ -15,7 +15,7 @@ from data import Case, assert_same, local
 from guest import Guest
 from pydap.client import open_url
 
-from hyraxvm.qemu import HTTP
+from hyraxvm.vm.qemu import HTTP
 
 WHOLE = Case("sst.nc", "sst")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from guest import Artifact, Guest
 
-from hyraxvm.qemu import HTTP
+from hyraxvm.vm.qemu import HTTP
 
 # Where no event comes first, the page is written anew twice a minute.
 REFRESHED = 120.0

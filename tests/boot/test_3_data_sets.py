@@ -17,8 +17,8 @@ from nfs import NfsServer
 from smb import SmbServer
 from watching import until
 
-from hyraxvm.machine import free_port
-from hyraxvm.qemu import HOST
+from hyraxvm.vm.machine import free_port
+from hyraxvm.vm.qemu import HOST
 
 # How long the guest's mounts keep what they know of a directory (nfs(5), actimeo).
 ATTRIBUTE_CACHE = 5.0

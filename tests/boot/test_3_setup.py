@@ -13,7 +13,7 @@ from data import CASES, Case, assert_same, local
 from fileserver import FileServer
 from guest import Guest
 
-from hyraxvm.qemu import HOST
+from hyraxvm.vm.qemu import HOST
 
 ESCAPE = "\x1b"
 PLANTED = "w4ter-mark"

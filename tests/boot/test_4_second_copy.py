@@ -15,8 +15,8 @@ from data import CASES, assert_same, local
 from fileserver import FileServer
 from guest import BOOT, PASSWORD, USER, Artifact, Guest
 
-from hyraxvm.console import LOGIN_PROMPT
-from hyraxvm.qemu import SSH
+from hyraxvm.vm.console import LOGIN_PROMPT
+from hyraxvm.vm.qemu import SSH
 
 pytestmark = pytest.mark.machines("second")
 NEW_PASSWORD = "Correct-Horse-7-Staple"

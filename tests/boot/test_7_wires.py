@@ -22,9 +22,9 @@ from data import CASES, assert_same, local
 from fileserver import FileServer
 from guest import BOOT, Artifact, Guest
 
-from hyraxvm.console import LOGIN_PROMPT
-from hyraxvm.qemu import HTTP, SSH
-from hyraxvm.settings import write_disk
+from hyraxvm.tools.settings_disk import write_disk
+from hyraxvm.vm.console import LOGIN_PROMPT
+from hyraxvm.vm.qemu import HTTP, SSH
 
 pytestmark = [pytest.mark.machines("wires"), pytest.mark.usefixtures("power")]
 PASSWORD = "Sailing-Ships-3-Across"

@@ -6,26 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyraxvm import config, oci, pipeline, server
-from hyraxvm.plan import Plan
-from hyraxvm.progress import Progress
+from hyraxvm.config import images
+from hyraxvm.core.progress import Progress
+from hyraxvm.stages import pipeline
+from hyraxvm.stages.plan import Plan
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import stage as server
 
 
 @dataclass(frozen=True)
 class Built:
     """A provisioned disk, and what went into it."""
 
-    recipe: config.Recipe
+    recipe: images.Recipe
     image: server.ServerImage
     squashfs: Path
     master: Path
 
 
-def recipe(name: str, reference: str, **fields: object) -> config.Recipe:
+def recipe(name: str, reference: str, **fields: object) -> images.Recipe:
     """A recipe with a server of these fields, from a local image."""
-    table = config.load()
-    known = config.recipe(table, "nfs", "dapdir", reference, oci.local_digest(reference))
-    served = config.Server.model_validate({"source": f"docker://made/{name}:0", **fields})
+    table = images.load()
+    known = images.recipe(table, "nfs", "dapdir", reference, oci.local_digest(reference))
+    served = images.Server.model_validate({"source": f"docker://made/{name}:0", **fields})
     memory = max(known.machine.memory_mib, served.memory_mib)
     machine = known.machine.model_copy(update={"memory_mib": memory})
     return known.model_copy(
@@ -57,7 +60,7 @@ FILES: dict[str, object] = {
 }
 
 
-def build(chosen: config.Recipe, logs: Path, say: Callable[[str], None]) -> Built:
+def build(chosen: images.Recipe, logs: Path, say: Callable[[str], None]) -> Built:
     """Run the stages; what is cached is not made again."""
     made = pipeline.master(Plan(chosen), logs, Progress(say))
     return Built(chosen, made.server.image, made.server.squashfs, made.disk)

@@ -19,10 +19,10 @@ from guest import Guest
 from images import make_files, make_standin
 from nfs import NfsServer
 
-from hyraxvm.machine import Machine
-from hyraxvm.paths import REPORTS
-from hyraxvm.qemu import Drive, MachineSpec
-from hyraxvm.samples import make_samples
+from hyraxvm.core.paths import REPORTS
+from hyraxvm.stages.provision.samples import make_samples
+from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.qemu import Drive, MachineSpec
 
 _guests: list[Guest] = []
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hyraxvm import cache, rootfs
+from hyraxvm.core import cache
+from hyraxvm.stages.rootfs import stage as rootfs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "server"))
 from image_maker import TAG

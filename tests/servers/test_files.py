@@ -10,7 +10,7 @@ from guest import Guest
 from nfs import NfsServer
 from watching import BACK, GAP, Watch, until
 
-from hyraxvm.qemu import HOST, HTTP, SSH
+from hyraxvm.vm.qemu import HOST, HTTP, SSH
 
 SAMPLE = "/opendap/sample/sst.nc"
 

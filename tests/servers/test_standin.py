@@ -12,8 +12,8 @@ from little_suite import write_suite
 from nfs import NfsServer
 from watching import BACK, GAP, Watch, until
 
-from hyraxvm import regression
-from hyraxvm.qemu import HOST, HTTP, SSH
+from hyraxvm.tools import regression
+from hyraxvm.vm.qemu import HOST, HTTP, SSH
 
 DDS = "/opendap/sample/sst.nc.dds"
 ACTIVE = "timeout 60 sh -c 'until systemctl is-active hyrax.target; do sleep 1; done'"

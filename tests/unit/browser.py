@@ -13,7 +13,7 @@ from axe_core_python.selenium import Axe
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from hyraxvm.paths import REPORTS
+from hyraxvm.core.paths import REPORTS
 
 DESKTOP = (1280, 900)  # CSS pixels
 PHONE = (390, 844)

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import (
-    cache,
-    housekeeping,
-    nightly,
-)
-from hyraxvm.errors import UserError
+from hyraxvm.core import cache
+from hyraxvm.core.errors import UserError
+from hyraxvm.publish import nightly
+from hyraxvm.tools import clean
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +161,7 @@ def test_a_second_build_is_told_so(tmp_path: Path) -> None:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`artifacts/` elsewhere."""
     made = tmp_path / "artifacts"
-    monkeypatch.setattr(housekeeping, "ARTIFACTS", made)
+    monkeypatch.setattr(clean, "ARTIFACTS", made)
     monkeypatch.setattr(nightly, "LOCK", made / nightly.LOCK.name)
     (made / "releases/20260102").mkdir(parents=True)
     for name in ("README.md", "nightly.md", ".lock", nightly.LOCK.name):
@@ -172,26 +170,26 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cleaning_leaves_what_the_checkout_needs(checkout: Path, own_cache: Path) -> None:
-    locks = set(housekeeping.USERS)
+    locks = set(clean.USERS)
     assert {".lock", nightly.LOCK.name} < locks
-    assert len(housekeeping.clean(with_cache=False)) == 2
+    assert len(clean.clean(with_cache=False)) == 2
     (checkout / "releases").mkdir()
     before = {name: (checkout / name).stat().st_ino for name in locks}
-    assert len(housekeeping.clean(with_cache=False)) == 1
+    assert len(clean.clean(with_cache=False)) == 1
     assert {path.name for path in checkout.iterdir()} == locks | {"README.md"}
     # Another file of that name would be another lock.
     assert {name: (checkout / name).stat().st_ino for name in locks} == before
     make(1)
-    assert housekeeping.clean(with_cache=True) == [f"removed {own_cache}"]
-    assert housekeeping.clean(with_cache=True) == ["nothing to remove"]
+    assert clean.clean(with_cache=True) == [f"removed {own_cache}"]
+    assert clean.clean(with_cache=True) == ["nothing to remove"]
 
 
-@pytest.mark.parametrize("lock", housekeeping.USERS)
+@pytest.mark.parametrize("lock", clean.USERS)
 @pytest.mark.parametrize("shared", [True, False])
 def test_nothing_is_cleaned_under_who_needs_it(checkout: Path, lock: str, shared: bool) -> None:
-    said = f"{housekeeping.USERS[lock]} runs in this checkout; wait for it, or end it"
+    said = f"{clean.USERS[lock]} runs in this checkout; wait for it, or end it"
     with cache.lock(checkout / lock, shared=shared), pytest.raises(UserError, match=said):
-        housekeeping.clean(with_cache=True)
+        clean.clean(with_cache=True)
     assert (checkout / "releases/20260102").is_dir()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import config
-from hyraxvm.paths import PROVISION, ROOT
+from hyraxvm.config import images
+from hyraxvm.core.paths import PROVISION, ROOT
 
 BOOT = ROOT / "tests" / "boot"
 sys.path.insert(0, str(BOOT))
@@ -16,7 +16,7 @@ sys.path.insert(0, str(BOOT))
 from capabilities import Capabilities, load
 
 
-@pytest.mark.parametrize("name", sorted(config.load().server))
+@pytest.mark.parametrize("name", sorted(images.load().server))
 def test_every_server_says_what_it_claims(name: str) -> None:
     claims = load(name)
     assert set(claims.numbers) | set(claims.netcdf) <= set(claims.responses)
@@ -31,4 +31,4 @@ def test_nothing_is_claimed_that_no_test_asks_for() -> None:
 
 def test_only_servers_claim() -> None:
     folders = {path.parent.name for path in Path(PROVISION / "servers").glob("*/capabilities.toml")}
-    assert folders == {server.folder for server in config.load().server.values()}
+    assert folders == {server.folder for server in images.load().server.values()}

@@ -11,7 +11,7 @@ from invoke import Collection
 
 import tasks
 from hyraxvm.cli import arguments, spread
-from hyraxvm.paths import ROOT
+from hyraxvm.core.paths import ROOT
 from hyraxvm.tasks.common import reported
 
 TASKS = Collection.from_module(tasks)

@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import command, config, disk, embedded, rootfs, server
-from hyraxvm.errors import Failure
-from hyraxvm.paths import ROOT
+from hyraxvm.config import images
+from hyraxvm.core import process
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.paths import ROOT
+from hyraxvm.stages.disk import stage as disk
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server import embedded
+from hyraxvm.stages.server import stage as server
 
 
 def gone(pid: int, seconds: float = 10) -> bool:
@@ -34,14 +39,14 @@ def gone(pid: int, seconds: float = 10) -> bool:
 def test_output_is_logged_and_handed_on_line_by_line(tmp_path: Path) -> None:
     lines: list[str] = []
     log = tmp_path / "log"
-    command.run(["sh", "-c", "echo one; echo two >&2"], log=log, deadline=10, on_line=lines.append)
+    process.run(["sh", "-c", "echo one; echo two >&2"], log=log, deadline=10, on_line=lines.append)
     assert lines == ["one", "two"]
     assert log.read_text().endswith("one\ntwo\n")
 
 
 def test_a_failure_quotes_the_last_lines_and_names_the_log(tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
-        command.run(["sh", "-c", "seq 100; exit 7"], log=tmp_path / "log", deadline=10)
+        process.run(["sh", "-c", "seq 100; exit 7"], log=tmp_path / "log", deadline=10)
     message = str(caught.value)
     assert "exit status 7" in message
     assert str(tmp_path / "log") in message
@@ -51,14 +56,14 @@ def test_a_failure_quotes_the_last_lines_and_names_the_log(tmp_path: Path) -> No
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="no-such-program"):
-        command.run(["no-such-program"], log=tmp_path / "log", deadline=10)
+        process.run(["no-such-program"], log=tmp_path / "log", deadline=10)
 
 
 def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     lines: list[str] = []
     script = "sleep 60 & echo $!; wait"
     with pytest.raises(Failure, match="not done after"):
-        command.run(["sh", "-c", script], log=tmp_path / "log", deadline=0.5, on_line=lines.append)
+        process.run(["sh", "-c", script], log=tmp_path / "log", deadline=0.5, on_line=lines.append)
     assert gone(int(lines[0]))
 
 
@@ -70,7 +75,7 @@ def test_an_exception_of_the_reader_ends_the_program(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        command.run(
+        process.run(
             ["sh", "-c", "echo $$; sleep 60"], log=tmp_path / "log", deadline=60, on_line=on_line
         )
     assert gone(pids[0])
@@ -78,7 +83,7 @@ def test_an_exception_of_the_reader_ends_the_program(tmp_path: Path) -> None:
 
 def test_a_killed_build_takes_its_programs_along(tmp_path: Path) -> None:
     code = (
-        "from hyraxvm.command import run; from pathlib import Path; import sys\n"
+        "from hyraxvm.core.process import run; from pathlib import Path; import sys\n"
         f"run(['sh', '-c', 'echo $$; exec sleep 60'], log=Path({str(tmp_path / 'log')!r}),"
         " deadline=60, on_line=lambda line: print(line, flush=True))"
     )
@@ -95,7 +100,7 @@ def test_the_mmdebstrap_command_names_no_mirror(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    recipe = config.recipe(config.load(), "nfs")
+    recipe = images.recipe(images.load(), "nfs")
     argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"))
     assert argv[-2:] == ["bookworm", "/out.tar"]
     assert not [word for word in argv if "://" in word]
@@ -103,11 +108,11 @@ def test_the_mmdebstrap_command_names_no_mirror(
     for euid, mode in ((0, "root"), (1000, "unshare")):
         monkeypatch.setattr(os, "geteuid", lambda euid=euid: euid)
         assert f"--mode={mode}" in rootfs.command(recipe, Path("/c"), Path("/o"))
-        assert (command.as_root(["true"])[0] == "unshare") is (euid != 0)
+        assert (process.as_root(["true"])[0] == "unshare") is (euid != 0)
 
 
 def test_the_initramfs_and_dpkg_settings(tmp_path: Path) -> None:
-    base = config.recipe(config.load(), "nfs").base
+    base = images.recipe(images.load(), "nfs").base
     rootfs.write_config(base, tmp_path)
     options = (tmp_path / "dpkg-options").read_text()
     assert "path-exclude=/lib/modules/*/kernel/sound/*\n" in options
@@ -132,7 +137,7 @@ def test_a_partition_table_that_sfdisk_accepts(tmp_path: Path) -> None:
         stream.truncate(4 * 1024**3)
     table = disk.partition_table(1000)
     subprocess.run(["/usr/sbin/sfdisk", "-q", raw], input=table, text=True, check=True)
-    dump = command.output(["/usr/sbin/sfdisk", "--dump", str(raw)])
+    dump = process.output(["/usr/sbin/sfdisk", "--dump", str(raw)])
     rows = [line for line in dump.splitlines() if "start=" in line]
     assert [
         kind
@@ -147,8 +152,8 @@ def test_a_partition_table_that_sfdisk_accepts(tmp_path: Path) -> None:
 
 
 def test_the_embedded_servers_wheels_are_locked() -> None:
-    recipe = config.recipe(config.load(), "nfs", "dapdir")
-    argv = embedded.pip_command(server.folder(recipe) / "requirements.txt", Path("/t"))
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
+    argv = embedded.pip_command(server.server_folder(recipe) / "requirements.txt", Path("/t"))
     assert "--require-hashes" in argv
     assert "--only-binary=:all:" in argv
 
@@ -160,11 +165,11 @@ def test_what_is_read_ahead_comes_in_its_order_and_an_error_last() -> None:
 
     got: list[int] = []
     with pytest.raises(LookupError, match="over"):
-        for item in command.ahead(source()):
+        for item in process.ahead(source()):
             got.append(item)
     assert got == list(range(20))
-    assert list(command.ahead(item for item in "abc")) == ["a", "b", "c"]
-    assert command.patiently(lambda: "x") == "x"
+    assert list(process.ahead(item for item in "abc")) == ["a", "b", "c"]
+    assert process.patiently(lambda: "x") == "x"
 
 
 def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
@@ -175,17 +180,17 @@ def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
         waits.set()
         stops.wait(60)
 
-    read = command.ahead(source())
+    read = process.ahead(source())
     assert next(read) == 1
     assert waits.wait(10)
     started = time.monotonic()
-    with command.halt():
+    with process.halt():
         with pytest.raises(Failure, match="stopped"):
             next(read)
         with pytest.raises(Failure, match="stopped"):
-            command.patiently(lambda: stops.wait(60))
+            process.patiently(lambda: stops.wait(60))
         with pytest.raises(Failure, match="stopped"):
-            command.pause(60)
+            process.pause(60)
     assert time.monotonic() - started < 5
     stops.set()
 
@@ -199,7 +204,7 @@ def test_what_nobody_wants_any_more_is_closed() -> None:
         finally:
             closed.set()
 
-    read = command.ahead(source())
+    read = process.ahead(source())
     assert next(read) == 0
     del read
     assert closed.wait(10)

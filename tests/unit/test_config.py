@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hyraxvm import config, names
-from hyraxvm.errors import UserError
-from hyraxvm.paths import IMAGES_TOML
+from hyraxvm.config import images, names
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import IMAGES_TOML
 
 
 def dump(value: Any) -> str:
@@ -43,7 +43,7 @@ def refused(tmp_path: Path, text: str) -> str:
     path = tmp_path / "images.toml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        config.load(path)
+        images.load(path)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
@@ -61,21 +61,21 @@ def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing(
 def test_the_file_is_valid_and_round_trips(tmp_path: Path, table: dict[str, Any]) -> None:
     path = tmp_path / "images.toml"
     path.write_text(dump(table))
-    assert config.load(path) == config.load()
+    assert images.load(path) == images.load()
 
 
 @pytest.mark.parametrize(
     ("image", "client"), [("nfs", "nfs-common"), ("smb", "cifs-utils"), ("local", None)]
 )
 def test_an_image_has_one_client_at_most(image: str, client: str | None) -> None:
-    packages = config.recipe(config.load(), image).packages
+    packages = images.recipe(images.load(), image).packages
     found = [name for name in packages if re.search("nfs|cifs|smb|samba", name)]
     assert found == ([client] if client else [])
     assert packages == sorted(set(packages))
 
 
 def test_the_artifact_name() -> None:
-    recipe = config.recipe(config.load(), "nfs", "dapdir")
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
     assert names.artifact_name(recipe, "1.0.0") == "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
 
 
@@ -140,10 +140,10 @@ def test_malformed_toml_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
-        config.load(tmp_path / "none.toml")
+        images.load(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(("image", "server"), [("nope", None), (None, "apache")])
 def test_an_unknown_name_lists_the_known_ones(image: str | None, server: str | None) -> None:
     with pytest.raises(UserError, match=r"there is no (image 'nope'|server 'apache'); .* has: "):
-        config.recipe(config.load(), image, server)
+        images.recipe(images.load(), image, server)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.console import Console, ConsoleError
+from hyraxvm.vm.console import Console, ConsoleError
 
 
 @contextlib.contextmanager

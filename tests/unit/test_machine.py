@@ -14,9 +14,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from hyraxvm.errors import Failure
-from hyraxvm.machine import Machine, MachineError, free_port
-from hyraxvm.qemu import Drive, MachineSpec
+from hyraxvm.core.errors import Failure
+from hyraxvm.vm.machine import Machine, MachineError, free_port
+from hyraxvm.vm.qemu import Drive, MachineSpec
 
 
 def disk(folder: Path, size: str = "16M") -> Path:
@@ -138,8 +138,8 @@ def test_machine_dies_with_its_process(tmp_path: Path, number: signal.Signals) -
     program = f"""
 import sys, time
 from pathlib import Path
-from hyraxvm.machine import Machine
-from hyraxvm.qemu import Drive, MachineSpec
+from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.qemu import Drive, MachineSpec
 folder = Path({str(tmp_path)!r})
 spec = MachineSpec((Drive("pvscsi", folder / "disk, with a comma.vmdk", "vmdk"),), (), 64, 1)
 with Machine(spec, folder, folder):
@@ -167,8 +167,8 @@ def test_interactive_runs_in_the_foreground_until_ctrl_a_x(tmp_path: Path) -> No
     before = path.read_bytes()
     program = f"""
 from pathlib import Path
-from hyraxvm.machine import interactive
-from hyraxvm.qemu import Drive, MachineSpec
+from hyraxvm.vm.machine import interactive
+from hyraxvm.vm.qemu import Drive, MachineSpec
 spec = MachineSpec((Drive("pvscsi", Path({str(path)!r}), "vmdk"),), ("vmxnet3",), 64, 1)
 raise SystemExit(interactive(spec, say=lambda line: print(line, flush=True)))
 """

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import archives, command
-from hyraxvm.errors import Failure
-from hyraxvm.parallel import together
-from hyraxvm.progress import Progress
+from hyraxvm.core import archives, process
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.parallel import together
+from hyraxvm.core.progress import Progress
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
@@ -36,7 +36,7 @@ def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path:
     after: list[str] = []
 
     def long() -> None:
-        command.run(
+        process.run(
             ["sh", "-c", "echo up; exec sleep 60"],
             log=tmp_path / "long",
             deadline=60,
@@ -52,7 +52,7 @@ def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path:
 
     def inner() -> None:
         assert started.wait(10)
-        together([lambda: command.run(["false"], log=tmp_path / "f", deadline=9), two_long], 2)
+        together([lambda: process.run(["false"], log=tmp_path / "f", deadline=9), two_long], 2)
 
     begun = time.monotonic()
     # The nested call waits for its other task; the outer sees the stopped one fail before it.
@@ -60,7 +60,7 @@ def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path:
         together([long, inner], 2)
     assert time.monotonic() - begun < 20
     assert after == ["second program"]
-    assert not command._running
+    assert not process._running
 
 
 def test_work_that_is_no_program_stops_when_another_task_fails(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_work_that_is_no_program_stops_when_another_task_fails(tmp_path: Path) -
     with pytest.raises(Failure, match=r"^no$"):
         together([pack, fail], 2)
     assert time.monotonic() - begun < 5
-    command.go_on()
+    process.go_on()
 
 
 def test_tasks_that_have_not_begun_do_not_begin() -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import boottest, cache, config, pipeline
-from hyraxvm.errors import Failure
-from hyraxvm.plan import Plan
-from hyraxvm.progress import Progress
+from hyraxvm.config import images as config
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.progress import Progress
+from hyraxvm.stages import pipeline
+from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.plan import Plan
 
 NAMES = ["a.qcow2", "a.zip", "b.ova", "b.zip", "b-hyperv.zip"]
 
@@ -29,8 +32,8 @@ def test_files_are_tested_side_by_side_and_one_failure_does_not_hide_the_others(
             raise Failure(f"1 test of {path.name} failed")
         return {"key": path.name}
 
-    monkeypatch.setattr(boottest, "verdict", lambda path: None)
-    monkeypatch.setattr(boottest, "test", fake)
+    monkeypatch.setattr(boot_test, "verdict", lambda path: None)
+    monkeypatch.setattr(boot_test, "test", fake)
     with pytest.raises(Failure) as raised:
         pipeline._all_tested([Path(name) for name in NAMES], Progress(lambda line: None))
     assert str(raised.value).splitlines() == [
@@ -51,9 +54,9 @@ def test_the_only_file_has_both_places_and_one_with_a_verdict_is_not_tested(
         return {"key": "new"}
 
     monkeypatch.setattr(
-        boottest, "verdict", lambda path: None if path.name == "b.zip" else {"key": "old"}
+        boot_test, "verdict", lambda path: None if path.name == "b.zip" else {"key": "old"}
     )
-    monkeypatch.setattr(boottest, "test", fake)
+    monkeypatch.setattr(boot_test, "test", fake)
     made = pipeline._all_tested([Path("a.zip"), Path("b.zip")], Progress(lambda line: None))
     assert begun == [("b.zip", 2)]
     assert [(a.path.name, a.verdict) for a in made] == [

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import code, config, server
+from hyraxvm.config import images
+from hyraxvm.core import code
+from hyraxvm.core.paths import ROOT
 from hyraxvm.formats import FORMATS
-from hyraxvm.paths import ROOT
-from hyraxvm.plan import Plan
+from hyraxvm.stages.plan import Plan
+from hyraxvm.stages.server import stage as server
 
-TABLE = config.load()
-NFS = config.recipe(TABLE, "nfs", "dapdir")
+TABLE = images.load()
+NFS = images.recipe(TABLE, "nfs", "dapdir")
 IMAGE = server.preview(NFS)
 # The keys in the order of the stages; what an earlier one lacks, a later one has.
 STAGES = ("rootfs", "server", "disk", "provision", "vmx", "ova", "qcow2", "hyperv")
-MODULES = {name: f"hyraxvm.{name}" for name in STAGES[:4]} | {
+MODULES = {name: f"hyraxvm.stages.{name}.stage" for name in STAGES[:4]} | {
     name: chosen.module for name, chosen in FORMATS.items()
 }
 TREES = ("hyraxvm", "packer", "provision", "templates", "docs")
@@ -172,7 +174,7 @@ def test_a_template_moves_the_formats_that_render_it(
     assert edit(name) == formats
 
 
-HYRAX = config.recipe(TABLE, "nfs", "hyrax", "docker://made/here:1", f"sha256:{'ab' * 32}")
+HYRAX = images.recipe(TABLE, "nfs", "hyrax", "docker://made/here:1", f"sha256:{'ab' * 32}")
 
 
 def test_a_hook_is_code_of_the_server_that_has_it(checkout: Path) -> None:
@@ -193,7 +195,7 @@ def test_units_of_a_server_do_not_pack_it_again(checkout: Path) -> None:
 
 
 def test_the_version_of_a_library_is_part_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = code.closure(ROOT, "hyraxvm.provision").distributions
+    found = code.closure(ROOT, "hyraxvm.stages.provision.stage").distributions
     assert {"Jinja2", "netCDF4", "pydantic"} <= set(found)
     before = Plan(NFS)
     old = before.provision(IMAGE)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.errors import UserError
-from hyraxvm.qemu import Drive, MachineSpec, choose_accelerator, qemu_argv
-from hyraxvm.vmx import VmxSpec, parse_vmx, render_vmx
+from hyraxvm.core.errors import UserError
+from hyraxvm.formats import vmx_zip
+from hyraxvm.formats.vmx import VmxSpec, parse_vmx, render_vmx
+from hyraxvm.vm.qemu import Drive, MachineSpec, choose_accelerator, qemu_argv
 
 
 def pairs(argv: list[str], option: str) -> list[str]:
@@ -18,7 +19,7 @@ def pairs(argv: list[str], option: str) -> list[str]:
 
 def test_argv_has_the_devices_that_the_vmx_declares() -> None:
     vmx = parse_vmx(render_vmx(VmxSpec(display_name="x", disks=("a.vmdk",), nvram="n")))
-    spec = MachineSpec.from_vmx(vmx, Path("/folder, odd"))
+    spec = vmx_zip.machine(vmx, Path("/folder, odd"))
     mac = "00:0c:29:00:00:01"
     argv = qemu_argv(
         spec, "tcg", ports={8080: 18080, 22: 0}, serial=["-serial", "null"], macs=[mac]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from little_suite import write_suite
 
-from hyraxvm import regression
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.tools import regression
 
 sys.path.insert(0, str(Path(__file__).parent / "dapdir"))
 from dapdir_server import Server

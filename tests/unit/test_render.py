@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from hyraxvm import config, package, packer, provision, qemu, readme, render, server
-from hyraxvm.paths import PROVISION, ROOT
+from hyraxvm.config import images
+from hyraxvm.core import templates
+from hyraxvm.core.paths import PROVISION, ROOT
+from hyraxvm.formats import readme
+from hyraxvm.stages.package import stage as package
+from hyraxvm.stages.provision import packer
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.server import stage as server
+from hyraxvm.vm import qemu
 
-RECIPE = config.recipe(config.load(), "nfs", "dapdir")
+RECIPE = images.recipe(images.load(), "nfs", "dapdir")
 IMAGE = server.preview(RECIPE)
 PATHS = {
     name: f"/w/{name}"
@@ -30,7 +37,7 @@ def template(**more: object) -> str:
 
 @given(st.text())
 def test_hcl_strings_decode_to_what_went_in(text: str) -> None:
-    quoted = render.hcl(text)
+    quoted = templates.hcl(text)
     assert json.loads(quoted).replace("$${", "${").replace("%%{", "%{") == text.replace(
         "$${", "${"
     ).replace("%%{", "%{")
@@ -39,7 +46,7 @@ def test_hcl_strings_decode_to_what_went_in(text: str) -> None:
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="\x00")))
 def test_systemd_quoting_leaves_nothing_to_expand(text: str) -> None:
-    inner = render.systemd_quote(text)[1:-1]
+    inner = templates.systemd_quote(text)[1:-1]
     assert "\n" not in inner
     assert not inner.replace("$$", "").count("$")
     assert not inner.replace("%%", "").count("%")
@@ -48,7 +55,7 @@ def test_systemd_quoting_leaves_nothing_to_expand(text: str) -> None:
 
 def test_a_missing_variable_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        render.render(PROVISION / "scripts" / "80-check.sh.j2", recipe=RECIPE)
+        templates.render(PROVISION / "scripts" / "80-check.sh.j2", recipe=RECIPE)
 
 
 def test_packer_accepts_the_template(tmp_path: Path) -> None:
@@ -142,7 +149,7 @@ def test_the_version_file_reads_back_in_a_shell_and_in_the_manifest(tmp_path: Pa
     ],
 )
 def test_the_readmes_say_what_to_type(image: str, command: str) -> None:
-    texts = readme.texts("vmx", config.recipe(config.load(), image), "hyrax-vm-x", IMAGE)
+    texts = readme.texts("vmx", images.recipe(images.load(), image), "hyrax-vm-x", IMAGE)
     html, text = texts["README.html"], texts["README.txt"]
     for wanted in ("hyrax-vm-x.vmx", command, "http://ADDRESS:8080/opendap/"):
         assert wanted in html

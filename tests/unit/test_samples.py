@@ -2,7 +2,7 @@ import netCDF4
 import numpy as np
 import pytest
 
-from hyraxvm import samples
+from hyraxvm.stages.provision import samples
 
 
 @pytest.fixture(scope="module")

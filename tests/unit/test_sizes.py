@@ -6,7 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from hyraxvm import sizes
+from hyraxvm.stages import sizes
 
 STATUS = "\n\n".join(
     f"Package: p{n}\nStatus: install ok installed\nInstalled-Size: {n * 1000}\nVersion: 1"

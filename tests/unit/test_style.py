@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hyraxvm.paths import ROOT
+from hyraxvm.core.paths import ROOT
 
 
 @pytest.mark.parametrize(

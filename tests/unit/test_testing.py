@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyraxvm import testing
-from hyraxvm.errors import Failure
+from hyraxvm.core.errors import Failure
+from hyraxvm.tools import testing
 
 
 def test_a_skipped_test_counts_as_failed(tmp_path: Path) -> None:

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyraxvm.errors import UserError
-from hyraxvm.vmx import MAX_BYTES, Disk, Nic, VmxSpec, parse_vmx, read_vmx, render_vmx
+from hyraxvm.core.errors import UserError
+from hyraxvm.formats.vmx import (
+    MAX_BYTES,
+    Disk,
+    Nic,
+    VmxSpec,
+    parse_vmx,
+    read_vmx,
+    render_vmx,
+)
 
 SPEC = VmxSpec(display_name="Hyrax VM (NFS)", disks=("hyrax-vm.vmdk",), nvram="hyrax-vm.nvram")
 

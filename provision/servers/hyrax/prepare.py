@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 
-from hyraxvm import oci
-from hyraxvm.config import Recipe
-from hyraxvm.errors import Failure
-from hyraxvm.server import Account, Prepared, find_account, missing, version
-from hyraxvm.tree import Tree
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import Account
+from hyraxvm.core.errors import Failure
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server.image_tree import Tree
+from hyraxvm.stages.server.stage import Prepared, find_account, missing, version
 
 LOG_DIR = "/var/log/bes"  # site.conf sets BES.LogName
 BES_PORT = "10022"  # what the OLFS asks unless its configuration says otherwise

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from shelf import DATE, Shelf, make_master
 
-from hyraxvm import config, disks, server
-from hyraxvm.formats import FORMATS, Source
+from hyraxvm.config import images
+from hyraxvm.formats import FORMATS, Source, disk_images
+from hyraxvm.stages.server import stage as server
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    recipe = config.recipe(config.load(), "nfs", "dapdir")
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
     machine = recipe.machine.model_copy(update={"disk_gib": 4})
     return Source(
         recipe=recipe.model_copy(update={"machine": machine}),
@@ -30,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def shelf(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     """All formats, made once; tests must not change them."""
     made = Shelf(tmp_path_factory.mktemp("shelf"), source)
-    assert disks.size(source.master, "qcow2") == 4 * 2**30
+    assert disk_images.size(source.master, "qcow2") == 4 * 2**30
     assert made.build() == [made.path(name) for name in FORMATS]
     return made
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from hyraxvm import package
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
 from hyraxvm.formats import FORMATS, Format, Source
-from hyraxvm.unpack import open_artifact
+from hyraxvm.formats.opening import open_artifact
+from hyraxvm.stages.package import stage as package
 
 DATE = "2026-01-02T03:04:06Z"
 PACKAGES = {"bash": "5.2"}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from shelf import Shelf
 
-from hyraxvm import disks, ovf
-from hyraxvm.archives import seconds
+from hyraxvm.core.archives import seconds
+from hyraxvm.formats import disk_images, ovf
 
 OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
 RASD = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData}"
@@ -101,9 +101,9 @@ def test_the_disk_ends_with_the_end_of_stream_marker(inside: Path, tmp_path: Pat
     assert disk.read_bytes()[-512:] == bytes(512)
     cut = tmp_path / "cut.vmdk"
     cut.write_bytes(b"x" * 1024)
-    disks.end_stream(cut)
+    disk_images.end_stream(cut)
     assert cut.read_bytes() == b"x" * 1024 + bytes(512)
-    disks.end_stream(cut)
+    disk_images.end_stream(cut)
     assert cut.stat().st_size == 1536
 
 
@@ -120,7 +120,7 @@ def test_the_content_id_is_not_a_random_one(inside: Path, tmp_path: Path, found:
     # As qemu-img does it: the end of the text that it has overwritten stays behind the new end.
     pad = b"\0" + tail[at - short + 1 : at] if short else b""
     other.write_bytes(head + b"\nCID=" + found + b"\n" + tail[:at] + pad + tail[at:])
-    disks.identify_vmdk(other, "0123456789abcdef")
+    disk_images.identify_vmdk(other, "0123456789abcdef")
     assert other.read_bytes() == whole
 
 
@@ -142,7 +142,11 @@ def test_9_1_disks_have_their_capacity_in_bytes_and_refer_to_files(
     ids = {attributes(file)["id"]: attributes(file)["href"] for file in envelope.iter(f"{OVF}File")}
     (disk,) = [attributes(disk) for disk in envelope.iter(f"{OVF}Disk")]
     assert disk["capacityAllocationUnits"] == "byte"
-    assert int(disk["capacity"]) == disks.size(inside / ids[disk["fileRef"]], "vmdk") == 4 * 2**30
+    assert (
+        int(disk["capacity"])
+        == disk_images.size(inside / ids[disk["fileRef"]], "vmdk")
+        == 4 * 2**30
+    )
     assert disk["format"].endswith("vmdk.html#streamOptimized")
     head = (inside / ids[disk["fileRef"]]).read_bytes()[:2048]
     assert b'createType="streamOptimized"' in head

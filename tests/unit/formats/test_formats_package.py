@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from shelf import Shelf, make_master
 
-from hyraxvm import archives, disks, formats
-from hyraxvm.errors import Failure
-from hyraxvm.formats import FORMATS
+from hyraxvm import formats
+from hyraxvm.core import archives
+from hyraxvm.core.errors import Failure
+from hyraxvm.formats import FORMATS, disk_images
 
 
 def digest(path: Path) -> str:
@@ -123,7 +124,7 @@ def test_a_disk_that_differs_from_the_master_is_not_shipped(
 
 
 def _convert(master: Path, target: Path, log: Path) -> list[Path]:
-    disks.convert(master, target, "qcow2", "compat=1.1", log)
+    disk_images.convert(master, target, "qcow2", "compat=1.1", log)
     return []
 
 
@@ -132,7 +133,7 @@ def test_a_disk_of_another_size_is_not_shipped(own: Shelf, tmp_path: Path) -> No
     subprocess.run(["cp", str(own.source.master), str(longer)], check=True)
     subprocess.run(["qemu-img", "resize", "-q", str(longer), "+1M"], check=True)
     with pytest.raises(Failure, match="another size than the master"):
-        disks.compare(own.source.master, longer, "qcow2", tmp_path / "log")
+        disk_images.compare(own.source.master, longer, "qcow2", tmp_path / "log")
 
 
 def test_a_file_over_its_budget_is_not_shipped(own: Shelf) -> None:

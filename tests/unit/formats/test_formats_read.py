@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shelf import Shelf, refused
 
-from hyraxvm import disks
-from hyraxvm.errors import UserError
-from hyraxvm.formats import FORMATS, choose, deal, format_of, image_name
-from hyraxvm.qemu import Drive
-from hyraxvm.unpack import open_artifact
+from hyraxvm.core.errors import UserError
+from hyraxvm.formats import FORMATS, choose, deal, disk_images, format_of, image_name
+from hyraxvm.formats.opening import open_artifact
+from hyraxvm.vm.qemu import Drive
 
 
 def test_each_format_opens_as_the_machines_that_it_is_for(shelf: Shelf, tmp_path: Path) -> None:
@@ -28,7 +27,7 @@ def test_each_format_opens_as_the_machines_that_it_is_for(shelf: Shelf, tmp_path
         for kind, spec in opened.specs.items():
             assert (spec.memory_mb, spec.cpus) == (1024, 2)
             (drive,) = spec.drives
-            assert disks.size(drive.path, drive.format) == 4 * 2**30
+            assert disk_images.size(drive.path, drive.format) == 4 * 2**30
             found[name, kind] = (spec.firmware, drive.controller, drive.format, spec.nics)
     assert found == {
         ("vmx", "vmx"): ("bios", "pvscsi", "vmdk", ("vmxnet3",)),
@@ -56,7 +55,7 @@ def test_the_vhdx_is_dense_safe_and_aligned(shelf: Shelf, tmp_path: Path) -> Non
     # Dynamic: far smaller than the disk in it, also where every byte is written.
     assert disk.stat().st_size < 64 * 2**20
     assert disk.stat().st_size % 2**20 == 0
-    assert disks.size(disk, "vhdx") % 2**20 == 0
+    assert disk_images.size(disk, "vhdx") % 2**20 == 0
     (script,) = opened.folder.glob("*.ps1")
     text = script.read_bytes()
     assert text.isascii()
@@ -147,7 +146,7 @@ def test_a_qcow2_whose_tables_are_damaged(shelf: Shelf, tmp_path: Path) -> None:
 def test_a_disk_of_another_kind(kind: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(2**20))
     with pytest.raises(UserError, match=r"^x: not a "):
-        disks.inspect(tmp_path / "x", kind)
+        disk_images.inspect(tmp_path / "x", kind)
 
 
 def test_a_path_with_a_colon_is_a_path(shelf: Shelf, tmp_path: Path, monkeypatch) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shelf import Shelf, refused
 
-from hyraxvm import ovf
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
+from hyraxvm.formats import ovf
 
 
 def tarred(

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from shelf import Shelf
 
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
 from hyraxvm.formats import FORMATS
-from hyraxvm.paths import ROOT
-from hyraxvm.verify import verify
+from hyraxvm.formats.verify import verify
 
 
 def manifest(shelf: Shelf) -> Path:

@@ -12,7 +12,7 @@ from guest_copy import RELEASE, Guest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
-from hyraxvm.samples import make_samples
+from hyraxvm.stages.provision.samples import make_samples
 
 sys.path.append(str(Path(__file__).parents[1] / "dapdir"))
 from dapdir_server import Server

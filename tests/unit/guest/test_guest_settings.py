@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from guest_copy import TREE, Guest
 
-from hyraxvm import ovf
+from hyraxvm.formats import ovf
 
 LIB = TREE / "usr/lib/hyrax-vm"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8o7bZ0yqJmtkN3yQbA0ZVbIuM3GZfdlRy7VXn0xG5d me@pc"

@@ -14,8 +14,11 @@ from gpgkeys import keyring, make_key
 from loopback import ACCESS, SECRET, Rclone, s3
 from shop import NAME, Shop, assemble, make_image, passed, workshop
 
-from hyraxvm import config, download, parts, signing
+from hyraxvm.config import images
 from hyraxvm.formats import FORMATS
+from hyraxvm.publish import download
+from hyraxvm.release import signing
+from hyraxvm.store import parts
 
 _numbers = itertools.count()
 
@@ -94,13 +97,13 @@ def artifacts(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def table() -> config.Config:
-    return config.load()
+def table() -> images.Config:
+    return images.load()
 
 
 @pytest.fixture(scope="session")
-def nfs(table: config.Config) -> config.Recipe:
-    return config.recipe(table, "nfs", "dapdir")
+def nfs(table: images.Config) -> images.Recipe:
+    return images.recipe(table, "nfs", "dapdir")
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from typing import Any
 from faults import Proxy
 from loopback import Rclone
 
-from hyraxvm import download, publishing
+from hyraxvm.config import publish
+from hyraxvm.publish import download
 
 
 def get(url: str | download.Site, key: str, to: Path, **more: Any) -> Path:
     time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
-    site = download.Site(url, publishing.load().store) if isinstance(url, str) else url
+    site = download.Site(url, publish.load().store) if isinstance(url, str) else url
     wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
     return download.download(site, key, folder=to, say=lambda line: None, **wanted)
 
@@ -30,7 +31,7 @@ def behind(web: Rclone, url: str, *faults: tuple[str, Any]) -> Iterator[download
     """A site of `web` behind a bad network, whose faults hit the file and what comes after it."""
     with contextlib.closing(Proxy(web.port)) as proxy:
         proxy.faults = [*[("none", 0)] * 5, *faults]
-        site = download.Site(url.replace(web.url, proxy.url), publishing.load().store)
+        site = download.Site(url.replace(web.url, proxy.url), publish.load().store)
         # A connection of its own for each request, so that the faults hit the file.
         site._session.headers["Connection"] = "close"
         yield site

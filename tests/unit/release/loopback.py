@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyraxvm.command import dying_with_parent
+from hyraxvm.core.process import dying_with_parent
 
 RCLONE = str(Path(sys.executable).with_name("rclone"))
 ACCESS, SECRET = "TESTACCESSKEY", "test-secret-key"

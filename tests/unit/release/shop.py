@@ -13,26 +13,19 @@ from typing import Any
 import pytest
 from loopback import Rclone
 
-from hyraxvm import (
-    __version__,
-    archives,
-    boottest,
-    cache,
-    config,
-    download,
-    housekeeping,
-    index,
-    package,
-    publish,
-    publishing,
-    release,
-    server,
-    signing,
-    tested,
-)
+from hyraxvm import __version__
+from hyraxvm.config import images, publish
+from hyraxvm.core import archives, cache
 from hyraxvm.formats import FORMATS
-from hyraxvm.package import SUMS
-from hyraxvm.store import Store
+from hyraxvm.publish import download, publisher
+from hyraxvm.release import assemble as release
+from hyraxvm.release import collect, index, signing
+from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.package import stage as package
+from hyraxvm.stages.package.stage import SUMS
+from hyraxvm.stages.server import stage as server
+from hyraxvm.store.s3 import Store
+from hyraxvm.tools import clean
 
 NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
@@ -55,8 +48,8 @@ class Shop:
         """The bucket's folder on the disk."""
         return self.server.folder / self.bucket
 
-    def settings(self, url: str = "", keep: int = 2) -> publishing.Settings:
-        return publishing.Settings.model_validate(
+    def settings(self, url: str = "", keep: int = 2) -> publish.Settings:
+        return publish.Settings.model_validate(
             {
                 "store": {
                     "bucket": self.bucket,
@@ -80,7 +73,7 @@ class Shop:
     ) -> list[str]:
         """Publish a finished release; returns what is said meanwhile."""
         said: list[str] = []
-        publish.folder(
+        publisher.folder(
             to or self.store(),
             folder,
             signing.public_key(self.key),
@@ -129,9 +122,9 @@ def make_image(
     packages: dict[str, str] | None = None,
     seed: bytes = b"",
     refresh: str = "",
-) -> tested.Built:
+) -> collect.Built:
     """Put files and a manifest of an image into `folder`, as the packaging stage does."""
-    recipe = config.recipe(config.load(), image, "dapdir")
+    recipe = images.recipe(images.load(), image, "dapdir")
     described = server.preview(recipe).model_dump()
     described |= {"image_digest": f"sha256:{'ab' * 32}", "packages": {"pypi/numpy": "2.3.5"}}
     name = f"hyrax-vm-{image}-dapdir1.0.0-debian12-amd64"
@@ -165,34 +158,34 @@ def make_image(
         "packages": packages or PACKAGES,
         "files": files,
     }
-    keys = tested.keys(recipe, manifest)
+    keys = collect.keys(recipe, manifest)
     for entry in files:
         entry["key"] = keys[entry["format"]]
     (folder / f"{name}.manifest.json").write_text(json.dumps(manifest))
-    return tested.Built(recipe, manifest)
+    return collect.Built(recipe, manifest)
 
 
 def passed(path: Path, reports: Path) -> None:
     """Leave the verdict of a boot test, as one that passed does."""
     folder = reports / path.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdict.json").write_text(json.dumps({"key": boottest.key(path)}))
+    (folder / "verdict.json").write_text(json.dumps({"key": boot_test.key(path)}))
 
 
 @contextlib.contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
     """`artifacts/` elsewhere, for as long as it lasts."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (download, housekeeping, release, tested):
+        for module in (download, clean, release, collect):
             patch.setattr(module, "ARTIFACTS", folder)
         patch.setattr(release, "RELEASES", folder / "releases")
         patch.setattr(package, "ARTIFACTS", folder)
-        patch.setattr(boottest, "REPORTS", folder / "reports")
+        patch.setattr(boot_test, "REPORTS", folder / "reports")
         yield folder
 
 
 def assemble(
-    folder: Path, version: str, built: Sequence[tested.Built], key: str, **more: Any
+    folder: Path, version: str, built: Sequence[collect.Built], key: str, **more: Any
 ) -> Path:
     with workshop(folder):
         return release.assemble(

@@ -18,10 +18,12 @@ from faults import Proxy, dies
 from loopback import AUTH, Rclone, s3
 from shop import Shop
 
-from hyraxvm import cache, publishing, shared
-from hyraxvm.errors import UserError
-from hyraxvm.shared import Entry, Shared
-from hyraxvm.store import Store
+from hyraxvm.config import publish
+from hyraxvm.core import cache
+from hyraxvm.core.errors import UserError
+from hyraxvm.store import stage_cache
+from hyraxvm.store.s3 import Store
+from hyraxvm.store.stage_cache import Entry, Shared
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 KEY = "ab" * 32
@@ -317,35 +319,35 @@ def test_a_machine_that_dies_while_it_keeps_a_stage(
 
 
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    text = publishing.PUBLISH_TOML.read_text()
+    text = publish.PUBLISH_TOML.read_text()
     assert 'cache = ""' in text
     (tmp_path / "publish.toml").write_text(text.replace('cache = ""', f'cache = "{url}"'))
-    monkeypatch.setenv(publishing.VARIABLE, str(tmp_path / "publish.toml"))
+    monkeypatch.setenv(publish.VARIABLE, str(tmp_path / "publish.toml"))
 
 
 def test_the_cache_is_the_one_of_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shared.connect(print) is None
+    assert stage_cache.connect(print) is None
     secret = tmp_path / "secret"
-    monkeypatch.setenv(shared.KEY_FILE, str(secret))
+    monkeypatch.setenv(stage_cache.KEY_FILE, str(secret))
     with pytest.raises(UserError, match=r"secret: cannot be read .No such file"):
-        shared.connect(print)
+        stage_cache.connect(print)
     secret.write_text("short\n")
     with pytest.raises(UserError, match=r"at least 32 characters; type: openssl rand -hex 32 >"):
-        shared.connect(print)
+        stage_cache.connect(print)
     secret.write_bytes(SECRET + b"\n")
     with pytest.raises(UserError, match=r"store.cache: is empty"):
-        shared.connect(print)
+        stage_cache.connect(print)
     for url, name in (("s3://stages", "s3://stages/"), ("s3://all/vm/stages", None)):
         settings(tmp_path, monkeypatch, url)
-        found = shared.connect(print)
+        found = stage_cache.connect(print)
         assert found is not None
         assert found.store.name == (name or f"{url}/")
     for url in ("https://x/y", "s3://A", "s3://stages/../x", "s3://stages//x", "s3://stages/x/"):
         settings(tmp_path, monkeypatch, url)
         with pytest.raises(UserError, match=r"store.cache: "):
-            shared.connect(print)
+            stage_cache.connect(print)
 
 
 def test_a_stop_is_no_fault_of_the_cache(machine: Callable[..., Machine]) -> None:

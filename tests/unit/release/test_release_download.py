@@ -15,8 +15,9 @@ from gpgkeys import make_key
 from loopback import Quiet, Rclone, serving
 from shop import NAME, Shop, assemble, make_image, workshop
 
-from hyraxvm import download, housekeeping
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.publish import download
+from hyraxvm.tools import clean
 
 
 def test_the_newest_release_a_nightly_and_a_version(
@@ -51,7 +52,7 @@ def test_nobody_cleans_up_under_a_download(
 
     def meanwhile(*words: Any) -> str:
         try:
-            tried.extend(housekeeping.clean(with_cache=False))
+            tried.extend(clean.clean(with_cache=False))
         except UserError as error:
             tried.append(str(error))
         return fetch(*words)
@@ -65,7 +66,7 @@ def test_nobody_cleans_up_under_a_download(
             assert tried == ["nothing to remove"]
             return
         assert tried == ["a download runs in this checkout; wait for it, or end it"]
-        assert housekeeping.clean(with_cache=False) == [f"removed {got.parent.parent}"]
+        assert clean.clean(with_cache=False) == [f"removed {got.parent.parent}"]
 
 
 def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from gpgkeys import make_key
 from loopback import Rclone
 from shop import NAME, bare, sign
 
-from hyraxvm import index, signing
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
+from hyraxvm.release import index, signing
 
 
 @pytest.mark.parametrize(

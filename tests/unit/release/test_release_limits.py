@@ -16,15 +16,20 @@ import pytest
 from loopback import Rclone
 from shop import NAME, Shop, bare
 
-from hyraxvm import cli, download, parts, publishing
-from hyraxvm.errors import UserError
-from hyraxvm.paths import ROOT
+from hyraxvm import cli
+from hyraxvm.config import publish
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
+from hyraxvm.publish import download
+from hyraxvm.store import parts
 
 TRANSFER = """
 import sys
 from pathlib import Path
-from hyraxvm import download, publish, publishing, signing
-from hyraxvm.store import Store
+from hyraxvm.config import publish as publishing
+from hyraxvm.publish import download, publisher
+from hyraxvm.release import signing
+from hyraxvm.store.s3 import Store
 
 def peak():
     # In kB.  What getrusage(2) says counts in the process that has started this one.
@@ -34,7 +39,7 @@ def peak():
 release, target, key = sys.argv[1:]
 settings = publishing.load()
 store = Store(settings.store)
-publish.folder(store, Path(release), signing.public_key(key), settings, lambda line: None)
+publisher.folder(store, Path(release), signing.public_key(key), settings, lambda line: None)
 sent = peak()
 download.download(
     download.Site(settings.download.url, settings.store), key,
@@ -56,7 +61,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, key: str) -> None:
     (top / "large-bucket").mkdir(parents=True)
     server = Rclone(top)  # without keys it lets everybody in
     settings = tmp_path / "publish.toml"
-    text = publishing.PUBLISH_TOML.read_text()
+    text = publish.PUBLISH_TOML.read_text()
     for name, value in (
         *(("bucket", "large-bucket"), ("endpoint", server.url), ("key", key)),
         ("url", f"{server.url}/large-bucket"),
@@ -66,7 +71,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, key: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TRANSFER, str(release), str(tmp_path / "to"), key],
         cwd=ROOT,
-        env={**os.environ, publishing.VARIABLE: str(settings)},
+        env={**os.environ, publish.VARIABLE: str(settings)},
         capture_output=True,
         text=True,
         check=False,
@@ -153,9 +158,10 @@ def test_too_little_room_is_said_before_anything_is_fetched(
 STALLED = """
 import sys
 from pathlib import Path
-from hyraxvm import download, publishing
-from hyraxvm.parallel import together
-from hyraxvm.store import Store
+from hyraxvm.config import publish as publishing
+from hyraxvm.core.parallel import together
+from hyraxvm.publish import download
+from hyraxvm.store.s3 import Store
 
 what, url, part = sys.argv[1:]
 settings = publishing.Store(

@@ -13,18 +13,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from shop import NAME, Shop, assemble, make_image
 
-from hyraxvm import (
-    cli,
-    config,
-    housekeeping,
-    notes,
-    publishing,
-    release,
-    sbom,
-    signing,
-)
-from hyraxvm.errors import UserError
-from hyraxvm.paths import ROOT
+from hyraxvm import cli
+from hyraxvm.config import images, publish
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
+from hyraxvm.release import assemble as release
+from hyraxvm.release import notes, sbom, signing
+from hyraxvm.tools import clean
 
 
 def test_the_folder_is_what_sha256sum_and_the_manifest_say(folder: Path) -> None:
@@ -134,12 +129,12 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
     if not bucket:
         none = settings.store.model_copy(update={"bucket": ""})
         settings = settings.model_copy(update={"store": none})
-    monkeypatch.setattr(publishing, "load", lambda: settings)
+    monkeypatch.setattr(publish, "load", lambda: settings)
     monkeypatch.setattr(release, "check", lambda version: "0" * 40)
     monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
-    table = config.load()
+    table = images.load()
     only = table.model_copy(update={"image": {"nfs": table.image["nfs"]}})
-    monkeypatch.setattr(config, "load", lambda: only)
+    monkeypatch.setattr(images, "load", lambda: only)
     before = shop.objects()
     cli.run(["release", "1.2.0", "--built", "--no-publish", "--server", "dapdir"])
     assert shop.objects() == before
@@ -152,14 +147,14 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
 
 
 def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
-    shop: Shop, artifacts: Path, nfs: config.Recipe, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, artifacts: Path, nfs: images.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(release, "check", lambda version: "0" * 40)
     monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
     tried: list[str] = []
 
     def build(recipes: object) -> None:
-        for attempt in (lambda: housekeeping.clean(with_cache=False), lambda: make(len)):
+        for attempt in (lambda: clean.clean(with_cache=False), lambda: make(len)):
             with pytest.raises(UserError) as raised:
                 attempt()
             tried.append(str(raised.value))
@@ -174,7 +169,7 @@ def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
         "another release is made in this checkout; wait for it, or end it",
     ]
     assert release.read(made, signing.public_key(shop.key), shop.key).version == "1.2.0"
-    assert f"removed {made.parent}" in housekeeping.clean(with_cache=False)
+    assert f"removed {made.parent}" in clean.clean(with_cache=False)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 from shop import NAME, PACKAGES, Shop, make_image, passed
 
-from hyraxvm import cache, cli, config, nightly, pipeline, publishing, release, shared
-from hyraxvm.errors import Failure, UserError
+from hyraxvm import cli
+from hyraxvm.config import images, publish
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.formats import FORMATS
-from hyraxvm.pipeline import Artifact
+from hyraxvm.publish import nightly
+from hyraxvm.release import assemble
+from hyraxvm.stages import pipeline
+from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.store import stage_cache
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def night(
 ) -> Iterator[nightly.Publisher]:
     monkeypatch.setattr(nightly, "LOCK", artifacts / ".nightly.lock")
     monkeypatch.setattr(nightly, "SUMMARY", artifacts / "nightly.md")
-    monkeypatch.setattr(release, "clean_revision", lambda: "0" * 40)
+    monkeypatch.setattr(assemble, "clean_revision", lambda: "0" * 40)
     yield nightly.Publisher(shop.settings(), lambda line: None)
 
 
@@ -33,7 +39,7 @@ def artifacts_of(folder: Path) -> list[Artifact]:
 
 
 def test_a_nightly_is_published_once(
-    night: nightly.Publisher, shop: Shop, artifacts: Path, nfs: config.Recipe
+    night: nightly.Publisher, shop: Shop, artifacts: Path, nfs: images.Recipe
 ) -> None:
     def run() -> str:
         nightly.run(lambda: ([nfs], night), build=lambda one: artifacts_of(artifacts), say=print)
@@ -58,14 +64,14 @@ def test_a_nightly_is_published_once(
 
 
 def test_a_night_with_a_failure_publishes_nothing_and_says_what_failed(
-    night: nightly.Publisher, shop: Shop, artifacts: Path, table: config.Config
+    night: nightly.Publisher, shop: Shop, artifacts: Path, table: images.Config
 ) -> None:
-    def build(recipe: config.Recipe) -> list[Artifact]:
+    def build(recipe: images.Recipe) -> list[Artifact]:
         if recipe.name == "local":
             raise Failure("pytest: exit status 1; log: reports/x\n    FAILED test_samples")
         return artifacts_of(artifacts)
 
-    wanted = [config.recipe(table, name, "dapdir") for name in ("local", "nfs")]
+    wanted = [images.recipe(table, name, "dapdir") for name in ("local", "nfs")]
     with pytest.raises(Failure, match="failed: local; nothing was published"):
         nightly.run(lambda: (wanted, night), build=build, say=print)
     text = (artifacts / "nightly.md").read_text()
@@ -91,13 +97,13 @@ def test_a_set_up_that_fails_is_in_the_summary(
         raise Failure("nobody answers")
 
     place, name = {
-        "connect": (shared, "connect"),
-        "recipes": (release, "recipes"),
-        "revision": (release, "clean_revision"),
-        "load": (publishing, "load"),
+        "connect": (stage_cache, "connect"),
+        "recipes": (assemble, "recipes"),
+        "revision": (assemble, "clean_revision"),
+        "load": (publish, "load"),
     }[where]
     monkeypatch.setattr(cache, "remote", None)
-    monkeypatch.setattr(shared, "connect", lambda say: None)
+    monkeypatch.setattr(stage_cache, "connect", lambda say: None)
     monkeypatch.setattr(place, name, fail)
     with pytest.raises(SystemExit):
         cli.run(["nightly", "--server", "dapdir"])
@@ -113,7 +119,7 @@ def test_a_nightly_of_one_image_refuses_a_tree_with_changes(
         raise UserError("file: not as in git; commit first, or git stash")
 
     monkeypatch.setattr(cache, "remote", None)
-    monkeypatch.setattr(release, "clean_revision", changed)
+    monkeypatch.setattr(assemble, "clean_revision", changed)
     monkeypatch.setattr(pipeline, "build", lambda *words, **more: pytest.fail("it was built"))
     with pytest.raises(SystemExit) as raised:
         cli.run(["nightly", "nfs", "--server", "dapdir"])
@@ -133,11 +139,11 @@ def test_a_nightly_of_one_image_refuses_a_tree_with_changes(
 def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
     yesterday: Path,
     artifacts: Path,
-    table: config.Config,
+    table: images.Config,
     interruption: BaseException,
     told: str,
 ) -> None:
-    def build(recipe: config.Recipe) -> list[Artifact]:
+    def build(recipe: images.Recipe) -> list[Artifact]:
         if recipe.name == "local":
             return artifacts_of(artifacts)
         # What a SIGKILL would leave.
@@ -147,7 +153,7 @@ def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
         assert "| nfs | being built |" in text
         raise interruption
 
-    wanted = [config.recipe(table, name, "dapdir") for name in ("local", "nfs", "smb")]
+    wanted = [images.recipe(table, name, "dapdir") for name in ("local", "nfs", "smb")]
     with pytest.raises(type(interruption)):
         nightly.run(lambda: (wanted, None), build=build, say=print)
     text = yesterday.read_text()
@@ -157,11 +163,11 @@ def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
 
 
 def test_two_nightlies_at_once(
-    night: nightly.Publisher, artifacts: Path, nfs: config.Recipe
+    night: nightly.Publisher, artifacts: Path, nfs: images.Recipe
 ) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def build(recipe: config.Recipe) -> list[Artifact]:
+    def build(recipe: images.Recipe) -> list[Artifact]:
         begun.set()
         assert end.wait(10)
         return []
@@ -181,7 +187,7 @@ def test_two_nightlies_at_once(
 
 
 def test_the_matrix_is_json_on_one_line(
-    table: config.Config, capsys: pytest.CaptureFixture[str]
+    table: images.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.run(["matrix", "--json", "--server", "dapdir"])
     said = capsys.readouterr().out

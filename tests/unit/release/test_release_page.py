@@ -18,9 +18,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from shop import Shop, assemble, make_image
 
-from hyraxvm import index, page
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
 from hyraxvm.formats import FORMATS
+from hyraxvm.publish import page
+from hyraxvm.release import index
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 

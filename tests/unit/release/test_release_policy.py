@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from shop import Shop, assemble, make_image
 
-from hyraxvm import publish, release, upload
-from hyraxvm.paths import ROOT
-from hyraxvm.shared import Shared
-from hyraxvm.store import Store
+from hyraxvm.core.paths import ROOT
+from hyraxvm.publish import publisher
+from hyraxvm.release import assemble as release
+from hyraxvm.store import upload
+from hyraxvm.store.s3 import Store
+from hyraxvm.store.stage_cache import Shared
 
 # AWS, "Service Authorization Reference", Amazon S3: operation -> action on the object.
 OBJECTS = {
@@ -125,7 +127,7 @@ def test_the_publishers_rights(
     send(folder)
     send(second)
     release.previous(to, "release", "2.0.0")
-    publish.withdraw(to, "1.1.0", "loses data")
+    publisher.withdraw(to, "1.1.0", "loses data")
     for version in ("20260101", "20260102"):
         work = tmp_path / version
         work.mkdir()

@@ -12,9 +12,14 @@ import jsonschema
 import pytest
 from shop import Shop, assemble, make_image, workshop
 
-from hyraxvm import cli, housekeeping, index, publish, publishing, store, upload
-from hyraxvm.errors import UserError
-from hyraxvm.paths import ROOT
+from hyraxvm import cli
+from hyraxvm.config import publish
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
+from hyraxvm.publish import publisher
+from hyraxvm.release import index
+from hyraxvm.store import s3, upload
+from hyraxvm.tools import clean
 
 
 def nightlies(tmp_path: Path, key: str, *versions: str) -> list[Path]:
@@ -54,7 +59,7 @@ def test_everything_is_there_and_the_index_names_it(shop: Shop, folder: Path, se
 
 def test_types_and_cache_headers(shop: Shop, folder: Path) -> None:
     shop.send(folder)
-    client = store.client(shop.settings().store)
+    client = s3.client(shop.settings().store)
     name = "releases/1.0.0/hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
     for key, kind, caching in (
         (f"{name}.zip", "application/zip", "immutable"),
@@ -102,7 +107,7 @@ def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -
         if not first.acquire(blocking=False):  # several files are sent side by side
             return
         for attempt in (
-            lambda: housekeeping.clean(with_cache=False),
+            lambda: clean.clean(with_cache=False),
             lambda: assemble(tmp_path, "1.0.0", built, shop.key, text="- Other."),
         ):
             with pytest.raises(UserError) as raised:
@@ -120,14 +125,14 @@ def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -
         shop.check()
         assemble(tmp_path, "1.0.0", built, shop.key, text="- Other.")
         assert (path / "RELEASE-NOTES.md").read_bytes() != before["RELEASE-NOTES.md"]
-        assert f"removed {path.parent}" in housekeeping.clean(with_cache=False)
+        assert f"removed {path.parent}" in clean.clean(with_cache=False)
 
 
 def test_the_command_publishes_what_is_in_artifacts(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = assemble(tmp_path, "1.0.0", [make_image(tmp_path)], shop.key)
-    monkeypatch.setattr(publishing, "load", shop.settings)
+    monkeypatch.setattr(publish, "load", shop.settings)
     with workshop(tmp_path):
         cli.run(["publish", "1.0.0", "--dry-run"])
         assert f"send     s3://{shop.bucket}/vm/releases/1.0.0/SHA256SUMS" in (
@@ -166,7 +171,7 @@ def test_old_nightlies_go_and_nothing_else(
     made = nightlies(tmp_path, key, *versions)
     for one in made[:2]:
         shop.send(one, keep=2)
-    publish.withdraw(shop.store(), "20260102", "does not boot")
+    publisher.withdraw(shop.store(), "20260102", "does not boot")
     # What latest points to is older than the two newest.
     assert shop.index()["latest"] == {"release": "1.0.0", "nightly": "20260101"}
     for one in made[2:]:
@@ -187,7 +192,7 @@ def test_a_nightly_that_comes_late_is_not_removed_by_itself(
     late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
     for one in newer:
         shop.send(one, keep=2)
-        publish.withdraw(shop.store(), one.name, "does not boot")
+        publisher.withdraw(shop.store(), one.name, "does not boot")
     shop.send(late, keep=2)
     assert shop.index()["latest"]["nightly"] == "20260101"
     assert [one["version"] for one in shop.index()["releases"]] == [
@@ -211,10 +216,10 @@ def test_what_another_publisher_is_sending_stays(shop: Shop, key: str, tmp_path:
 
 def test_a_withdrawn_release_is_marked_and_stays(shop: Shop, folder: Path, second: Path) -> None:
     with pytest.raises(UserError, match=r"1.1.0 is not published"):
-        publish.withdraw(shop.store(), "1.1.0", "why")
+        publisher.withdraw(shop.store(), "1.1.0", "why")
     shop.send(folder)
     shop.send(second)
-    publish.withdraw(shop.store(), "1.1.0", "loses data")
+    publisher.withdraw(shop.store(), "1.1.0", "loses data")
     assert shop.index()["latest"]["release"] == "1.0.0"
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
     assert "1.1.0" not in shop.read("index.html").decode()
@@ -226,7 +231,7 @@ def test_a_withdrawn_release_is_marked_and_stays(shop: Shop, folder: Path, secon
 def test_the_index_keeps_to_the_schema_in_the_docs(shop: Shop, folder: Path, second: Path) -> None:
     shop.send(folder)
     shop.send(second)
-    publish.withdraw(shop.store(), "1.0.0", "loses data")
+    publisher.withdraw(shop.store(), "1.0.0", "loses data")
     schema = json.loads((ROOT / "docs/index.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)

@@ -14,8 +14,10 @@ from botocore.exceptions import ClientError
 from faults import dies
 from shop import Shop, bare
 
-from hyraxvm import index, publish, release, store
-from hyraxvm.errors import Failure, UserError
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.publish import publisher
+from hyraxvm.release import assemble, index
+from hyraxvm.store import s3
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_wrong_credentials_and_no_bucket(
         shop.send(folder)
     settings = shop.settings().store.model_copy(update={"profile": "nobody"})
     with pytest.raises(UserError, match=r"nobody.*see store.profile in publish.toml"):
-        store.Store(settings)
+        s3.Store(settings)
 
 
 @pytest.mark.parametrize("reason", ["", " ", "x" * 501, "two\nlines", "\x1b[2J"])
@@ -122,10 +124,10 @@ def test_a_reason_that_would_make_the_index_unreadable_is_refused(
     shop.send(folder)
     before = {name: shop.read(name) for name in shop.objects()}
     with pytest.raises(UserError, match="is no reason; allowed is one line of 1 to 500 charac"):
-        publish.withdraw(shop.store(), "1.0.0", reason)
+        publisher.withdraw(shop.store(), "1.0.0", reason)
     assert {name: shop.read(name) for name in shop.objects()} == before
-    publish.withdraw(shop.store(), "1.0.0", "x" * 500)
-    assert publish.current(shop.store())[0].releases[0].withdrawn == "x" * 500
+    publisher.withdraw(shop.store(), "1.0.0", "x" * 500)
+    assert publisher.current(shop.store())[0].releases[0].withdrawn == "x" * 500
 
 
 def test_an_index_that_nobody_could_read_is_not_written(shop: Shop, folder: Path) -> None:
@@ -137,7 +139,7 @@ def test_an_index_that_nobody_could_read_is_not_written(shop: Shop, folder: Path
         return published.model_copy(update={"key": "none"})
 
     with pytest.raises(UserError, match=r"index.json: is damaged or no index: key: "):
-        publish.update(shop.store(), spoil)
+        publisher.update(shop.store(), spoil)
     assert {name: shop.read(name) for name in shop.objects()} == before
 
 
@@ -180,4 +182,4 @@ def test_a_folder_that_is_not_as_it_was_signed_is_not_published(
         shop.send(own)
     assert shop.objects() == set()
     with pytest.raises(UserError, match=r"no finished release; type: ./inv release 9.9.9"):
-        release.read(tmp_path / "9.9.9", public, shop.key)
+        assemble.read(tmp_path / "9.9.9", public, shop.key)

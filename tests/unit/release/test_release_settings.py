@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm import cli, index, nightly, publishing
-from hyraxvm.errors import UserError
-from hyraxvm.paths import ROOT
+from hyraxvm import cli
+from hyraxvm.config import publish
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
+from hyraxvm.publish import nightly
+from hyraxvm.release import index
 
 
 def test_versions_are_ordered_by_age() -> None:
@@ -58,23 +61,21 @@ def test_the_schema_in_the_docs_is_the_one_of_the_models() -> None:
 def test_a_fault_in_the_settings_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, told: str
 ) -> None:
-    text = publishing.PUBLISH_TOML.read_text()
+    text = publish.PUBLISH_TOML.read_text()
     assert old in text
     path = tmp_path / "publish.toml"
     path.write_text(text.replace(old, new))
-    monkeypatch.setenv(publishing.VARIABLE, str(path))
+    monkeypatch.setenv(publish.VARIABLE, str(path))
     with pytest.raises(UserError) as raised:
-        publishing.load()
+        publish.load()
     assert str(raised.value).startswith(f"{path}: {told}")
     assert "\n" not in str(raised.value).rstrip()
 
 
 def test_fingerprints_as_people_copy_them() -> None:
-    assert (
-        publishing.fingerprint("0123 4567 89ab CDEF " + "00" * 12) == "0123456789ABCDEF" + "00" * 12
-    )
+    assert publish.fingerprint("0123 4567 89ab CDEF " + "00" * 12) == "0123456789ABCDEF" + "00" * 12
     with pytest.raises(UserError, match="is no fingerprint; allowed are 40 hexadecimal digits"):
-        publishing.fingerprint("0123456789ABCDEF")
+        publish.fingerprint("0123456789ABCDEF")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from gpgkeys import gpg, keyring, make_key
 
-from hyraxvm import signing
-from hyraxvm.errors import UserError
+from hyraxvm.core.errors import UserError
+from hyraxvm.release import signing
 
 
 def test_an_expired_key_does_not_count(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from faults import Proxy, answer
 from loopback import ACCESS, s3
 from shop import Shop
 
-from hyraxvm import parts, publish, store, upload
-from hyraxvm.errors import Failure, UserError
-from hyraxvm.parts import MIB, PART
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.publish import publisher
+from hyraxvm.store import parts, upload
+from hyraxvm.store import s3 as store
+from hyraxvm.store.parts import MIB, PART
 
 SLOW_DOWN = answer(503, "Slow Down", "SlowDown")
 BROKEN = answer(500, "Internal Server Error", "InternalError")
@@ -63,11 +65,11 @@ def test_a_network_that_fails_for_good_is_one_line(shop: Shop, quick: None) -> N
     proxy = Proxy(shop.server.port)
     proxy.faults = [("answer", SLOW_DOWN)] * 50
     with pytest.raises(Failure, match=r"s3://bucket-.*/vm/index.json: the store answers SlowDown"):
-        publish.current(shop.store(proxy.url))
+        publisher.current(shop.store(proxy.url))
     assert len(proxy.struck) == 6  # as docs/maintainer-guide.md has it
     proxy.close()
     with pytest.raises(Failure, match="Could not connect to the endpoint URL"):
-        publish.current(shop.store(proxy.url))
+        publisher.current(shop.store(proxy.url))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_what_a_service_refuses_is_told_with_the_remedy(shop: Shop, code: str, t
     proxy = Proxy(shop.server.port)
     proxy.faults = [("answer", answer(403, "Forbidden", code))]
     with pytest.raises(UserError, match=told):
-        publish.current(shop.store(proxy.url))
+        publisher.current(shop.store(proxy.url))
     proxy.close()
 
 
@@ -93,9 +95,9 @@ def test_a_clock_that_is_wrong_is_told(shop: Shop, monkeypatch: pytest.MonkeyPat
     hour = datetime.timedelta(hours=1)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *words: now(*words) + hour)
     with pytest.raises(UserError, match=r"index.json: RequestTimeTooSkewed: this computer's clock"):
-        publish.current(shop.store())
+        publisher.current(shop.store())
     monkeypatch.undo()
-    assert publish.current(shop.store()) == (None, "")
+    assert publisher.current(shop.store()) == (None, "")
 
 
 def test_no_such_bucket(shop: Shop) -> None:

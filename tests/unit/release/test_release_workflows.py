@@ -19,9 +19,10 @@ from invoke.parser import Parser, ParserContext
 from ruamel.yaml import YAML
 
 import tasks
-from hyraxvm import config, signing
 from hyraxvm.cli import arguments, spread
-from hyraxvm.paths import ROOT
+from hyraxvm.config import images
+from hyraxvm.core.paths import ROOT
+from hyraxvm.release import signing
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
@@ -219,7 +220,7 @@ def test_the_matrix_has_every_image(tmp_path: Path) -> None:
     written = run(script, tmp_path, SERVER="hyrax", GITHUB_REF_NAME="v1.2.0")
     assert written["version"] == "1.2.0"
     assert json.loads(written["matrix"]) == {
-        "include": [{"image": name, "server": "hyrax"} for name in sorted(config.load().image)]
+        "include": [{"image": name, "server": "hyrax"} for name in sorted(images.load().image)]
     }
 
 

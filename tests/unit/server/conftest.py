@@ -14,8 +14,8 @@ import plain_image
 import pytest
 from image_maker import make_image
 
-from hyraxvm import server
-from hyraxvm.command import dying_with_parent
+from hyraxvm.core.process import dying_with_parent
+from hyraxvm.stages.server import stage as server
 
 
 @pytest.fixture(autouse=True)

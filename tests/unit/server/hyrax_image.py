@@ -9,7 +9,9 @@ from pathlib import Path
 
 from image_maker import TAG, Entry, folder, link, make_image, program
 
-from hyraxvm import config, oci, server
+from hyraxvm.config import images
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import stage as server
 
 TOMCAT = "home/tomcat/apache-tomcat-11.0.7"
 CONF = f"{TOMCAT}/webapps/opendap/WEB-INF/conf"
@@ -115,8 +117,8 @@ CONFIG = (
 )
 
 
-def recipe(reference: str = "", digest: str = "") -> config.Recipe:
-    return config.recipe(config.load(), "nfs", "hyrax", reference, digest)
+def recipe(reference: str = "", digest: str = "") -> images.Recipe:
+    return images.recipe(images.load(), "nfs", "hyrax", reference, digest)
 
 
 def built(

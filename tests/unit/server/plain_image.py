@@ -8,7 +8,9 @@ from typing import Any
 
 from image_maker import Entry, folder, program
 
-from hyraxvm import config, oci, server
+from hyraxvm.config import images
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import stage as server
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nserve:x:1234:1235::/:/sbin/nologin\n"
 GROUP = b"root:x:0:\nserve:x:1235:\n"
@@ -30,9 +32,9 @@ CONFIG = (
 )
 
 
-def recipe(reference: str, digest: str, **more: Any) -> config.Recipe:
-    table = config.load()
-    base = config.recipe(table, "nfs", "dapdir", reference, digest)
+def recipe(reference: str, digest: str, **more: Any) -> images.Recipe:
+    table = images.load()
+    base = images.recipe(table, "nfs", "dapdir", reference, digest)
     fields = {
         "title": "a plain server",
         "source": "docker://made/plain:1",
@@ -42,7 +44,7 @@ def recipe(reference: str, digest: str, **more: Any) -> config.Recipe:
         **more,
     }
     return base.model_copy(
-        update={"server_name": "plain", "server": config.Server.model_validate(fields)}
+        update={"server_name": "plain", "server": images.Server.model_validate(fields)}
     )
 
 

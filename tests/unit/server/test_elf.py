@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_maker import Entry, hard, program, write_layer
 
-from hyraxvm import elf, oci
-from hyraxvm.tree import merge
-from hyraxvm.trim import trim
+from hyraxvm.stages.server import elf, oci
+from hyraxvm.stages.server.image_tree import merge
+from hyraxvm.stages.server.trim import trim
 
 SOURCE = '#include <stdio.h>\nint main(void) { return puts("it runs") < 0; }\n'
 

@@ -14,9 +14,11 @@ from hyrax_image import recipe as hyrax
 from image_maker import Entry, folder, link, program, write_layer
 from plain_image import recipe as plain
 
-from hyraxvm import oci, provision, server
-from hyraxvm.errors import Failure
-from hyraxvm.tree import Tree, merge
+from hyraxvm.core.errors import Failure
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import stage as server
+from hyraxvm.stages.server.image_tree import Tree, merge
 
 RUNS = "ExecStartPre=+/usr/bin/touch /owned"  # what an image wants to bring into a unit
 ENDS = ["\n", "\r", "\r\n", "\\\n", " \n", '"\n', "'\n"]

@@ -24,10 +24,11 @@ from hyrax_image import (
 )
 from image_maker import TAG, Entry, make_image, program, write_layer
 
-from hyraxvm import oci, server
-from hyraxvm.errors import Failure
-from hyraxvm.tree import merge
-from hyraxvm.trim import trim
+from hyraxvm.core.errors import Failure
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import stage as server
+from hyraxvm.stages.server.image_tree import merge
+from hyraxvm.stages.server.trim import trim
 
 
 def test_users_are_the_images_own(image: server.ServerImage) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from hyrax_image import CONF, TOMCAT, built, recipe, without
 
-from hyraxvm import config, provision, server
+from hyraxvm.config import images
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.server import stage as server
 
 
 def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
 
 def test_a_machine_for_it_has_two_gigabytes() -> None:
     assert recipe().machine.memory_mib == 2048
-    assert config.recipe(config.load(), "nfs", "dapdir").machine.memory_mib == 1024
+    assert images.recipe(images.load(), "nfs", "dapdir").machine.memory_mib == 1024
 
 
 def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 2_000_000) -> str:

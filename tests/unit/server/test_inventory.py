@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from image_maker import TAG, Entry, link, make_image, program, write_layer
 
-from hyraxvm import config, inventory, oci, server
-from hyraxvm.errors import Failure
-from hyraxvm.tree import Tree, merge
+from hyraxvm.config import images
+from hyraxvm.core.errors import Failure
+from hyraxvm.stages.server import inventory, oci
+from hyraxvm.stages.server import stage as server
+from hyraxvm.stages.server.image_tree import Tree, merge
 
 SPEC = """\
 Name: {name}
@@ -141,8 +143,8 @@ def test_the_list_is_that_of_the_image_before_it_is_trimmed(database: Path, tmp_
     layer = [ROCKY, *files(database, "var/lib/rpm"), program("opt/serve")]
     layout = make_image(tmp_path / "image", [layer], "--config.entrypoint=/opt/serve")
     reference = f"oci:{layout}:{TAG}"
-    known = config.recipe(config.load(), "nfs", "dapdir", reference, oci.local_digest(reference))
-    served = config.Server(
+    known = images.recipe(images.load(), "nfs", "dapdir", reference, oci.local_digest(reference))
+    served = images.Server(
         title="x", source="docker://made/x:1", data_root="/data", port=80, health_path="/x",
         trim=["/var/lib/rpm"],
     )  # fmt: skip

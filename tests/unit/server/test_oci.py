@@ -15,8 +15,10 @@ import pytest
 from image_maker import TAG, Entry, copy_image, link, make_image
 from plain_image import CONFIG, LAYERS, PASSWD, built, listed, recipe
 
-from hyraxvm import oci, provision, server
-from hyraxvm.errors import Failure
+from hyraxvm.core.errors import Failure
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import stage as server
 
 
 @pytest.mark.parametrize("transport", ["oci", "oci-archive", "docker-archive"])

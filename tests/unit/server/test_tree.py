@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from image_maker import TAG, Entry, folder, hard, link, make_image, program, write_layer
 
-from hyraxvm import oci
-from hyraxvm.errors import Failure
-from hyraxvm.tree import Tree, merge
+from hyraxvm.core.errors import Failure
+from hyraxvm.stages.server import oci
+from hyraxvm.stages.server.image_tree import Tree, merge
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000").decode()
 

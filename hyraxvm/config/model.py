@@ -1,0 +1,53 @@
+"""What is known of a server's image, for every stage, format and manifest."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Trimmed(BaseModel):
+    """What one line of a server's `trim` list has removed; debugging sections are one more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pattern: str
+    paths: int
+    bytes: int
+
+
+class Account(BaseModel):
+    """A user of the image under whose id something runs; the guest has the same one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    uid: int
+    group: str
+    gid: int
+
+
+class ServerImage(BaseModel):
+    """What the pipeline and the guest need to know of a server's OCI image."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: str
+    reference: str
+    image_digest: str
+    entrypoint: list[str]
+    environment: dict[str, str]
+    working_directory: str
+    # Who reads the data; `accounts` has this one first.
+    user: str
+    uid: int
+    gid: int
+    accounts: list[Account]
+    writable: list[str]  # directories of the image
+    labels: dict[str, str]
+    packages: dict[str, str]  # as `inventory` names them
+    trimmed: list[Trimmed]
+    # What the server's `prepare.py` has found, for the templates in its folder.
+    facts: dict[str, str] = Field(default_factory=dict)
+    # Files for the guest that were made from the image's own: path -> text.
+    files: dict[str, str] = Field(default_factory=dict)

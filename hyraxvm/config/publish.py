@@ -1,0 +1,104 @@
+"""`publish.toml`: where releases go, where users get them, and who vouches for them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+from hyraxvm.config import toml
+from hyraxvm.config.toml import Model
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
+
+PUBLISH_TOML: Final = ROOT / "publish.toml"
+VARIABLE: Final = "HYRAX_VM_PUBLISH"
+
+# Amazon S3 user guide, "General purpose bucket naming rules".
+Bucket = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")]
+Prefix = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")]
+# Without a user: neither credentials in a file, nor in the messages that name the URL.
+Endpoint = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/[^\s]*)?)?$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
+Url = Annotated[str, StringConstraints(pattern=r"^((https?|s3)://[^\s?#@/]+(/[^\s?#]*)?)?$")]
+Folder = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*)?$"
+    ),
+]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
+
+
+class Store(Model):
+    """A bucket of an S3-compatible store; what is empty comes from where boto3 looks."""
+
+    bucket: Bucket
+    prefix: Prefix
+    endpoint: Endpoint
+    region: Word
+    profile: Word
+    cache: Folder
+
+
+class Download(Model):
+    """Where users get releases without credentials."""
+
+    url: Url
+
+
+class Signing(Model):
+    """The OpenPGP key that signs, and that downloads are held against."""
+
+    key: Fingerprint
+
+
+class Nightly(Model):
+    """What stays of the nightlies."""
+
+    keep: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Settings(Model):
+    """The whole file."""
+
+    store: Store
+    download: Download
+    signing: Signing
+    nightly: Nightly
+
+    def key(self) -> str:
+        """The fingerprint; raises `UserError`: there is none."""
+        return required(self.signing.key, "signing.key")
+
+
+def load() -> Settings:
+    """Read and check the settings.
+
+    Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
+    """
+    return toml.load(Path(os.environ.get(VARIABLE) or PUBLISH_TOML), Settings)
+
+
+def fingerprint(text: str) -> str:
+    """Read a fingerprint as people copy it; raises `UserError`: it is none."""
+    found = text.replace(" ", "").upper().removeprefix("0X")
+    if not re.fullmatch(r"[0-9A-F]{40}", found):
+        raise UserError(f"{text!r}: is no fingerprint; allowed are 40 hexadecimal digits")
+    return found
+
+
+def required(value: str, key: str) -> str:
+    """Return a setting that may be empty, but not for what is to be done now.
+
+    Raises `UserError` that names the key.
+    """
+    if not value:
+        path = os.environ.get(VARIABLE) or PUBLISH_TOML
+        raise UserError(
+            f"{path}: {key}: is empty; write its value there, see docs/maintainer-guide.md"
+        )
+    return value

@@ -1,0 +1,68 @@
+"""The TOML files that people edit: read, held against their schema, faults told in one line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hyraxvm.core.errors import UserError
+
+
+class Model(BaseModel):
+    """A table of a file: no unknown key, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+M = TypeVar("M", bound=Model)
+
+
+def load(path: Path, schema: type[M]) -> M:
+    """Read and check a file.
+
+    Raises `UserError` that names the file, the key, the offending value and what is allowed: the
+    file is missing, is not TOML, or breaks the schema.
+    """
+    try:
+        return schema.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error, schema)}") from error
+
+
+def _first(error: ValidationError, schema: type[Model]) -> str:
+    """Turn the first fault into `key: value: what is allowed`."""
+    # An unknown key first: misspelt, it is why another one is missing.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    where = [str(part) for part in fault["loc"] if part != "[key]"]
+    key = ".".join(where)
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        allowed = ", ".join(sorted(_table(schema, where[:-1]).model_fields))
+        return f"{key}: unknown key; allowed here: {allowed}{more}"
+    if fault["type"] == "missing":
+        return f"{key}: is missing{more}"
+    value = repr(fault["input"])
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    return f"{key}: {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}{more}"
+
+
+def _table(schema: type[Model], where: list[str]) -> type[Model]:
+    """The model of the table at `where`; a table of tables is a `dict` in its parent."""
+    found: Any = schema
+    for name in where:
+        if get_origin(found) is dict:
+            found = get_args(found)[1]
+        else:
+            found = found.model_fields[name].annotation
+    assert isinstance(found, type) and issubclass(found, Model)
+    return found

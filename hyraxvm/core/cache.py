@@ -1,0 +1,214 @@
+"""The stage cache: an output is kept under a digest of exactly the inputs that made it.
+
+A stage writes into a fresh directory that takes its final name only when the stage is done, so an
+interrupted run leaves nothing that a later run could mistake for a result.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.paths import cache_root
+
+KEEP = 4  # results of one stage that are kept, the most recently used first
+NEEDED_BYTES = 8 * 1024**3  # what a cold build writes, with head-room
+
+
+class Remote(Protocol):
+    """What other machines have made; neither method fails, whatever happens there."""
+
+    def fetch(self, stage: str, key: str, work: Path, spare: Path) -> bool:
+        """Fill the empty directory `work` with an output, if there is one."""
+
+    def keep(self, stage: str, key: str, made: Path, spare: Path) -> None:
+        """Keep an output for others."""
+
+
+remote: Remote | None = None  # asked before a stage is made here; see store/stage_cache.py
+_users: list[ExitStack] = []  # what each `in_use` holds
+
+
+def digest(*inputs: Any) -> str:
+    """A SHA-256 over JSON values and files; a `Path` stands for its name, mode and content.
+
+    A directory stands for all that is below it.  The order of the arguments matters.
+    """
+    total = hashlib.sha256()
+    for item in inputs:
+        if isinstance(item, Path):
+            for name, mode, content in _files(item):
+                total.update(json.dumps([name, mode, content]).encode())
+        else:
+            total.update(json.dumps(item, sort_keys=True).encode())
+        total.update(b"\0")
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(path: Path) -> Iterator[tuple[str, int, str]]:
+    if path.is_dir():
+        for entry in sorted(path.rglob("*")):
+            if entry.name == "__pycache__" or "__pycache__" in entry.parts:
+                continue
+            name = str(entry.relative_to(path))
+            if entry.is_symlink():
+                yield name, 0, str(entry.readlink())
+            elif entry.is_file():
+                yield name, entry.stat().st_mode & 0o777, file_digest(entry)
+    else:
+        yield path.name, path.stat().st_mode & 0o777, file_digest(path)
+
+
+def produce(stage: str, key: str, make: Callable[[Path], None], *, local: bool = False) -> Path:
+    """Return the directory that holds a stage's output; `make` fills it if it is not there yet.
+
+    Unless it is `local`, another machine's output may take the place of what `make` would make.
+
+    Raises what `make` raises; nothing is kept then.  Another process that makes the same output
+    is waited for.
+    """
+    folder = cache_root() / "stages" / stage
+    final = folder / key[:24]
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / f".{final.name}.lock"):
+        work, spare = folder / f".{final.name}.work", folder / f".{final.name}.spare"
+        others = None if local else remote
+        try:
+            if final.is_dir():
+                pass
+            elif others and others.fetch(stage, key, _fresh(work), _fresh(spare)):
+                work.rename(final)
+            else:
+                make(_fresh(work))
+                work.rename(final)
+                if others:
+                    others.keep(stage, key, final, _fresh(spare))
+        finally:
+            remove_tree(work)
+            remove_tree(spare)
+        os.utime(final)
+        for held in _users:
+            held.enter_context(lock(folder / f".{final.name}.use", shared=True))
+    _prune(folder, final)
+    return final
+
+
+@contextmanager
+def in_use() -> Iterator[None]:
+    """While it lasts, nobody removes what `produce` returns meanwhile, in this process or another.
+
+    Without it the next result of the same stage may take its place.
+    """
+    with ExitStack() as held:
+        _users.append(held)
+        try:
+            yield
+        finally:
+            _users.remove(held)
+
+
+def _fresh(folder: Path) -> Path:
+    """Empty a directory of what a killed run, or a try that failed, has left in it."""
+    remove_tree(folder)
+    folder.mkdir()
+    return folder
+
+
+def contains(stage: str, key: str) -> bool:
+    """Whether `produce` would return at once."""
+    return (cache_root() / "stages" / stage / key[:24]).is_dir()
+
+
+@contextmanager
+def lock(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on `path`; the kernel lets go of it whatever happens to us.
+
+    With `busy`, do not wait: raise `UserError(busy)` when someone else holds it.
+    """
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, how)
+        except BlockingIOError as error:
+            raise UserError(busy or "") from error
+        yield
+
+
+def check_space(*folders: Path) -> None:
+    """Raise `UserError` when a folder's file system has too little room for a build."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < NEEDED_BYTES:
+            raise UserError(
+                f"{folder}: {free / 1e9:.1f} GB free, a build needs {NEEDED_BYTES / 1e9:.1f} GB; "
+                "free some space (`./inv clean --cache` empties this project's cache)"
+            )
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree, also one whose files belong to other ids of our user namespace."""
+    if not path.exists():
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        from hyraxvm.core.process import as_root, output
+
+        output(as_root(["rm", "-rf", "--one-file-system", "--", str(path)]), deadline=300)
+    if path.exists():
+        raise Failure(f"{path}: cannot be removed")
+
+
+def clear() -> list[Path]:
+    """Remove the whole cache; returns its path, if there was one.
+
+    Raises `UserError`: some build uses it.
+    """
+    root = cache_root()
+    if not root.exists():
+        return []
+    with ExitStack() as held:
+        for folder in (root / "stages").glob("*"):
+            for result in {entry.name.strip(".")[:24] for entry in folder.iterdir()}:
+                held.enter_context(_unused(folder / result))
+        remove_tree(root)
+    return [root]
+
+
+@contextmanager
+def _unused(result: Path) -> Iterator[None]:
+    """While it lasts, nobody makes or uses a result; raises `UserError`: somebody does."""
+    busy = f"{result}: a build uses it; wait for it, or end it"
+    # The one of `produce` first: whoever is about to use the result holds it until it does.
+    with (
+        lock(result.with_name(f".{result.name}.lock"), busy),
+        lock(result.with_name(f".{result.name}.use"), busy),
+    ):
+        yield
+
+
+def _prune(folder: Path, keep: Path) -> None:
+    results = sorted(
+        (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
+        key=lambda entry: entry.stat().st_mtime,
+        reverse=True,
+    )
+    for old in results[KEEP:]:
+        if old != keep:
+            with suppress(UserError), _unused(old):
+                remove_tree(old)

@@ -1,0 +1,49 @@
+"""Tasks side by side: when one fails, the others' programs are stopped and its error is raised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from hyraxvm.core import process
+
+T = TypeVar("T")
+
+
+def together(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
+    """Run `tasks` in `workers` threads; return their results in order.
+
+    Raises what the first task that failed has raised, once no other runs any more.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        futures = [pool.submit(_timed, task) for task in tasks]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            if not _errors(futures):
+                return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            with process.halt():
+                # A program that was about to start is stopped at the next turn.
+                while not all(future.done() for future in futures):
+                    process.stop_all()
+                    time.sleep(0.05)
+        # Those that were stopped failed too, but later.
+        raise min(_errors(futures), key=lambda error: vars(error)["failed"])
+
+
+def _timed(task: Callable[[], T]) -> T:
+    try:
+        return task()
+    except BaseException as error:
+        # The innermost of nested calls sees it first.
+        vars(error).setdefault("failed", time.monotonic())
+        raise
+
+
+def _errors(futures: Sequence[Future[T]]) -> list[BaseException]:
+    done = (future for future in futures if future.done() and not future.cancelled())
+    return [error for future in done if (error := future.exception())]

@@ -1,0 +1,61 @@
+"""Jinja2, set up once: a missing variable is an error, and every language has its quoting."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from hyraxvm.core.paths import ROOT
+
+
+def hcl(value: object) -> str:
+    """Quote a string for HCL2, where `${` and `%{` start templates (HCL Native Syntax)."""
+    quoted = json.dumps(str(value), ensure_ascii=False)
+    return quoted.replace("${", "$${").replace("%{", "%%{")
+
+
+def variable(name: str) -> bool:
+    """Whether something is the name of an environment variable."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
+def systemd_value(value: object) -> str:
+    """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`.
+
+    Not only a line feed ends a line there, a carriage return does too.
+    """
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return '"' + re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text) + '"'
+
+
+def systemd_quote(value: object) -> str:
+    """Quote a word of a command line, where `$` would be expanded (systemd.service(5))."""
+    return systemd_value(value).replace("$", "$$")
+
+
+def environment() -> Environment:
+    """The environment for all templates; names are paths below the checkout."""
+    env = Environment(
+        loader=FileSystemLoader(ROOT),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=select_autoescape(enabled_extensions=("html.j2", "ovf.j2"), default=False),
+    )
+    env.tests["variable"] = variable
+    env.filters["hcl"] = hcl
+    env.filters["systemd_quote"] = systemd_quote
+    env.filters["systemd_value"] = systemd_value
+    return env
+
+
+def render(template: Path, **values: Any) -> str:
+    """Render one template of the checkout.
+
+    Raises `jinja2.UndefinedError`: the template uses a name that is not in `values`.
+    """
+    return environment().get_template(str(template.relative_to(ROOT))).render(**values)

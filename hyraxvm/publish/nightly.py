@@ -1,0 +1,237 @@
+"""The nightly: refreshed packages, every image, a one-page summary; nobody is there to look on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hyraxvm.config import images as config
+from hyraxvm.config import publish as publishing
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.paths import ARTIFACTS
+from hyraxvm.publish import publisher as publish
+from hyraxvm.release import assemble, collect, index, notes, signing
+from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.store.s3 import Store
+
+SUMMARY: Final = ARTIFACTS / "nightly.md"
+LOCK: Final = ARTIFACTS / ".nightly.lock"
+UNFINISHED: Final = "**Not finished**: it is running, or was killed."
+BUILDING: Final = "being built"
+BUSY: Final = "another nightly runs in this checkout; wait for it, or end it"
+
+Build = Callable[[config.Recipe], Sequence[Artifact]]
+
+
+@dataclass
+class Outcome:
+    """What became of one image: how long it took, and why it failed if it did."""
+
+    image: str
+    result: str = "not begun"
+    seconds: float = 0.0
+    artifacts: list[Artifact] = field(default_factory=list)
+    failure: str = ""
+
+
+def run(
+    set_up: Callable[[], tuple[Sequence[config.Recipe], Publisher | None]],
+    *,
+    build: Build,
+    say: Callable[[str], None],
+) -> None:
+    """Build and test what `set_up` returns, publish what has changed; writes the summary always.
+
+    Without a publisher nothing is published, and nothing compared with what is.
+
+    Raises:
+        UserError: Another nightly runs, or a setting is wrong.
+        Failure: A build, a test or the publishing failed; the message names which.
+    """
+    with cache.lock(LOCK, BUSY):
+        title = f"Nightly {time.strftime('%Y-%m-%d', time.gmtime())}"
+        outcomes: list[Outcome] = []
+        changed: dict[str, list[str]] = {}
+
+        def tell() -> None:
+            write(summary(title, outcomes, UNFINISHED, changed))
+
+        tell()  # before anything can fail: what lies there is yesterday's
+        try:
+            wanted, publisher = set_up()
+            if publisher:
+                publisher.check()  # before the hours of building
+            outcomes = [Outcome(recipe.name) for recipe in wanted]
+            build_all(wanted, outcomes, build, tell)
+            failed = [one.image for one in outcomes if one.failure]
+            if failed:
+                raise Failure(f"failed: {', '.join(failed)}; nothing was published")
+            if publisher:
+                made = [artifact for one in outcomes for artifact in one.artifacts]
+                result, changed = publisher.publish(collect.collect(wanted, made))
+            else:
+                result = "All passed; nothing was to be published."
+        except BaseException as error:
+            write(summary(title, outcomes, f"**Failed**: {_reason(error, outcomes)}", changed))
+            raise
+        write(summary(title, outcomes, result, changed))
+        say(result)
+
+
+class Publisher:
+    """Publishes a nightly if it differs from the newest one."""
+
+    def __init__(self, settings: publishing.Settings, say: Callable[[str], None]) -> None:
+        """Take what `publish.toml` says."""
+        self.settings = settings
+        self.say = say
+
+    def check(self) -> None:
+        """Raise `UserError` unless the key, the store and the checkout are as they should be."""
+        self.key = self.settings.key()
+        self.public_key = signing.public_key(self.key)
+        self.revision = assemble.clean_revision()
+        self.store = Store(self.settings.store)
+        publish.current(self.store)
+
+    def publish(self, built: Sequence[collect.Built]) -> tuple[str, dict[str, list[str]]]:
+        """Publish; returns what happened in one sentence, and the changed packages by image."""
+        published, _ = publish.current(self.store)
+        number = version(published, time.gmtime())
+        newest, old = assemble.previous(self.store, "nightly", number)
+        changed = differences(old, built)
+        if same := unchanged(published, built):
+            return f"All passed; nothing has changed since {same}, nothing was published.", changed
+        folder = assemble.assemble(
+            number,
+            built,
+            revision=self.revision,
+            key=self.key,
+            text="",
+            previous=newest,
+            old=old,
+            on_line=self.say,
+        )
+        publish.folder(self.store, folder, self.public_key, self.settings, self.say)
+        cache.remove_tree(folder)  # it is in the store; the disk is not to fill night by night
+        return f"All passed; {number} is published.", changed
+
+
+def build_all(
+    wanted: Sequence[config.Recipe],
+    outcomes: Sequence[Outcome],
+    build: Build,
+    tell: Callable[[], None],
+) -> None:
+    """Build and test image by image; one that fails does not keep the others from being tried.
+
+    `outcomes`, one for each image, say at any time what has become of it; `tell` is called when
+    one of them has changed.
+    """
+    for recipe, outcome in zip(wanted, outcomes, strict=True):
+        started = time.monotonic()
+        outcome.result = BUILDING
+        tell()
+        try:
+            outcome.artifacts = list(build(recipe))
+            outcome.result = "passed"
+        except (Failure, OSError) as failure:
+            outcome.failure = str(failure)
+            outcome.result = "**failed**"
+        finally:
+            outcome.seconds = time.monotonic() - started
+        tell()
+
+
+def _reason(error: BaseException, outcomes: Sequence[Outcome]) -> str:
+    """Why a nightly failed: the signal, or the message, and which image was being built."""
+    number = signal.SIGINT.value if isinstance(error, KeyboardInterrupt) else 0
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        number = error.code - 128  # as `cli.main` says it
+    names = {one.value: one.name for one in signal.Signals}
+    said = f"ended by {names[number]}" if number in names else str(error) or type(error).__name__
+    building = [one.image for one in outcomes if one.result == BUILDING]
+    return f"{said} while {building[0]} was being built" if building else said
+
+
+def version(published: index.Index | None, now: time.struct_time) -> str:
+    """Today's first version that is free: `20260131`, then `20260131.2`."""
+    day = time.strftime("%Y%m%d", now)
+    taken = {one.version for one in published.releases} if published else set()
+    number = 1
+    while (name := day if number == 1 else f"{day}.{number}") in taken:
+        number += 1
+    return name
+
+
+def unchanged(published: index.Index | None, built: Sequence[collect.Built]) -> str:
+    """The newest nightly if it has the same images from the same inputs and packages, else ""."""
+    newest = published.find(published.latest.nightly) if published else None
+    if newest is None:
+        return ""
+    before = {image.image: image.inputs for image in newest.images}
+    now = {one.recipe.name: collect.inputs(one) for one in built}
+    return newest.version if before == now else ""
+
+
+def summary(
+    title: str,
+    outcomes: Sequence[Outcome],
+    result: str,
+    changed: Mapping[str, Sequence[str]],
+) -> str:
+    """One page of Markdown: what became of each image, and what failed.
+
+    `changed` maps images to the lines of `notes.changes`.
+    """
+    lines = [f"# {title}", "", result, ""]
+    if outcomes:
+        lines += ["| image | result | minutes | files |", "|---|---|---|---|"]
+    for one in outcomes:
+        files = ", ".join(
+            f"{artifact.path.name} ({artifact.path.stat().st_size / 1e6:.0f} MB)"
+            for artifact in one.artifacts
+        )
+        lines.append(f"| {one.image} | {one.result} | {one.seconds / 60:.1f} | {files or '-'} |")
+    for one in outcomes:
+        if one.failure:
+            lines += ["", f"## {one.image} failed", "", "```", one.failure, "```"]
+            lines += [
+                "",
+                f"Logs: `artifacts/logs/{one.image}-*`; reports: `artifacts/reports/`",
+            ]
+    for image, found in changed.items():
+        lines += ["", f"## Packages changed in {image}", ""]
+        lines += [f"- {line}" for line in found] or ["None."]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def differences(
+    old: Mapping[str, Mapping[str, Any]], built: Sequence[collect.Built]
+) -> dict[str, list[str]]:
+    """Image -> what has changed in it since the manifests in `old`."""
+    return {
+        one.recipe.name: notes.changes(
+            notes.packages(old[one.recipe.name]), notes.packages(one.manifest)
+        )
+        for one in built
+        if one.recipe.name in old
+    }
+
+
+def matrix(images: Sequence[str], server: str) -> str:
+    """The jobs of a CI system, one an image, as JSON on one line."""
+    return json.dumps({"include": [{"image": name, "server": server} for name in images]})
+
+
+def write(text: str) -> None:
+    """Write the summary, whole or not at all."""
+    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
+    work = SUMMARY.with_name(f".{SUMMARY.name}")
+    work.write_text(text)
+    work.replace(SUMMARY)

@@ -1,0 +1,236 @@
+"""Publishing: a release's folder -> the store.  Objects first, the index last.
+
+A reader who follows `index.json` finds either the old state or the new one, whenever a publisher
+is interrupted; running again finishes what was begun.  A version that stands in the index is never
+overwritten.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from hyraxvm.config import publish as publishing
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.meter import meter
+from hyraxvm.core.parallel import together
+from hyraxvm.publish import page
+from hyraxvm.release import assemble as release
+from hyraxvm.release import index
+from hyraxvm.store.s3 import BRIEFLY, WORKERS, Conflict, Store
+from hyraxvm.store.upload import upload
+
+TRIES: Final = 5  # at an index that others write at the same time
+PAGE: Final = "index.html"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to happen: files to send, those that are there, and nightlies to remove."""
+
+    release: index.Release
+    send: list[Path]
+    there: list[Path]
+    remove: list[str]
+
+    @property
+    def size(self) -> int:
+        """The bytes to send."""
+        return sum(path.stat().st_size for path in self.send)
+
+    def lines(self, store: Store) -> list[str]:
+        """The plan in words."""
+        where = f"{store.name}{self.release.path}/"
+        return [
+            *(f"there    {where}{path.name}" for path in self.there),
+            *(
+                f"send     {where}{path.name}  {path.stat().st_size / 1e6:.1f} MB"
+                for path in self.send
+            ),
+            f"write    {store.name}{index.key_path(self.release.key)}",
+            f"write    {store.name}{PAGE}",
+            f"write    {store.name}{index.INDEX}",
+            *(f"remove   {store.name}{index.path(version)}/" for version in self.remove),
+        ]
+
+
+def current(store: Store) -> tuple[index.Index | None, str]:
+    """What is published, None before the first time, and the ETag that says when it changes."""
+    found = store.read(index.INDEX)
+    if found is None:
+        return None, ""
+    return index.read_index(found[0], f"{store.name}{index.INDEX}"), found[1]
+
+
+def plan(store: Store, path: Path, new: index.Release, keep: int) -> Plan | None:
+    """What is to be done to publish a checked folder, or None: it is published already.
+
+    Raises `UserError`: another content is published under this version.
+    """
+    published, _ = current(store)
+    if _stands(published, new):
+        return None
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    held = together(
+        [partial(store.holds, file, f"{new.path}/{file.name}") for file in files], WORKERS
+    )
+    there = [file for file, has in zip(files, held, strict=True) if has]
+    others = published.releases if published else []
+    return Plan(
+        release=new,
+        send=[file for file in files if file not in there],
+        there=there,
+        remove=_expired([*others, new], keep),
+    )
+
+
+def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int, say: Say) -> None:
+    """Carry out a plan: send the objects, write page and index, remove what has expired.
+
+    Raises:
+        UserError: The credentials, the bucket or the clock are wrong; or another content was
+            published under this version meanwhile.
+        Failure: The store has failed several times.
+    """
+    new = chosen.release
+    if chosen.send:
+        started = time.monotonic()
+        with meter(f"publishing {new.version}", chosen.size) as moved:
+            upload(store, [(path, f"{new.path}/{path.name}") for path in chosen.send], moved)
+        took = time.monotonic() - started
+        say(f"{len(chosen.send)} files, {chosen.size / 1e6:.1f} MB sent in {took:.1f} s")
+
+    def add(published: index.Index | None) -> index.Index:
+        others = published.releases if published else []
+        if _stands(published, new):
+            return index.arranged(fingerprint, others)
+        gone = _expired([*others, new], keep)
+        return index.arranged(
+            fingerprint, [one for one in [*others, new] if one.version not in gone]
+        )
+
+    # Written each time: its owner may have given it another date of expiry.
+    store.write(index.key_path(new.key), key, BRIEFLY)
+    written = update(store, add)
+    say(f"{store.name}{index.INDEX}: {new.version} is published")
+    for version in _leftovers(store, written):
+        count = store.remove(f"{index.path(version)}/")
+        say(f"{store.name}{index.path(version)}/: removed, {count} objects")
+
+
+def folder(
+    store: Store,
+    path: Path,
+    key: bytes,
+    settings: publishing.Settings,
+    say: Say,
+    dry_run: bool = False,
+) -> None:
+    """Check a release's folder and publish it, or with `dry_run` say what would happen.
+
+    `key` is the public key.  Raises as `release.read`, `plan` and `publish` do.
+    """
+    fingerprint, keep = settings.key(), settings.nightly.keep
+    # What was checked stays as it is until it is sent.
+    with cache.lock(release.ARTIFACTS / release.PUBLISHING, shared=True):
+        say(f"checking {path}")
+        chosen = plan(store, path, release.read(path, key, fingerprint), keep)
+        if chosen is None:
+            say(f"{store.name}: {path.name} is published already")
+        elif dry_run:
+            for line in chosen.lines(store):
+                say(line)
+        else:
+            publish(store, chosen, key, fingerprint, keep, say)
+
+
+def withdraw(store: Store, version: str, reason: str) -> None:
+    """Mark a version: `latest` and the page pass over it, its files stay.
+
+    Raises `UserError`: it is not published, or the reason is none that a reader can be shown.
+    """
+    if not reason.strip() or not reason.isprintable() or len(reason) > index.TEXT:
+        raise UserError(
+            f"{reason[:80]!r}: is no reason; allowed is one line of 1 to {index.TEXT} characters"
+        )
+
+    def mark(published: index.Index | None) -> index.Index:
+        if published is None or published.find(version) is None:
+            raise UserError(f"{store.name}: {version} is not published")
+        return index.arranged(
+            published.key,
+            [
+                one.model_copy(update={"withdrawn": reason}) if one.version == version else one
+                for one in published.releases
+            ],
+        )
+
+    update(store, mark)
+
+
+def update(store: Store, change: Callable[[index.Index | None], index.Index]) -> index.Index:
+    """Change the index, and the page before it, over what nobody else has changed meanwhile."""
+    for _ in range(TRIES):
+        published, etag = current(store)
+        wanted = change(published)
+        data = index.dump(wanted)
+        # What no reader could read any more, nobody could mend either: this program is a reader.
+        index.read_index(data, f"{store.name}{index.INDEX}")
+        store.write(PAGE, page.page(wanted).encode(), BRIEFLY)
+        try:
+            store.write(index.INDEX, data, BRIEFLY, etag)
+        except Conflict:
+            continue
+        return wanted
+    raise Failure(f"{store.name}{index.INDEX}: others keep changing it; try again")
+
+
+def _stands(published: index.Index | None, new: index.Release) -> bool:
+    """Whether this very release is published; raises `UserError`: another one is under its name."""
+    found = published.find(new.version) if published else None
+    if found is None:
+        return False
+    if found.model_copy(update={"withdrawn": ""}) != new:
+        raise UserError(
+            f"version {new.version} is published with another content, and is never "
+            "overwritten; choose the next version"
+        )
+    return True
+
+
+def _expired(releases: Sequence[index.Release], keep: int) -> list[str]:
+    """The nightlies that are not among the newest `keep`; releases never expire."""
+    versions = {one.version for one in releases if one.kind == "nightly"}
+    kept = set(sorted(versions, key=index.order)[-keep:])
+    # What `latest` points to stays, also where the newer ones are withdrawn.
+    kept.add(index.arranged("0" * 40, list(releases)).latest.nightly)
+    return sorted(versions - kept, key=index.order)
+
+
+def _leftovers(store: Store, published: index.Index) -> list[str]:
+    """Nightlies in the store that are not in the index, and older than all that are.
+
+    A newer one may be on its way.
+    """
+    listed = sorted(
+        (one.version for one in published.releases if one.kind == "nightly"), key=index.order
+    )
+    if not listed:
+        return []
+    found = set()
+    for key in store.keys("nightlies/"):
+        version = key.split("/")[1]
+        try:
+            known = index.kind(version) == "nightly"
+        except UserError:
+            continue
+        if known and version not in listed and index.order(version) < index.order(listed[0]):
+            found.add(version)
+    return sorted(found, key=index.order)

@@ -1,0 +1,1 @@
+"""Releases: what is checked, collected, described and signed."""

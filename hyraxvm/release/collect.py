@@ -1,0 +1,151 @@
+"""The images of a release: what lies in `artifacts/`, built in every format and tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hyraxvm import __version__
+from hyraxvm.config import images
+from hyraxvm.config.model import ServerImage
+from hyraxvm.config.names import MANIFEST
+from hyraxvm.core import cache
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ARTIFACTS
+from hyraxvm.formats import FORMATS
+from hyraxvm.release import notes
+from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.stages.plan import Plan
+
+LOST: Final = ("-dirty", "unknown")  # ends of revisions that nobody can check out
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that is packed in every format and tested: its recipe and its manifest."""
+
+    recipe: images.Recipe
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What its files' names begin with."""
+        return str(self.manifest["name"])
+
+
+def collect(wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None) -> list[Built]:
+    """The images with every format built and every file tested.
+
+    `made` is what has just been built; with None it is what lies in `artifacts/`.
+
+    Raises:
+        UserError: Something is missing or was not tested, or is from files that are not in git, or
+            not from those of this checkout.
+    """
+    found = []
+    for recipe in wanted:
+        manifest = _manifest_of(recipe, made)
+        _check_origin(recipe, manifest)
+        listed = {entry["format"]: entry for entry in manifest["files"]}
+        for name in FORMATS:
+            if name not in listed:
+                raise UserError(
+                    f"image {recipe.name!r} is not built as {name}; "
+                    f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+                )
+            path = ARTIFACTS / listed[name]["name"]
+            if not path.is_file() or cache.file_digest(path) != listed[name]["sha256"]:
+                raise UserError(f"{path}: is not what its manifest says; build it again")
+            if boot_test.verdict(path) is None:
+                raise UserError(
+                    f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
+                )
+        found.append(Built(recipe, manifest))
+    return found
+
+
+def _check_origin(recipe: images.Recipe, manifest: Mapping[str, Any]) -> None:
+    """Raise `UserError` unless an image was made from what this checkout has, and git too.
+
+    The revision itself does not matter: the same inputs at an earlier commit make the same image.
+    """
+    name, facts = manifest["name"], manifest["release"]
+    if facts["GIT_REVISION"].endswith(LOST):
+        raise UserError(
+            f"{name}: was built from files that are not in git ({facts['GIT_REVISION']}); "
+            "type: ./inv clean --cache, and build again"
+        )
+    again = f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+    if facts["VERSION"] != __version__:
+        raise UserError(
+            f"{name}: is of version {facts['VERSION']}, this checkout is {__version__}; {again}"
+        )
+    wanted = keys(recipe, manifest)
+    for entry in manifest["files"]:
+        if entry["key"] != wanted.get(entry["format"]):
+            raise UserError(
+                f"{entry['name']}: was made from other inputs than those of this checkout; {again}"
+            )
+
+
+def keys(recipe: images.Recipe, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Format -> the key of a file that is made from this checkout; none for an older manifest.
+
+    The day of the packages and the server's image are those that the manifest names.
+    """
+    try:
+        image = ServerImage.model_validate(manifest["server"])
+        refresh, files = (manifest["made_from"][name] for name in ("refresh", "server_files"))
+    except (ValidationError, KeyError):
+        return {}
+    return Plan(recipe, refresh).formats(image, files)
+
+
+def there(recipe: images.Recipe) -> list[Artifact]:
+    """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
+    built = collect([recipe], None)[0]
+    paths = [ARTIFACTS / entry["name"] for entry in built.manifest["files"]]
+    return [Artifact(path, boot_test.verdict(path)) for path in paths]
+
+
+def inputs(built: Built) -> str:
+    """A digest of what an image was made from: the declared inputs and the packages.
+
+    Two builds with the same digest differ in dates at most.
+    """
+    recipe, manifest = built.recipe, built.manifest
+    image = ServerImage.model_validate(manifest["server"])
+    if recipe.server.source == "embedded":
+        # Packed anew each time, with the dates of that time.
+        image = image.model_copy(update={"image_digest": ""})
+    return cache.digest(notes.packages(manifest), *Plan(recipe).formats(image).values())
+
+
+def _manifest_of(recipe: images.Recipe, made: Sequence[Artifact] | None) -> dict[str, Any]:
+    """The manifest of an image with this recipe; of several, the one that was just built."""
+    ours = {artifact.path.name for artifact in made or ()}
+    found = []
+    for path in sorted(ARTIFACTS.glob(f"*{MANIFEST}")):
+        try:
+            manifest = json.loads(path.read_text())
+            release = manifest["release"]
+            names = {entry["name"] for entry in manifest["files"]}
+            image = release["IMAGE"], release["SERVER"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path}: is damaged; remove it, and build again") from error
+        if image == (recipe.name, recipe.server_name) and (made is None or names & ours):
+            found.append(manifest)
+    if len(found) > 1:
+        both = " and ".join(manifest["name"] for manifest in found)
+        raise UserError(f"{ARTIFACTS}: {both}: two versions of one image; remove the old one")
+    if not found:
+        raise UserError(
+            f"image {recipe.name!r} with server {recipe.server_name!r} is not built; "
+            f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+        )
+    return dict(found[0])

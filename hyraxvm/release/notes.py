@@ -1,0 +1,86 @@
+"""Release notes: what CHANGELOG.md says, and which packages have changed since the last release."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import ROOT
+
+Packages = Mapping[str, str]
+
+
+def section(changelog: str, version: str) -> str:
+    """The text below the heading `## VERSION (date)`.
+
+    Raises `UserError`: there is none, or it still says unreleased.
+    """
+    where = f"{ROOT / 'CHANGELOG.md'}"
+    match = re.search(
+        rf"^## {re.escape(version)}(?: +\(([^)\n]*)\))?[ ]*\n(.*?)(?=^## |\Z)",
+        changelog,
+        re.MULTILINE | re.DOTALL,
+    )
+    if not match:
+        raise UserError(f"{where}: has no section `## {version} (YYYY-MM-DD)`; write it")
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", match[1] or ""):
+        raise UserError(
+            f"{where}: the section on {version} says {match[1]!r}; "
+            f"write `## {version} (YYYY-MM-DD)`"
+        )
+    return match[2].strip()
+
+
+def packages(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> version of all that is in an image, the server and its packages included."""
+    server = manifest["server"]
+    return {
+        **manifest["packages"],
+        f"server {server['name']}": server["version"],
+        **{f"{server['name']}: {name}": version for name, version in server["packages"].items()},
+    }
+
+
+def changes(old: Packages, new: Packages) -> list[str]:
+    """One line for each package that has come, gone or changed its version, sorted by name."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before is None:
+            lines.append(f"{name} {after} (new)")
+        elif after is None:
+            lines.append(f"{name} {before} (removed)")
+        elif before != after:
+            lines.append(f"{name} {before} -> {after}")
+    return lines
+
+
+def notes(
+    version: str,
+    text: str,
+    manifests: Sequence[Mapping[str, Any]],
+    previous: str,
+    old: Mapping[str, Mapping[str, Any]] | None,
+) -> str:
+    """The notes in Markdown.
+
+    `text` is what people wrote; `old` maps an image's kind to its manifest in release `previous`.
+    Where it is None nobody knows what was published before, and nothing is said of changes.
+    """
+    lines = [f"# Hyrax VM {version}", "", text, ""] if text else [f"# Hyrax VM {version}", ""]
+    if old is None:
+        return "\n".join(lines).rstrip() + "\n"
+    lines += [f"## Packages changed since {previous}" if previous else "## Packages", ""]
+    for manifest in sorted(manifests, key=lambda one: one["release"]["IMAGE"]):
+        image = manifest["release"]["IMAGE"]
+        server = f"{manifest['server']['name']} {manifest['server']['version']}"
+        lines += [f"### Image {image}, server {server}", ""]
+        if image in old:
+            found = changes(packages(old[image]), packages(manifest))
+            lines += [f"- {line}" for line in found] or ["None."]
+        else:
+            lines += [f"{len(manifest['packages'])} Debian packages; this image is new."]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

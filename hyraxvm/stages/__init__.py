@@ -1,0 +1,1 @@
+"""The stages of an image, and the plan that ties them together."""

@@ -1,0 +1,1 @@
+"""Stage `boot_test`: a shipped file, booted and exercised."""

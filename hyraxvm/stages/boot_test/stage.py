@@ -1,0 +1,87 @@
+"""The boot test of an artifact: pytest over `tests/boot`, its reports, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hyraxvm.core import cache, code
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import PROVISION, REPORTS, ROOT
+from hyraxvm.core.process import run
+from hyraxvm.formats.opening import manifest_path
+
+DEADLINE = 3600.0  # seconds, for all machines of a file
+TESTS = ROOT / "tests" / "boot"
+# pytest-xdist's line about a test that has ended.
+_ENDED = re.compile(r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *")
+
+
+def _short(line: str) -> str:
+    """The line for a person who watches: how far, which machine, which test, and what came out."""
+    match = _ENDED.fullmatch(line)
+    if not match:
+        return line
+    share, outcome, test, machine, case = match.groups()
+    return f"{share:>4} {outcome.lower()} on {machine}: {test}" + (f" [{case}]" if case else "")
+
+
+def reports(artifact: Path) -> Path:
+    """The directory that keeps an artifact's console, journal, JUnit and HTML reports."""
+    return REPORTS / artifact.name
+
+
+def key(artifact: Path) -> str:
+    """Return the digest of what decides the verdict: the artifact, the tests, the expectations."""
+    claims = sorted((PROVISION / "servers").glob("*/capabilities.toml"))
+    return cache.digest(cache.file_digest(artifact), *claims, code.digest(ROOT, TESTS, __name__))
+
+
+def verdict(artifact: Path) -> dict[str, Any] | None:
+    """What an earlier test of this very file said, or None: it has to be tested."""
+    try:
+        found: dict[str, Any] = json.loads((reports(artifact) / "verdict.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found.get("key") == key(artifact) else None
+
+
+def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> dict[str, Any]:
+    """Boot and exercise one artifact, `machines` at a time; returns the verdict.
+
+    Raises `UserError`: there is no such file; `Failure`: a test failed.
+    """
+    if not artifact.is_file():
+        raise UserError(f"{artifact}: no such file; `./inv list` shows what is built")
+    if not manifest_path(artifact).is_file():
+        raise UserError(
+            f"{manifest_path(artifact)}: no such file; the manifest must lie beside the artifact"
+        )
+    folder = reports(artifact)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdict.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    tested_key = key(artifact)  # before: a test that is edited meanwhile has not been run
+    run(
+        [
+            *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
+            *("-n", str(machines)),
+            *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
+            f"--junitxml={folder / 'junit.xml'}",
+            *(f"--html={folder / 'report.html'}", "--self-contained-html"),
+        ],
+        log=folder / "pytest.log",
+        deadline=DEADLINE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        on_line=lambda line: on_line(_short(line)),
+    )
+    result = {"key": tested_key, "seconds": round(time.monotonic() - started, 1)}
+    (folder / "verdict.json").write_text(json.dumps(result) + "\n")
+    return result

@@ -1,0 +1,1 @@
+"""Stage `disk`: a partitioned disk that is not provisioned yet."""

@@ -1,0 +1,160 @@
+"""Stage `disk`: root file system + server -> `disk.qcow2`, partitioned but not yet provisioned.
+
+No mount, no loop device, no vfat in the host's kernel: mke2fs fills the root file system from a
+directory, mkfs.fat makes the ESP, sfdisk partitions a plain file.
+
+| partition | type | size |
+|---|---|---|
+| 1 | BIOS boot: GRUB's core image for BIOS | 1 MiB |
+| 2 | EFI system partition | 64 MiB |
+| 3 | Linux root (x86-64), the last, so that it can grow | the rest |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from hyraxvm.config.images import Recipe
+from hyraxvm.core import cache, code
+from hyraxvm.core.paths import PROVISION, ROOT
+from hyraxvm.core.process import as_root, output, run
+from hyraxvm.stages.server.stage import Server
+
+DEADLINE = 600.0  # seconds
+MIB = 1024 * 1024
+ESP_START, ESP_SIZE = 2, 64  # MiB
+ROOT_START = ESP_START + ESP_SIZE  # MiB
+ROOT_SPARE = 320  # MiB above what the tree holds: provisioning writes, logs before the first growth
+
+ROOT_LABEL = "hyrax-root"
+ESP_LABEL = "HYRAX-ESP"
+# Types by the Discoverable Partitions Specification and the UEFI Specification.
+BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+LINUX_ROOT_X86_64 = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+
+FSTAB = f"""\
+LABEL={ROOT_LABEL} / ext4 defaults 0 1
+LABEL={ESP_LABEL} /boot/efi vfat umask=0077,noauto,x-systemd.automount,x-systemd.idle-timeout=60 0 0
+"""
+
+
+class Disk(BaseModel):
+    """The stage's output: the disk, and the kernel and initramfs in it for a direct boot."""
+
+    model_config = ConfigDict(frozen=True)
+
+    qcow2: Path
+    kernel: Path
+    initrd: Path
+
+
+def key(recipe: Recipe, rootfs: str, server: str, root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs; `rootfs` and `server` are those stages' keys."""
+    return cache.digest(
+        rootfs,
+        server,
+        recipe.machine.disk_gib,
+        root / "provision" / "build",
+        code.digest(root, __name__),
+    )
+
+
+def build(
+    recipe: Recipe,
+    stage_key: str,
+    rootfs: Path,
+    server: Server,
+    log: Path,
+    on_line: Callable[[str], None],
+) -> Disk:
+    """Return the unprovisioned disk; raises `Failure` when a tool fails."""
+
+    def make(work: Path) -> None:
+        on_line("unpacking the root file system")
+        tree = work / "tree"
+        plant(tree, rootfs, server.squashfs, work, log)
+        on_line("making the file systems")
+        raw = work / "disk.raw"
+        assemble(tree, raw, recipe.machine.disk_gib, work, log)
+        cache.remove_tree(tree)
+        command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw)]
+        run([*command, str(work / "disk.qcow2")], log=log, deadline=DEADLINE)
+        for rest in ("disk.raw", "root.img", "esp.img"):
+            (work / rest).unlink()
+
+    folder = cache.produce("disk", stage_key, make)
+    return Disk(
+        qcow2=folder / "disk.qcow2", kernel=folder / "vmlinuz", initrd=folder / "initrd.img"
+    )
+
+
+def plant(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
+    """Unpack the root file system and lay the server and the provisioning boot's files into it."""
+    tree.mkdir()
+    fstab, machine_id = work / "fstab", work / "machine-id"
+    fstab.write_text(FSTAB)
+    # Empty, not absent: systemd then makes an id at each boot until one can be kept, and does not
+    # take the boot for a first boot that presets every unit (machine-id(5)).
+    machine_id.write_text("")
+    unpack = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs"]
+    # The kernel fills /dev itself, and in a user namespace nobody may make device nodes.
+    unpack += ["--exclude=./dev/*"]
+    install = ["install", "-o", "0", "-g", "0", "-D", "-m", "0644"]
+    copy = ["cp", "-r", "--no-preserve=ownership"]
+    for command in (
+        [*unpack, "--xattrs-include=*", "--file", str(rootfs), "--directory", str(tree)],
+        [*install, str(squashfs), str(tree / "usr/lib/hyrax/server.squashfs")],
+        [*install, str(fstab), str(tree / "etc/fstab")],
+        [*install, str(machine_id), str(tree / "etc/machine-id")],
+        ["mkdir", "-p", str(tree / "boot/efi")],
+        [*copy, f"{PROVISION / 'build'}/.", str(tree)],
+        ["sh", "-c", 'cp "$1"/boot/vmlinuz-* "$2"', "sh", str(tree), str(work / "vmlinuz")],
+        ["sh", "-c", 'cp "$1"/boot/initrd.img-* "$2"', "sh", str(tree), str(work / "initrd.img")],
+        ["chmod", "0644", str(work / "vmlinuz"), str(work / "initrd.img")],
+    ):
+        run(as_root(command), log=log, deadline=DEADLINE)
+    fstab.unlink()
+    machine_id.unlink()
+
+
+def assemble(tree: Path, raw: Path, disk_gib: int, work: Path, log: Path) -> None:
+    """Make the partitioned disk at `raw` (sparse) from the tree."""
+    used = int(output(as_root(["du", "-s", "--block-size=1M", str(tree)])).split()[0])
+    root_mib = -(-(used + ROOT_SPARE) * 110 // 100)  # ext4's own tables take a few percent
+    root, esp = work / "root.img", work / "esp.img"
+    mke2fs = [
+        *("mke2fs", "-q", "-t", "ext4", "-L", ROOT_LABEL, "-m", "1"),
+        # GRUB of the guest reads neither feature.
+        *("-O", "^orphan_file,^metadata_csum_seed"),
+        *("-E", "lazy_itable_init=0,lazy_journal_init=0", "-d", str(tree)),
+        *(str(root), f"{root_mib}M"),
+    ]
+    run(as_root(mke2fs), log=log, deadline=DEADLINE)
+    with esp.open("wb") as stream:
+        stream.truncate(ESP_SIZE * MIB)
+    # Not mformat: its boot sector looks like a partition table, which GRUB then tries to read.
+    run(["mkfs.fat", "-F", "32", "-n", ESP_LABEL, str(esp)], log=log, deadline=DEADLINE)
+    with raw.open("wb") as stream:
+        stream.truncate(disk_gib * 1024 * MIB)
+    table = work / "table"
+    table.write_text(partition_table(root_mib))
+    shell = ["sh", "-c", 'sfdisk --quiet "$1" <"$2"', "sh", str(raw), str(table)]
+    run(shell, log=log, deadline=DEADLINE)
+    table.unlink()
+    for image, start in ((esp, ESP_START), (root, ROOT_START)):
+        dd = ["dd", f"if={image}", f"of={raw}", "bs=1M", f"seek={start}", "conv=sparse,notrunc"]
+        run([*dd, "status=none"], log=log, deadline=DEADLINE)
+
+
+def partition_table(root_mib: int) -> str:
+    """The input of sfdisk(8); the root partition is as long as its file system and grows later."""
+    return (
+        "label: gpt\n"
+        f"start=1MiB, size=1MiB, type={BIOS_BOOT}, name=bios-boot\n"
+        f"start={ESP_START}MiB, size={ESP_SIZE}MiB, type={ESP}, name=esp\n"
+        f"start={ROOT_START}MiB, size={root_mib}MiB, type={LINUX_ROOT_X86_64}, name=root\n"
+    )

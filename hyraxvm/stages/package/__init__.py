@@ -1,0 +1,1 @@
+"""Stage `package`: the files that users download."""

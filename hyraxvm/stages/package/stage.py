@@ -1,0 +1,227 @@
+"""Stage `package`: master -> the shipped files, `<name>.manifest.json` and `SHA256SUMS`.
+
+A format is made anew when its own inputs have changed; every disk that is shipped is unpacked
+again and compared with the master.  Nothing is shipped unless all that was asked for is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.names import MANIFEST, SUMS
+from hyraxvm.core import cache, code
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.parallel import together
+from hyraxvm.core.paths import ARTIFACTS, ROOT
+from hyraxvm.formats import FORMATS, Format, Source, disk_images
+
+
+def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> str:
+    """Return the digest of what decides one format's file; `master_key` is that of the master.
+
+    Of the code it is the format's own module and what that imports, so that a change of one format
+    does not make the others again; and this module, but not all the formats that it imports.
+    """
+    return cache.digest(
+        master_key,
+        chosen.name,
+        recipe.image.model_dump(),
+        recipe.server.model_dump(),
+        recipe.machine.model_dump(),
+        *(root / template.relative_to(ROOT) for template in chosen.templates),
+        code.digest(root, chosen.module),
+        root / Path(__file__).relative_to(ROOT),
+    )
+
+
+def artifact_path(source: Source, chosen: Format) -> Path:
+    """Where a format's file is shipped."""
+    return ARTIFACTS / f"{source.name}{chosen.suffix}"
+
+
+def build(
+    source: Source,
+    wanted: Sequence[Format],
+    *,
+    keys: Mapping[str, str],
+    packages: dict[str, str],
+    timings: dict[str, float],
+    largest: Callable[[], str],
+    log: Path,
+    on_line: Callable[[str], None],
+) -> list[Path]:
+    """Return the paths of the `wanted` files; manifest and checksums lie beside them.
+
+    `keys` has each format's key, as the plan gives it; `packages` are the Debian packages of the
+    image, `timings` the seconds of the stages so far; `largest` describes what makes it large.
+
+    Raises:
+        Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
+    """
+    manifest = ARTIFACTS / f"{source.name}{MANIFEST}"
+    entries = {
+        entry["format"]: entry
+        for entry in _entries(manifest)
+        if entry.get("format") in FORMATS and _current(source, keys, entry)
+    }
+    missing = [chosen for chosen in wanted if chosen.name not in entries]
+    stale = [
+        path
+        for chosen in FORMATS.values()
+        if chosen.name not in entries
+        and chosen not in wanted
+        and (path := artifact_path(source, chosen)).exists()
+    ]
+    if missing or stale or len(entries) != len(_entries(manifest)):
+        work = ARTIFACTS / f".{source.name}.work"
+        cache.remove_tree(work)
+        work.mkdir(parents=True)
+        try:
+            tasks = [
+                partial(_make, source, chosen, keys[chosen.name], work, log, on_line)
+                for chosen in missing
+            ]
+            entries |= {entry["format"]: entry for entry in together(tasks, os.cpu_count() or 1)}
+            _check_budgets(source, list(entries.values()), largest)
+            written = work / manifest.name
+            listed = [entries[name] for name in FORMATS if name in entries]
+            written.write_text(_manifest(source, listed, packages, timings))
+            # Old files and a new manifest never stand beside each other, nor the reverse: an
+            # interruption leaves files that the manifest does not list as they are.
+            for path in stale:
+                on_line(f"removing {path.name}: it was made from another master")
+                path.unlink()
+            for chosen in missing:
+                path = artifact_path(source, chosen)
+                (work / path.name).replace(path)
+            written.replace(manifest)
+        finally:
+            cache.remove_tree(work)
+        write_sums(ARTIFACTS)
+    return [artifact_path(source, chosen) for chosen in wanted]
+
+
+def read_release(path: Path) -> dict[str, str]:
+    """Read the `KEY=value` lines of the guest's version file."""
+    pairs = (line.split("=", 1) for line in path.read_text().splitlines())
+    return {key: "".join(shlex.split(value)) for key, value in pairs}
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` over the manifests in `folder` and the files that they list."""
+    lines = {}
+    for manifest in folder.glob(f"*{MANIFEST}"):
+        lines[manifest.name] = cache.file_digest(manifest)
+        lines |= {e["name"]: e["sha256"] for e in _entries(manifest)}
+    written = folder / f".{SUMS}"
+    # As sha256sum(1) writes them for binary files on POSIX systems.
+    written.write_text("".join(f"{lines[name]}  {name}\n" for name in sorted(lines)))
+    written.replace(folder / SUMS)
+
+
+def _make(
+    source: Source,
+    chosen: Format,
+    stage_key: str,
+    work: Path,
+    log: Path,
+    on_line: Callable[[str], None],
+) -> dict[str, Any]:
+    """Make one file in `work`; returns its entry in the manifest."""
+    started = time.monotonic()
+    log = log.with_name(f"{log.stem}-{chosen.name}.log")
+    log.unlink(missing_ok=True)
+    target, inside = work / f"{source.name}{chosen.suffix}", work / chosen.name
+    inside.mkdir()
+    on_line(f"making {target.name}")
+    contents = [_entry(path) for path in chosen.write(source, target, inside, log)]
+    cache.remove_tree(inside)
+    inside.mkdir()
+    on_line(f"comparing what is in {target.name} with the master")
+    specs = chosen.read(target, inside).specs
+    (drive,) = {spec.drives[0].path: spec.drives[0] for spec in specs.values()}.values()
+    disk_images.compare(source.master, drive.path, drive.format, log)
+    cache.remove_tree(inside)
+    return {
+        **_entry(target),
+        "format": chosen.name,
+        "key": stage_key,
+        "seconds": round(time.monotonic() - started, 1),
+        "contents": contents,
+    }
+
+
+def _current(source: Source, keys: Mapping[str, str], entry: dict[str, Any]) -> bool:
+    """Whether a file is there, whole, and made from these very inputs."""
+    chosen = FORMATS[entry["format"]]
+    path = artifact_path(source, chosen)
+    return bool(
+        entry["name"] == path.name
+        and entry["key"] == keys[chosen.name]
+        and path.is_file()
+        and path.stat().st_size == entry["size"]
+        and cache.file_digest(path) == entry["sha256"]
+    )
+
+
+def _check_budgets(
+    source: Source, entries: list[dict[str, Any]], largest: Callable[[], str]
+) -> None:
+    budgets = source.recipe.budget.model_dump()
+    over = [
+        f"{entry['name']}: {entry['size'] / 1e6:.1f} MB, allowed are {budgets[entry['format']]} MB "
+        f"(budget.{source.recipe.server_name}.{entry['format']} in images.toml)"
+        for entry in entries
+        if entry["size"] > budgets[entry["format"]] * 10**6
+    ]
+    if over:
+        raise Failure("\n".join([*over, "nothing was shipped", largest()]))
+
+
+def _manifest(
+    source: Source,
+    entries: list[dict[str, Any]],
+    packages: dict[str, str],
+    timings: dict[str, float],
+) -> str:
+    content = {
+        "schema": 1,
+        "name": source.name,
+        "release": source.release,
+        "server": source.image.model_dump(exclude={"files"}),
+        "machine": source.recipe.machine.model_dump(),
+        # What the keys of the files come from, and is neither above nor in the checkout.
+        "made_from": {
+            "refresh": source.refresh,
+            "server_files": cache.digest(source.image.files),
+        },
+        "packages": packages,
+        "files": entries,
+        "timings": timings,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _entries(manifest: Path) -> list[dict[str, Any]]:
+    """The files that a manifest lists; none if it is not there or cannot be read."""
+    try:
+        files: list[dict[str, Any]] = json.loads(manifest.read_text())["files"]
+        return [entry for entry in files if {"name", "size", "sha256", "key"} <= entry.keys()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {
+        "name": path.name,
+        "size": path.stat().st_size,
+        "sha256": cache.file_digest(path),
+    }

@@ -1,0 +1,68 @@
+"""The graph of the stages: what each stage of an image is made from, as keys.
+
+```
+rootfs --+
+         +-- disk -- provision (master) -- package (one file for each format) -- boot test
+server --+
+```
+
+The keys stand here once.  Whoever builds, reuses or judges an output asks the plan for its key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import ServerImage
+from hyraxvm.core.paths import ROOT
+from hyraxvm.formats import FORMATS
+from hyraxvm.stages.disk import stage as disk
+from hyraxvm.stages.package import stage as package
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server import stage as server
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of one image, made from the checkout at `root`.
+
+    `refresh` is the day for which packages are fetched again, or empty.
+    """
+
+    recipe: Recipe
+    refresh: str = ""
+    root: Path = ROOT
+
+    @cached_property
+    def rootfs(self) -> str:
+        """The key of the root file system."""
+        return rootfs.key(self.recipe, self.refresh, self.root)
+
+    @cached_property
+    def server(self) -> str:
+        """The key of the packed server."""
+        return server.key(self.recipe, self.refresh, self.root)
+
+    @cached_property
+    def disk(self) -> str:
+        """The key of the disk that is not provisioned yet."""
+        return disk.key(self.recipe, self.rootfs, self.server, self.root)
+
+    def provision(self, image: ServerImage, files: str = "") -> str:
+        """Return the key of the master; `image` is what the server's stage has found.
+
+        `files` is the digest of the image's files where `image`, as in a manifest, lacks them.
+        """
+        return provision.key(self.recipe, self.disk, image, files, self.root)
+
+    def formats(self, image: ServerImage, files: str = "") -> dict[str, str]:
+        """Return format -> the key of its file; the arguments are those of `provision`."""
+        master = self.provision(image, files)
+        return {
+            name: package.key(self.recipe, master, chosen, self.root)
+            for name, chosen in FORMATS.items()
+        }

@@ -1,0 +1,1 @@
+"""Stage `provision`: the master disk, from one boot under Packer."""

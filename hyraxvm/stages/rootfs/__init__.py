@@ -1,0 +1,1 @@
+"""Stage `rootfs`: the Debian packages of one image."""

@@ -1,0 +1,129 @@
+"""Stage `rootfs`: the Debian packages of one image -> `rootfs.tar`.
+
+mmdebstrap resolves, downloads and installs them in one go, as root or in a user namespace.  The
+mirror and the keys are mmdebstrap's defaults and the host's own apt set-up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from hyraxvm.config.images import Base, Recipe
+from hyraxvm.core import cache, code
+from hyraxvm.core.paths import ROOT, cache_root
+from hyraxvm.core.process import output, run
+
+DEADLINE = 1800.0  # seconds; slow mirrors exist
+
+DPKG_STATUS = "./var/lib/dpkg/status"
+APT_PREFERENCES = "etc/apt/preferences.d/hyrax-vm"
+INITRAMFS_CONF = "etc/initramfs-tools/conf.d/hyrax-vm"
+INITRAMFS_MODULES = "usr/share/initramfs-tools/modules.d/hyrax-vm"
+
+
+def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs; another `refresh` makes it fetch packages again."""
+    return cache.digest(
+        recipe.base.model_dump(), recipe.packages, refresh, code.digest(root, __name__)
+    )
+
+
+def build(recipe: Recipe, stage_key: str, log: Path, on_line: Callable[[str], None]) -> Path:
+    """Return the path of the root file system's tar.
+
+    Raises `Failure` when mmdebstrap fails, with its last lines.
+    """
+
+    def make(work: Path) -> None:
+        config = work / "config"
+        write_config(recipe.base, config)
+        tar = work / "rootfs.tar"
+        run(command(recipe, config, tar), log=log, deadline=DEADLINE, on_line=on_line)
+        cache.remove_tree(config)
+        status = output(["tar", "--extract", "--to-stdout", "--file", str(tar), DPKG_STATUS])
+        (work / "packages.json").write_text(json.dumps(parse_status(status), indent=1) + "\n")
+
+    return cache.produce("rootfs", stage_key, make) / "rootfs.tar"
+
+
+def packages(tar: Path) -> dict[str, str]:
+    """Name and version of the Debian packages in a root file system that `build` returned."""
+    found: dict[str, str] = json.loads((tar.parent / "packages.json").read_text())
+    return found
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """Read dpkg's status file (deb-control(5)): name -> version of what is installed."""
+    found: dict[str, str] = {}
+    for paragraph in text.split("\n\n"):
+        fields = dict(
+            line.split(": ", 1)
+            for line in paragraph.splitlines()
+            if re.match(r"[A-Z][\w-]*: ", line)
+        )
+        if fields.get("Status") == "install ok installed":
+            found[fields["Package"]] = fields["Version"]
+    return dict(sorted(found.items()))
+
+
+def write_config(base: Base, folder: Path) -> None:
+    """Write the files that must be in place before the first package is unpacked."""
+    lines = [
+        f"path-include={glob[1:]}" if glob.startswith("!") else f"path-exclude={glob}"
+        for glob in base.path_excludes
+    ]
+    files = {
+        "dpkg-options": lines,
+        # The system is merged from its birth; usrmerge would bring 46 MB of Perl.
+        APT_PREFERENCES: ["Package: usrmerge", "Pin: release *", "Pin-Priority: -1"],
+        # Only the listed drivers: "most" of a generic kernel costs 30 MB and seconds of each boot.
+        INITRAMFS_CONF: ["MODULES=list", "COMPRESS=zstd"],
+        INITRAMFS_MODULES: base.initramfs_modules,
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(content) + "\n")
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def command(recipe: Recipe, config: Path, tar: Path) -> list[str]:
+    """The mmdebstrap command line; downloaded packages are kept in, and taken from, the cache."""
+    packages = package_cache()
+    return [
+        "mmdebstrap",
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--variant=apt",
+        f"--architectures={recipe.base.arch}",
+        f"--include={','.join(recipe.packages)}",
+        "--aptopt=APT::Install-Recommends false",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+        *keep_packages(packages),
+        # Unlike a file under /etc/dpkg, this also holds for the packages that are merely unpacked.
+        f"--dpkgopt={config}/dpkg-options",
+        f"--setup-hook=copy-in {config}/etc {config}/usr /",
+        recipe.base.suite,
+        str(tar),
+    ]
+
+
+def package_cache() -> Path:
+    """The directory that holds the downloaded Debian packages."""
+    folder = cache_root() / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def keep_packages(folder: Path, last_hook: str = "customize") -> list[str]:
+    """Options of mmdebstrap that keep downloaded packages in `folder` (mmdebstrap(1), HOOKS)."""
+    return [
+        "--skip=download/empty,essential/unlink",
+        '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
+        f"--setup-hook=sync-in {folder} /var/cache/apt/archives",
+        f"--{last_hook}-hook=sync-out /var/cache/apt/archives {folder}",
+    ]

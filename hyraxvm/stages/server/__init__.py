@@ -1,0 +1,1 @@
+"""Stage `server`: a DAP server from an OCI image."""

@@ -1,0 +1,194 @@
+"""Where a server's image comes from: `images.lock`, the command line, or what can be had here.
+
+`images.lock` holds, for each server with a `docker://` source, the digest that builds use; it is
+written by `./inv pin`, and by the first build of a server that it does not know yet; a release or a
+nightly takes only what is pinned already (`check_pinned`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyraxvm.config import images
+from hyraxvm.config.images import AUTO, Config, Recipe
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.paths import IMAGES_LOCK
+from hyraxvm.stages.server import oci
+
+PIN_DEADLINE = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A server, the reference and digest of its image, and what the user must not overlook."""
+
+    server: str
+    image: str = ""
+    digest: str = ""
+    notice: tuple[str, ...] = ()
+
+    def recipe(self, table: Config, image: str) -> Recipe:
+        """How an image of the table is made with this server."""
+        return images.recipe(table, image, self.server, self.image, self.digest)
+
+
+def choose(
+    table: Config,
+    server: str | None,
+    server_image: str | None,
+    say: Callable[[str], None],
+    lock: Path = IMAGES_LOCK,
+) -> Choice:
+    """Decide which server is built, and from which image.
+
+    A server that is named never falls back to another.  Raises `UserError`: there is no such
+    server, or no such image; `Failure`: the registry does not answer.
+    """
+    wanted = server or table.defaults.server
+    if wanted != AUTO:
+        images.choose("server", wanted, table.server)
+    if server_image:
+        return _named_image(table, wanted, server_image)
+    if wanted != AUTO:
+        try:
+            return _locked(table, wanted, lock, say)
+        except UserError:
+            raise
+        except Failure as failure:
+            raise Failure(f"{failure}\n{_otherwise(wanted)}") from failure
+    reasons = []
+    for name in table.defaults.auto:
+        try:
+            chosen = _locked(table, name, lock, say)
+        except UserError:
+            raise
+        except Failure as failure:
+            reasons.append(f"{table.server[name].title} cannot be had here: {_last(failure)}")
+            continue
+        return chosen if not reasons else Choice(name, notice=_notice(table, name, reasons))
+    raise Failure("; ".join(reasons))
+
+
+def pin(table: Config, name: str, lock: Path = IMAGES_LOCK) -> str:
+    """Write the digest that the registry now gives for a server's tag; returns it.
+
+    Raises `UserError`: there is no such tag to pin; `Failure`: the registry does not say.
+    """
+    images.choose("server", name, table.server)
+    source = table.server[name].source
+    if source == "embedded":
+        pullable = [key for key, value in table.server.items() if value.source != "embedded"]
+        raise UserError(f"server {name!r} is packed here, not pulled; pin: {', '.join(pullable)}")
+    return _write(lock, name, source, oci.remote_digest(source, PIN_DEADLINE))
+
+
+def _named_image(table: Config, wanted: str, reference: str) -> Choice:
+    pulled = [name for name, value in table.server.items() if value.source != "embedded"]
+    name = next((n for n in table.defaults.auto if n in pulled), "") if wanted == AUTO else wanted
+    if name not in pulled:
+        raise UserError(
+            f"server {name or wanted!r} is packed here and takes no --server-image; "
+            f"--server can be: {', '.join(pulled)}"
+        )
+    image = oci.check_reference(reference)
+    if not image.startswith("docker:"):
+        return Choice(name, image, oci.local_digest(image))
+    digest = image.partition("@")[2] or oci.remote_digest(image)
+    return Choice(name, image, digest)
+
+
+def _locked(table: Config, name: str, lock: Path, say: Callable[[str], None]) -> Choice:
+    """The image that a server is pinned to, once it is known to be within reach."""
+    source = table.server[name].source
+    if source == "embedded":
+        return Choice(name)
+    entry = _read(lock).get(name)
+    if entry is None:
+        digest = _write(lock, name, source, oci.remote_digest(source))
+        say(f"{source} was not pinned yet: images.lock now says {digest}; commit it")
+        return Choice(name, source, digest)
+    if entry["source"] != source:
+        raise UserError(
+            f"{lock}: pins {entry['source']} for server {name!r}, images.toml names {source}; "
+            f"type: ./inv pin {name}"
+        )
+    digest = entry["digest"]
+    arches = {base.arch for base in table.base.values()}
+    if not all(cache.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
+        oci.remote_digest(oci.with_digest(source, digest))
+    return Choice(name, source, digest)
+
+
+def check_pinned(table: Config, name: str, lock: Path = IMAGES_LOCK) -> None:
+    """Raise `UserError` where a build would have to pin the server's image first."""
+    if table.server[name].source != "embedded" and name not in _read(lock):
+        raise UserError(
+            f"{lock}: has no digest for server {name!r}; type: ./inv pin {name}, and commit "
+            "images.lock"
+        )
+
+
+def cached(table: Config, name: str, lock: Path = IMAGES_LOCK) -> Choice:
+    """What a server is pinned to, without asking a registry; no digest when it is not pinned."""
+    source = table.server[name].source
+    entry = _read(lock).get(name, {})
+    fits = entry.get("source") == source
+    return Choice(name, source, entry["digest"]) if fits else Choice(name)
+
+
+def banner(notice: tuple[str, ...]) -> str:
+    """The notice in a frame."""
+    width = max(map(len, notice))
+    edge = "*" * (width + 6)
+    return "\n".join([edge, *(f"** {line.ljust(width)} **" for line in notice), edge])
+
+
+def _notice(table: Config, name: str, reasons: list[str]) -> tuple[str, ...]:
+    wanted = table.defaults.auto[0]
+    words = " ".join(reasons)
+    lines = [words[at : at + 76] for at in range(0, len(words), 76)][:4]
+    return (
+        f"NOT {table.server[wanted].title}: this build gets {table.server[name].title}.",
+        "",
+        *lines,
+        "",
+        *_otherwise(wanted).split("; "),
+    )
+
+
+def _otherwise(server: str) -> str:
+    return (
+        f"where no registry can be reached, bring the image as a file; "
+        f"type: ./inv build --server {server} --server-image oci-archive:FILE"
+    )
+
+
+def _read(lock: Path) -> dict[str, dict[str, str]]:
+    try:
+        found = json.loads(lock.read_text("utf-8"))
+        return {name: {"source": e["source"], "digest": e["digest"]} for name, e in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{lock}: cannot be read ({type(error).__name__}); remove it and type: ./inv pin SERVER"
+        ) from error
+
+
+def _write(lock: Path, name: str, source: str, digest: str) -> str:
+    entries = {**_read(lock), name: {"source": source, "digest": digest}}
+    new = lock.with_name(f".{lock.name}.{os.getpid()}")
+    new.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+    new.replace(lock)
+    return digest
+
+
+def _last(failure: Failure) -> str:
+    """The end of a tool's message: skopeo puts the cause last."""
+    text = str(failure).splitlines()[-1].strip()
+    return text if len(text) <= 220 else "..." + text[-217:]

@@ -1,0 +1,148 @@
+"""The embedded default server, packed from Debian and PyPI packages into an OCI image."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hyraxvm.config.images import Recipe
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.process import run
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server import oci
+
+DEADLINE = 1200.0  # seconds
+UID = 880  # neither a Debian package's (100-999 downwards) nor a person's
+TEMPORARY = "/tmp"  # noqa: S108 - inside the image
+
+
+def pack(
+    recipe: Recipe, source: Path, work: Path, log: Path, on_line: Callable[[str], None]
+) -> Path:
+    """Pack the server's folder, its Debian and its PyPI packages; returns the image's layout."""
+    site, layer, layout = work / "site", work / "layer.tar", work / "oci"
+    requirements, package = sources(recipe, source)
+    run(pip_command(requirements, site), log=log, deadline=DEADLINE, on_line=on_line)
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
+    command = layer_command(recipe, site, package, layer)
+    run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
+
+    image = f"{layout}:{oci.TAG}"
+    wanted = configuration(recipe, source)
+    config = [
+        f"--config.user={wanted.user}",
+        f"--config.workingdir={wanted.working_directory}",
+        *(f"--config.entrypoint={word}" for word in wanted.entrypoint),
+        *(f"--config.env={key}={value}" for key, value in wanted.environment.items()),
+        *(f"--config.exposedports={port}/tcp" for port in wanted.ports),
+        *(f"--config.label={key}={value}" for key, value in wanted.labels.items()),
+    ]
+    for command in (
+        ["umoci", "init", "--layout", str(layout)],
+        ["umoci", "new", "--image", image],
+        ["umoci", "raw", "add-layer", "--image", image, str(layer)],
+        ["umoci", "config", "--image", image, *config],
+    ):
+        run(command, log=log, deadline=DEADLINE)
+    return layout
+
+
+def sources(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
+    """What is packed from the server's folder: its locked requirements, and its Python package."""
+    return folder / "requirements.txt", folder / recipe.server_name
+
+
+def configuration(recipe: Recipe, source: Path) -> oci.Image:
+    """What the image says of itself; nothing is built."""
+    name, home = recipe.server_name, recipe.server.home
+    init = source / name / "__init__.py"
+    version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
+    if version is None:
+        raise Failure(f'{init}: has no line `__version__ = "..."`')
+    return oci.Image(
+        digest="",
+        entrypoint=["/usr/bin/python3", "-m", name],
+        environment={
+            f"{name.upper()}_ROOT": recipe.server.data_root,
+            f"{name.upper()}_BIND": f"0.0.0.0:{recipe.server.port}",
+            **({f"{name.upper()}_HOME": home} if home else {}),
+            "HDF5_USE_FILE_LOCKING": "FALSE",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        },
+        working_directory=TEMPORARY,
+        user=name,
+        ports=[recipe.server.port],
+        volumes=[],
+        labels={
+            "org.opencontainers.image.title": name,
+            "org.opencontainers.image.version": version.group(1),
+        },
+        layers=[],
+        diff_ids=[],
+    )
+
+
+def pip_command(requirements: Path, target: Path) -> list[str]:
+    """Install locked wheels into a folder, for the base's Python, whatever Python runs this."""
+    return [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--quiet"),
+        "--disable-pip-version-check",
+        *("--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"),
+        *("--python-version=3.11", "--implementation=cp"),
+        *("--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_27_x86_64"),
+        "--platform=manylinux2014_x86_64",
+        *("--target", str(target), "--requirement", str(requirements)),
+    ]
+
+
+def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> list[str]:
+    """The mmdebstrap command that makes the image's one layer.
+
+    `--variant=extract` unpacks packages without running their scripts: no shell ends up in the
+    image, and of dpkg, on which Python's package depends, the server's trim list leaves nothing.
+    """
+    modules = "/usr/local/lib/python3.11/dist-packages"
+    user = recipe.server_name
+    account = f"{user}:x:{UID}:{UID}::/tmp:/usr/sbin/nologin"
+    data = recipe.server.data_root
+    packages = " ".join(recipe.server.packages)
+    hooks = [
+        # Nothing is installed, so dpkg has no record of what is there; apt says what it would be.
+        'mkdir -p "$1/var/lib/dpkg"; APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
+        f"apt-get --simulate -qq install {packages} | sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*"
+        "/Package: \\1\\nStatus: install ok installed\\nVersion: \\2\\n/p' "
+        '>"$1/var/lib/dpkg/status"',
+        f'mkdir -p "$1{modules}" "$1{data}" "$1/run" "$1/proc" "$1/sys"; chmod 1777 "$1/tmp"',
+        f"sync-in {site} {modules}",
+        f'cp -r {package} "$1{modules}/"',
+        f"echo '{account}' > \"$1/etc/passwd\"",
+        f"echo '{user}:x:{UID}:' > \"$1/etc/group\"",
+        # What a server never reads: test suites, headers, typing stubs, pydap's own server.
+        f'cd "$1{modules}"; rm -rf bin include share numpy/f2py numpy/distutils '
+        "numpy/_core/include numpy/_core/lib numpy/random/lib pydap/wsgi pydap/server pydap/apis; "
+        r"find . -depth -type d \( -name tests -o -name test -o -name __pycache__ -o "
+        r"-name .mypy_cache \) -exec rm -rf {} +; find . -type f \( -name '*.pyi' "
+        r"-o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' -o -name '*.[ch]' \) -delete",
+        # Compiled once here: the image is read-only, so the guest could not keep what it compiles.
+        'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash '
+        f"/usr/lib/python3.11 {modules} || test $? = 1",
+        # A library that is missing is found here and not in the guest.
+        f'chroot "$1" python3 -c "import {user}.app"',
+        'chown -R 0:0 "$1/usr/local" "$1/etc"; rm -rf "$1/usr/share/doc" "$1/usr/share/man"',
+    ]
+    return [
+        "mmdebstrap",
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--variant=extract",
+        f"--architectures={recipe.base.arch}",
+        f"--include={','.join(recipe.server.packages)}",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+        *rootfs.keep_packages(rootfs.package_cache(), "extract"),
+        # The only hooks that this variant runs once the packages are there.
+        *(f"--extract-hook={hook}" for hook in hooks),
+        recipe.base.suite,
+        str(layer),
+    ]

@@ -1,0 +1,383 @@
+"""The root file system of a container image, merged from its layers without unpacking them.
+
+Owners, setuid bits, extended attributes, hard links and device nodes are entries of a tar here and
+never files of the host: nothing needs root, and a hostile layer has no file system to escape into.
+The rules are those of the OCI Image Specification 1.1, "Image Layer Filesystem Changeset".
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import re
+import stat
+import tarfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from hyraxvm.core.errors import Failure
+
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
+HOPS = 40  # symbolic links on one path, as in Linux
+NEWEST = 2**32 - 1  # seconds that squashfs can hold
+ATTRIBUTE = "SCHILY.xattr."
+KEPT = tuple(f"{ATTRIBUTE}{space}." for space in ("user", "trusted", "security"))  # by squashfs
+DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+Span = tuple[int, int]  # of a file: offset and length
+
+
+@dataclass(eq=False)
+class Node:
+    """A file, directory or link; hard links to one file are one node under several paths."""
+
+    info: tarfile.TarInfo
+    source: tarfile.TarFile | None = None
+    content: bytes | None = None
+    blank: tuple[Span, ...] = ()  # what reads as zeros
+
+    def open(self) -> IO[bytes]:
+        """The content of a regular file."""
+        stream: IO[bytes] | None = None
+        if self.content is not None:
+            stream = io.BytesIO(self.content)
+        elif self.source:
+            stream = self.source.extractfile(self.info)
+        assert stream is not None
+        return io.BufferedReader(_Blanked(stream, self.blank)) if self.blank else stream
+
+
+class _Blanked(io.RawIOBase):
+    """A file of which some spans read as zeros."""
+
+    def __init__(self, stream: IO[bytes], spans: tuple[Span, ...]) -> None:
+        super().__init__()
+        self._stream, self._spans = stream, spans
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        at = self._stream.tell()
+        piece = bytearray(self._stream.read(len(buffer)))
+        for start, length in self._spans:
+            begin, end = max(start - at, 0), min(start + length - at, len(piece))
+            if begin < end:
+                piece[begin:end] = bytes(end - begin)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@dataclass
+class Tree:
+    """Path without a leading slash -> node; the root directory itself is not listed."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    dropped_devices: int = 0
+
+    def apply(self, layer: Path) -> None:
+        """Lay one uncompressed layer over what is there.
+
+        Raises `Failure`: the layer is no tar, or an entry tries to leave the root.
+        """
+        try:
+            # Stays open: the nodes read from it.
+            source = tarfile.open(layer, "r:", errors="surrogateescape")  # noqa: SIM115
+            members = [_sound(info, layer) for info in source]
+        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+            raise Failure(f"{layer.name}: is not a readable tar ({error})") from error
+        added = []
+        for info in members:
+            path = _clean(info.name, layer)
+            name = PurePosixPath(path).name
+            if name.startswith(WHITEOUT):
+                self._white_out(path, name, layer)
+            elif path:
+                added.append((path, info))
+        # Whiteouts hold for the layers below, wherever in the tar they stand.
+        for path, info in added:
+            self._add(path, info, source, layer)
+
+    def _white_out(self, path: str, name: str, layer: Path) -> None:
+        if name == WHITEOUT:
+            raise Failure(f"{layer.name}: the whiteout {path!r} hides nothing; refused")
+        place = self._inside(str(PurePosixPath(path).parent), layer)
+        if name == OPAQUE:
+            self._forget(place, keep=True)
+        elif not name.startswith(WHITEOUT + WHITEOUT):  # aufs' own bookkeeping
+            self._forget(_join(place, name.removeprefix(WHITEOUT)))
+
+    def _add(self, path: str, info: tarfile.TarInfo, source: tarfile.TarFile, layer: Path) -> None:
+        if info.type in DEVICES:
+            self.dropped_devices += 1
+            return
+        final = _join(
+            self._inside(str(PurePosixPath(path).parent), layer), PurePosixPath(path).name
+        )
+        if info.islnk():
+            target = _clean(info.linkname, layer)
+            target = _join(
+                self._inside(str(PurePosixPath(target).parent), layer), PurePosixPath(target).name
+            )
+            node = self.nodes.get(target)
+            if node is None or node.info.isdir():
+                raise Failure(f"{layer.name}: {path!r} is a hard link to {target!r}, no file there")
+        else:
+            node = Node(info, source)
+        old = self.nodes.get(final)
+        if old is not None and not (old.info.isdir() and node.info.isdir()):
+            self._forget(final)
+        self.nodes[final] = node
+
+    def _inside(self, folder: str, layer: Path) -> str:
+        """The directory that a path leads to, links followed inside the root; made if missing."""
+        try:
+            found = self._follow(folder, make=True)
+        except ValueError as error:
+            raise Failure(f"{layer.name}: {error}") from error
+        return found or ""
+
+    def _follow(self, path: str, *, make: bool = False) -> str | None:
+        """Resolve links as a process whose root this is; None: nothing there."""
+        rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
+        done: list[str] = []
+        hops = 0
+        while rest:
+            part = rest.pop()
+            if part == "..":
+                done = done[:-1]
+                continue
+            here = "/".join([*done, part])
+            node = self.nodes.get(here)
+            if node is None:
+                if not make:
+                    return None
+                node = self.nodes[here] = Node(_directory(here))
+            if node.info.issym():
+                hops += 1
+                if hops > HOPS:
+                    raise ValueError(f"{path!r} leads round in a circle of symbolic links")
+                target = node.info.linkname
+                if target.startswith("/"):
+                    done = []
+                rest += [step for step in target.split("/") if step not in ("", ".")][::-1]
+                continue
+            if (rest or make) and not node.info.isdir():
+                if make:
+                    raise ValueError(f"{path!r} leads through {here!r}, which is no directory")
+                return None
+            done.append(part)
+        return "/".join(done)
+
+    def _forget(self, path: str, *, keep: bool = False) -> None:
+        """Remove what is below `path`, and unless `keep` is set what is at it."""
+        node = self.nodes.get(path)
+        if not path or (node is not None and node.info.isdir()):
+            below = f"{path}/" if path else ""
+            for name in [name for name in self.nodes if name.startswith(below)]:
+                del self.nodes[name]
+        if not keep:
+            self.nodes.pop(path, None)
+
+    # ------------------------------------------------------------------ for a server's own folder
+
+    def resolve(self, path: str) -> str | None:
+        """The real path (with a leading slash) that `path` leads to, or None: nothing is there."""
+        try:
+            found = self._follow(path)
+        except ValueError:
+            return None
+        return None if found is None else f"/{found}"
+
+    def node(self, path: str) -> Node | None:
+        """What `path` leads to."""
+        found = self.resolve(path)
+        return None if found is None else self.nodes.get(found.lstrip("/"))
+
+    def is_dir(self, path: str) -> bool:
+        """Whether `path` leads to a directory."""
+        node = self.node(path)
+        return node is not None and node.info.isdir()
+
+    def is_program(self, path: str) -> bool:
+        """Whether `path` leads to a file that somebody may execute."""
+        node = self.node(path)
+        return node is not None and node.info.isreg() and bool(node.info.mode & 0o111)
+
+    def listing(self, path: str) -> list[str]:
+        """The names in a directory, sorted; empty when there is none."""
+        found = self.resolve(path)
+        if found is None:
+            return []
+        below = found.lstrip("/") + "/" if found != "/" else ""
+        return sorted(
+            name.removeprefix(below)
+            for name in self.nodes
+            if name.startswith(below) and "/" not in name.removeprefix(below)
+        )
+
+    def called(self, name: str) -> list[str]:
+        """Every path whose last part is `name`."""
+        return sorted(f"/{path}" for path in self.nodes if path.rsplit("/", 1)[-1] == name)
+
+    def glob(self, pattern: str) -> list[str]:
+        """Every path that matches: `*`, `?` and sets within one part, `**` over parts."""
+        wanted = _pattern(pattern)
+        return sorted(f"/{path}" for path in self.nodes if wanted.fullmatch(path))
+
+    def read(self, path: str) -> bytes | None:
+        """The content of the file that `path` leads to, or None: there is no file."""
+        node = self.node(path)
+        if node is None or not node.info.isreg():
+            return None
+        with node.open() as stream:
+            return stream.read()
+
+    def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Put a file of root's there, in place of what there is."""
+        parent, name = path.lstrip("/").rpartition("/")[::2]
+        place = _join(self._follow(parent, make=True) or "", name)
+        info = tarfile.TarInfo(place)
+        info.size, info.mode = len(content), mode
+        self._forget(place)
+        self.nodes[place] = Node(info, content=content)
+
+    def make_dir(self, path: str, uid: int, gid: int, mode: int = 0o755) -> str:
+        """Make a directory, or give the one that is there to another owner; returns its real path.
+
+        Raises `Failure`: something else is in the way.
+        """
+        try:
+            place = self._follow(path, make=True) or ""
+        except ValueError as error:
+            raise Failure(f"the image cannot get a directory {path}: {error}") from error
+        if not place:
+            raise Failure(f"the image cannot get a directory {path}: that is its root")
+        node = self.nodes[place]
+        node.info = copy.copy(node.info)
+        node.info.uid, node.info.gid, node.info.mode = uid, gid, mode
+        return f"/{place}"
+
+    def own(self, path: str, uid: int, gid: int) -> None:
+        """Give what is at and below `path` to another owner, as `chown -R` does."""
+        found = (self.resolve(path) or "").lstrip("/")
+        for name, node in self.nodes.items():
+            if name == found or name.startswith(f"{found}/"):
+                node.info.uid, node.info.gid = uid, gid
+
+    def remove(self, pattern: str) -> tuple[int, int]:
+        """Remove whatever matches, and what is below it; returns (paths, bytes)."""
+        paths, size = len(self.nodes), self.size()
+        for path in self.glob(pattern):
+            self._forget(path.lstrip("/"))
+        return paths - len(self.nodes), size - self.size()
+
+    # ---------------------------------------------------------------------------------- the result
+
+    def distinct(self) -> Iterable[Node]:
+        """Each node once, however many names it has."""
+        return {id(node): node for node in self.nodes.values()}.values()
+
+    def size(self) -> int:
+        """Bytes of all regular files, each counted once."""
+        return sum(node.info.size for node in self.distinct())
+
+    def left_out(self) -> dict[str, int]:
+        """Attributes that squashfs cannot hold, as POSIX ACLs: name -> how many files have it."""
+        names = (
+            name.removeprefix(ATTRIBUTE)
+            for node in self.distinct()
+            for name in node.info.pax_headers
+            if name.startswith(ATTRIBUTE) and not name.startswith(KEPT)
+        )
+        return dict(sorted(Counter(names).items()))
+
+    def write_tar(self, sink: IO[bytes]) -> None:
+        """Write everything as a POSIX.1-2001 tar, sorted, so that the same tree is the same tar."""
+        first: dict[int, str] = {}
+        # Parts, not characters: a directory stands before what is in it.
+        with tarfile.open(
+            fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+        ) as tar:
+            for path, node in sorted(self.nodes.items(), key=lambda item: item[0].split("/")):
+                info = _entry(path, node.info)
+                if node.info.isdir():
+                    tar.addfile(info)
+                elif id(node) in first:
+                    info.type, info.linkname, info.size = tarfile.LNKTYPE, first[id(node)], 0
+                    info.pax_headers = {}
+                    tar.addfile(info)
+                elif node.info.isreg():
+                    first[id(node)] = path
+                    info.type = tarfile.REGTYPE
+                    with node.open() as stream:
+                        tar.addfile(info, stream)
+                else:
+                    first[id(node)] = path
+                    tar.addfile(info)
+
+
+def merge(layers: Iterable[Path]) -> Tree:
+    """The tree that the layers make, the lowest one first."""
+    tree = Tree()
+    for layer in layers:
+        tree.apply(layer)
+    return tree
+
+
+def _sound(info: tarfile.TarInfo, layer: Path) -> tarfile.TarInfo:
+    """Refuse an entry before the next one is looked for: a negative size leads back to itself."""
+    if info.size < 0:
+        raise Failure(f"{layer.name}: the entry {info.name[:200]!r} has a negative size; refused")
+    return info
+
+
+def _clean(name: str, layer: Path) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in name:
+        raise Failure(f"{layer.name}: the entry {name!r} leads out of the image; refused")
+    return "/".join(parts)
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _directory(path: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(path)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return info
+
+
+def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry = copy.copy(info)
+    entry.name = path
+    entry.uname = entry.gname = ""
+    entry.mode = stat.S_IMODE(info.mode)
+    # What PAX headers say may be infinite, or no number at all.
+    entry.mtime = 0 if math.isnan(info.mtime) else int(min(max(info.mtime, 0), NEWEST))
+    entry.pax_headers = {
+        name: value for name, value in info.pax_headers.items() if name.startswith(KEPT)
+    }
+    return entry
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """A glob as a regular expression; `*` and sets do not cross a slash."""
+    pieces = []
+    for part in pattern.strip("/").split("/"):
+        if part == "**":
+            pieces.append("(?:[^/]+/)*")
+            continue
+        text = ""
+        for token in re.findall(r"\*|\?|\[!?[^]/]+\]|.", part):
+            plain = re.escape(token)
+            text += {"*": "[^/]*", "?": "[^/]"}.get(
+                token, "[" + token[1:-1].replace("!", "^/", 1) + "]" if len(token) > 1 else plain
+            )
+        pieces.append(text + "/")
+    return re.compile("".join(pieces).removesuffix("/"), re.DOTALL)

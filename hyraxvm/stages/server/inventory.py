@@ -1,0 +1,103 @@
+"""The packages that an image's own databases list: dpkg's, rpm's, apk's and Python's.
+
+A package goes by its package URL without the version: `deb/debian/bash`, `rpm/rocky/bash`,
+`apk/alpine/busybox`, `pypi/numpy`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from packageurl import PackageURL
+
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.process import output
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server.image_tree import Tree
+
+DEADLINE = 120.0  # seconds
+DPKG = "/var/lib/dpkg"
+RPM = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
+RPM_FILES = {"rpmdb.sqlite", "Packages.db", "Packages"}  # its formats: el9, SUSE, el8
+APK = "/lib/apk/db/installed"
+ROW = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n"
+
+
+def packages(tree: Tree, scratch: Path) -> dict[str, str]:
+    """Package -> version, sorted; `scratch` is a directory for a copy of rpm's database.
+
+    Raises `Failure`: there is a database that rpm cannot read.
+    """
+    system = _system(tree)
+    found: dict[str, str] = {}
+    for kind, usual, listed in (
+        ("deb", "debian", _dpkg(tree)),
+        ("rpm", "redhat", _rpm(tree, scratch)),
+        ("apk", "alpine", _apk(tree)),
+    ):
+        maker = f"{kind}/{system or usual}"
+        found |= {f"{maker}/{name}": version for name, version in listed.items()}
+    for path in tree.glob("**/*.dist-info"):
+        name, _, version = path.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
+        found[f"pypi/{name}"] = version
+    return dict(sorted(found.items()))
+
+
+def purl(package: str, version: str) -> PackageURL:
+    """The package URL of an entry; an rpm's epoch is a qualifier there."""
+    kind, _, rest = package.partition("/")
+    namespace, _, name = rest.rpartition("/")
+    qualifiers = {}
+    if kind == "rpm" and ":" in version:
+        qualifiers["epoch"], _, version = version.partition(":")
+    return PackageURL(kind, namespace or None, name, version, qualifiers)
+
+
+def _system(tree: Tree) -> str:
+    """os-release(5)'s ID: who has made the packages; empty: the image does not say."""
+    text = (tree.read("/etc/os-release") or b"").decode("utf-8", "replace")
+    found = re.search(r'^ID="?([a-z0-9._-]+)"?$', text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _dpkg(tree: Tree) -> dict[str, str]:
+    """Images without dpkg list each package in a file of its own, which has no status."""
+    texts = [tree.read(f"{DPKG}/status") or b""]
+    for path in tree.glob(f"{DPKG}/status.d/*"):
+        texts.append(b"Status: install ok installed\n" + (tree.read(path) or b""))
+    found: dict[str, str] = {}
+    for text in texts:
+        if b"\nPackage: " in b"\n" + text:
+            found |= rootfs.parse_status(text.decode("utf-8", "replace"))
+    return found
+
+
+def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    # One leads to the other, or each is the place of its own distribution.
+    for number, folder in enumerate(dict.fromkeys(tree.resolve(path) for path in RPM)):
+        files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder or "")}
+        if not RPM_FILES & files.keys():
+            continue
+        copy = scratch / f"rpm-{number}"
+        copy.mkdir(parents=True)
+        for name, content in files.items():
+            if content is not None:
+                (copy / name).write_bytes(content)
+        rows = output(
+            ["rpm", "--dbpath", str(copy), "--query", "--all", "--queryformat", ROW],
+            deadline=DEADLINE,
+        )
+        if not rows:  # rpm's exit status does not tell
+            raise Failure(f"the image's {folder} is a database of rpm's that lists no package")
+        for row in rows.splitlines():
+            name, _, version = row.partition(" ")
+            if name != "gpg-pubkey":  # a key that somebody has imported
+                found[name] = version
+    return found
+
+
+def _apk(tree: Tree) -> dict[str, str]:
+    text = (tree.read(APK) or b"").decode("utf-8", "replace")
+    return dict(re.findall(r"^P:(.+)\n(?:[^\n]+\n)*?V:(.+)$", text, re.MULTILINE))

@@ -1,0 +1,320 @@
+"""OCI images: pulled with skopeo, read, verified and merged into one tree.
+
+A layout is a directory by the OCI Image Specification 1.1, "Image Layout"; what `pull` makes holds
+one image, for Linux on the base's architecture.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.process import dying_with_parent, output, run
+from hyraxvm.stages.server.image_tree import Tree, merge
+
+DEADLINE = 3600.0  # seconds for a pull: Hyrax's image is some 800 MB
+PROBE = 10.0  # seconds that a registry gets to answer
+TAG = "server"
+TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
+CHUNK = 1 << 20
+PLAIN = re.compile(r"(/[A-Za-z0-9._+@~=-]*)+")  # nothing that a unit or a shell would expand
+LAYER = 20 * 10**9  # bytes that a layer may have unpacked: a small one can fill any disk
+
+
+class Image(BaseModel):
+    """The part of an image's configuration that says how it wants to be run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str  # of the manifest in the layout
+    entrypoint: list[str]
+    environment: dict[str, str]
+    working_directory: str
+    user: str
+    ports: list[int]
+    volumes: list[str]
+    labels: dict[str, str]
+    layers: list[str]  # digests, the lowest first
+    diff_ids: list[str]  # of the same layers, uncompressed
+
+
+def check_reference(reference: str) -> str:
+    """Return `TRANSPORT:...` with an absolute path.
+
+    Raises `UserError`: another transport than the four that make sense, or no such file.
+    """
+    transport, _, rest = reference.partition(":")
+    if transport not in TRANSPORTS or not rest.removeprefix("//"):
+        forms = "oci-archive:FILE, oci:DIRECTORY, docker-archive:FILE or docker://NAME:TAG"
+        raise UserError(f"{reference!r} is not an image; write {forms}")
+    if transport == "docker":
+        if not re.fullmatch(r"//[a-z0-9][A-Za-z0-9._:/@-]*", rest):
+            raise UserError(f"{reference!r} names no image; write docker://NAME:TAG")
+        return reference
+    path, tag = local_path(rest)
+    if transport == "oci" and not (path / "index.json").is_file():
+        raise UserError(f"{path}: is not the directory of an OCI image (it has no index.json)")
+    if transport != "oci" and not path.is_file():
+        raise UserError(f"{path}: no such file; --server-image wants {transport}:FILE")
+    return f"{transport}:{path.resolve()}{tag}"
+
+
+def local_path(rest: str) -> tuple[Path, str]:
+    """Split `PATH[:TAG]`; the tag keeps its colon."""
+    path, colon, tag = rest.rpartition(":")
+    if colon and not Path(rest).exists():
+        return Path(path), f":{tag}"
+    return Path(rest), ""
+
+
+def remote_digest(reference: str, deadline: float = PROBE) -> str:
+    """Ask the registry for the digest of `docker://...`.
+
+    Raises `UserError`: it has no such tag; `Failure`: it does not say.
+    """
+    argv = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", reference]
+    try:
+        digest = output(argv, deadline=deadline).strip()
+    except Failure as failure:
+        if "manifest unknown" in str(failure):
+            raise UserError(f"{reference}: there is no such tag{_tags(reference)}") from failure
+        raise Failure(f"{reference}: {_cause(str(failure))}") from failure
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise Failure(f"{reference}: the registry gives {digest!r} for its digest")
+    return digest
+
+
+def _tags(reference: str) -> str:
+    """What a registry has instead: the tags that begin alike, else the last ones."""
+    name, _, tag = reference.removeprefix("docker://").rpartition(":")
+    try:
+        said = output(["skopeo", "list-tags", f"docker://{name}"], deadline=PROBE)
+        tags: list[str] = json.loads(said)["Tags"]
+    except (Failure, ValueError, KeyError):
+        return ""
+    alike = [each for each in tags if each.startswith(tag)] or tags
+    ordered = sorted(alike, key=lambda each: [int(n) for n in re.findall(r"\d+", each)])
+    return f"; it has {', '.join(ordered[-8:])}" if tags else ""
+
+
+def _cause(text: str) -> str:
+    """What skopeo says without its log's dress."""
+    found = re.search(r'level=fatal msg="(.*)"\s*$', text, re.DOTALL)
+    said = found[1].replace('\\"', '"') if found else text
+    return ": ".join(said.split(": ")[-2:])
+
+
+def local_digest(reference: str) -> str:
+    """The digest of what `oci:`, `oci-archive:` or `docker-archive:` names."""
+    transport, _, rest = reference.partition(":")
+    path, _ = local_path(rest)
+    # An index pins all the rest of its layout.
+    return f"sha256:{cache.file_digest(path / 'index.json' if transport == 'oci' else path)}"
+
+
+def with_digest(reference: str, digest: str) -> str:
+    """`docker://NAME:TAG` as `docker://NAME@DIGEST`, which a registry cannot change."""
+    name = reference.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}@{digest}"
+
+
+def pull_key(reference: str, digest: str, arch: str) -> str:
+    """The cache key of a pulled image."""
+    return cache.digest(reference, digest, arch)
+
+
+def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[str], None]) -> Path:
+    """Return the cached layout of an image; skopeo verifies every digest on the way.
+
+    Raises `Failure`: it cannot be had, or is not what the digest says.
+    """
+    source = with_digest(reference, digest) if reference.startswith("docker:") else reference
+
+    def make(work: Path) -> None:
+        on_line(f"pulling {source}")
+        target = f"oci:{work / 'layout'}:{TAG}"
+        argv = ["skopeo", "copy", "--override-os=linux", f"--override-arch={arch}", source, target]
+        run(argv, log=log, deadline=DEADLINE, on_line=on_line)
+
+    # It is in a registry already.
+    return cache.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
+
+
+def read_image(layout: Path, arch: str = "amd64") -> Image:
+    """Read the manifest and the configuration of a layout's image.
+
+    Raises `Failure`: a digest does not fit, a file is missing, it is for other machines, or says
+    what cannot stand in a unit.
+    """
+    try:
+        return _image(layout, arch)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        said = str(error).partition("\n")[0][:200]
+        raise Failure(f"the image's configuration is damaged: {said}") from error
+
+
+def _image(layout: Path, arch: str) -> Image:
+    index = json.loads((layout / "index.json").read_text())
+    digest = index["manifests"][0]["digest"]
+    manifest = _blob(layout, digest)
+    whole = _blob(layout, manifest["config"]["digest"])
+    if (whole.get("os", "linux"), whole.get("architecture", arch)) != ("linux", arch):
+        raise Failure(
+            f"the image is for {whole.get('os')}/{whole.get('architecture')}, not linux/{arch}"
+        )
+    config = whole.get("config") or {}
+    diff_ids = whole["rootfs"]["diff_ids"]
+    layers = [layer["digest"] for layer in manifest["layers"]]
+    if len(layers) != len(diff_ids):
+        raise Failure(f"the image lists {len(layers)} layers and {len(diff_ids)} diff ids")
+    command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    variables = config.get("Env") or []
+    for text in (*command, *variables):
+        if "\0" in text:
+            raise Failure(f"the image's {text[:200]!r} holds a NUL, which no process can be given")
+    json.dumps(config, ensure_ascii=False).encode()  # half a character of UTF-16 is a ValueError
+    return Image(
+        digest=digest,
+        entrypoint=command,
+        environment=dict(item.partition("=")[::2] for item in variables),
+        working_directory=plain_path(config.get("WorkingDir") or "/", "working directory"),
+        user=config.get("User") or "root",
+        ports=sorted(int(port.split("/")[0]) for port in config.get("ExposedPorts") or {}),
+        volumes=sorted(plain_path(path, "volume") for path in config.get("Volumes") or {}),
+        labels=config.get("Labels") or {},
+        layers=layers,
+        diff_ids=diff_ids,
+    )
+
+
+def plain_path(path: str, what: str) -> str:
+    """Return a path of an image's that may stand in a unit and in a script just as it is.
+
+    Raises `Failure`: it is not absolute, leads upwards, or has a character that means something
+    there: an image is not to write the guest's units.
+    """
+    if not PLAIN.fullmatch(path) or ".." in path.split("/"):
+        raise Failure(
+            f"the image's {what} {path[:200]!r} is refused; allowed is an absolute path of "
+            "letters, digits and ._+@~=- without '..'"
+        )
+    return path
+
+
+def flatten(layout: Path, image: Image, scratch: Path, on_line: Callable[[str], None]) -> Tree:
+    """Merge the image's layers; the uncompressed ones stay in `scratch`, the tree reads them.
+
+    Raises `Failure`: a layer is not what its digest says, or is hostile.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    tars = []
+    pairs = zip(image.layers, image.diff_ids, strict=True)
+    for number, (digest, diff_id) in enumerate(pairs, 1):
+        on_line(f"layer {number} of {len(image.layers)}")
+        tar = scratch / f"layer {number}"
+        if (found := _unpack(_path(layout, digest), tar)) != diff_id:
+            raise Failure(f"layer {number}: its content is {found}, the image says {diff_id}")
+        tars.append(tar)
+    return merge(tars)
+
+
+def _unpack(blob: Path, tar: Path) -> str:
+    """Write a layer uncompressed; returns the digest of what was written."""
+    total = hashlib.sha256()
+    with blob.open("rb") as stream:
+        magic = stream.read(4)
+    with tar.open("wb") as sink:
+        if magic == b"\x28\xb5\x2f\xfd":
+            argv = dying_with_parent(["zstd", "-dcq", str(blob)])
+            with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                try:
+                    _copy(process.stdout, sink, total)
+                except Failure:
+                    process.kill()
+                    raise
+            if process.returncode:
+                raise Failure(f"zstd: exit status {process.returncode}")
+        elif magic[:2] == b"\x1f\x8b":
+            try:
+                with gzip.open(blob) as stream:
+                    _copy(stream, sink, total)
+            except (OSError, EOFError) as error:
+                raise Failure(f"{blob.name}: is a damaged gzip ({error})") from error
+        else:
+            with blob.open("rb") as stream:
+                _copy(stream, sink, total)
+    return f"sha256:{total.hexdigest()}"
+
+
+def _copy(source: Any, sink: Any, total: Any) -> None:
+    size = 0
+    while piece := source.read(CHUNK):
+        size += len(piece)
+        if size > LAYER:
+            raise Failure(f"{Path(sink.name).name}: has more than {LAYER / 1e9:g} GB; refused")
+        total.update(piece)
+        sink.write(piece)
+
+
+def _path(layout: Path, digest: str) -> Path:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise Failure(f"the image names {digest!r}, which is no SHA-256 digest")
+    return layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def _blob(layout: Path, digest: str) -> dict[str, Any]:
+    path = _path(layout, digest)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{path}: the image's {digest} is missing") from error
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+        raise Failure(f"{path}: its content is not what its name says")
+    blob: dict[str, Any] = json.loads(content)
+    return blob
+
+
+def squash(tree: Tree, squashfs: Path, log: Path) -> None:
+    """Pack a tree as a zstd squashfs; the same tree gives the same bytes.
+
+    Raises `Failure`: tar2sqfs fails.
+    """
+    argv = [
+        *("tar2sqfs", "--quiet", "--no-skip", "--compressor", "zstd", "--comp-extra", "level=15"),
+        # What no entry names: the root directory.
+        *("--defaults", "uid=0,gid=0,mode=0755,mtime=0", "--force", str(squashfs)),
+    ]
+    with (
+        log.open("ab") as sink,
+        subprocess.Popen(
+            dying_with_parent(argv), stdin=subprocess.PIPE, stdout=sink, stderr=sink
+        ) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            tree.write_tar(process.stdin)
+        except BrokenPipeError:
+            pass  # its status and its own words tell why
+        finally:
+            process.stdin.close()
+    if process.returncode:
+        tail = log.read_text(errors="replace").splitlines()[-5:]
+        raise Failure(f"tar2sqfs: exit status {process.returncode}; log: {log}\n" + "\n".join(tail))
+
+
+def forget(scratch: Path) -> None:
+    """Remove the uncompressed layers."""
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,344 @@
+"""Stage `server`: a DAP server as an OCI image -> `server.squashfs` + `server.json`.
+
+The image is pulled, or packed here (the embedded default); its layers are merged, trimmed by the
+server's list, and packed as a squashfs.  What the guest must know is read from the image: its
+configuration, and for a server that brings a `prepare.py` in its folder, its files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel, ConfigDict
+
+from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import Account, ServerImage, Trimmed
+from hyraxvm.core import cache, code
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.paths import ROOT
+from hyraxvm.stages import sizes
+from hyraxvm.stages.server import embedded, inventory, oci
+from hyraxvm.stages.server.image_tree import Tree
+from hyraxvm.stages.server.trim import trim
+
+# Below are the accounts of the guest's own packages' static ids, root among them; above, nobody.
+ACCOUNTS = range(100, 60000)
+UNPRIVILEGED = "server"
+HOOK = "prepare.py"  # of a server's folder: reads what its image's configuration does not say
+FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # that units and scripts hold just as it is
+VERSION_LABELS = ("org.opencontainers.image.version", "version")
+
+
+class Server(BaseModel):
+    """The stage's output."""
+
+    model_config = ConfigDict(frozen=True)
+
+    squashfs: Path
+    image: ServerImage
+
+
+class Prepared(BaseModel):
+    """What a server's `prepare.py` says in place of the image's configuration."""
+
+    accounts: list[Account]
+    writable: list[str]
+    facts: dict[str, str]
+    files: dict[str, str]
+    version: str | None = None
+
+
+def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs.
+
+    Of the server's folder only what this stage reads counts: units and guest files are inputs of
+    a later stage, and a README or what the server claims to answer changes no image.
+    """
+    own = server_folder(recipe, root) if recipe.server.folder else None
+    packed = own is not None and recipe.server.source == "embedded"
+    hook = [own / HOOK] if own and (own / HOOK).is_file() else []
+    return cache.digest(
+        recipe.server.model_dump(exclude={"title", "health_path", "memory_mib"}),
+        recipe.server_name,
+        recipe.server_image,
+        recipe.server_digest,
+        recipe.base.suite,
+        recipe.base.arch,
+        refresh if packed else "",
+        *(embedded.sources(recipe, own) if own and packed else []),
+        code.digest(root, __name__, *hook),
+    )
+
+
+def server_folder(recipe: Recipe, root: Path = ROOT) -> Path:
+    """The server's own folder under `provision/`."""
+    path = root / "provision" / "servers" / (recipe.server.folder or "none")
+    if not path.is_dir():
+        raise Failure(f"{path}: is missing; server {recipe.server_name!r} needs it")
+    return path
+
+
+def build(
+    recipe: Recipe,
+    stage_key: str,
+    log: Path,
+    on_line: Callable[[str], None],
+    say: Callable[[str], None] | None = None,
+) -> Server:
+    """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
+
+    Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
+    result exceeds its budget.
+    """
+
+    def make(work: Path) -> None:
+        if recipe.server.source == "embedded":
+            layout = embedded.pack(recipe, server_folder(recipe), work, log, on_line)
+        else:
+            layout = oci.pull(
+                recipe.server_image, recipe.server_digest, recipe.base.arch, log, on_line
+            )
+        found = oci.read_image(layout, recipe.base.arch)
+        tree = oci.flatten(layout, found, work / "layers", on_line)
+        # Before the databases are trimmed.
+        packages = inventory.packages(tree, work / "databases")
+        trimmed = trim(tree, recipe.server.trim, say or on_line)
+        image = describe(recipe, found, tree, packages, trimmed)
+        for name, count in tree.left_out().items():
+            (say or on_line)(f"without {name} of {count} files: squashfs cannot hold it")
+        on_line(f"packing {tree.size() / 1e6:.0f} MB")
+        oci.squash(tree, work / "server.squashfs", log)
+        (work / "server.json").write_text(image.model_dump_json(indent=1) + "\n")
+        for rest in list(work.iterdir()):
+            if rest.name not in ("server.squashfs", "server.json"):
+                cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
+
+    done = cache.produce("server", stage_key, make)
+    made = Server(squashfs=done / "server.squashfs", image=_kept(done))
+    _check_budget(recipe, made)
+    return made
+
+
+def preview(recipe: Recipe) -> ServerImage:
+    """What the server's image says of itself; nothing is built.
+
+    Raises `UserError`: only the image itself can tell, and it has not been built here yet.
+    """
+    if recipe.server.source == "embedded":
+        config = embedded.configuration(recipe, server_folder(recipe))
+        account = Account(name=config.user, uid=embedded.UID, group=config.user, gid=embedded.UID)
+        return _image(recipe, config, Prepared(accounts=[account], writable=[], facts={}, files={}))
+    if recipe.server_digest and cache.contains("server", key(recipe)):
+        return _kept(cache.produce("server", key(recipe), _never))
+    raise UserError(
+        f"server {recipe.server_name!r} is described by its image, which is not built here yet; "
+        f"type: ./inv build {recipe.name} --server {recipe.server_name}"
+    )
+
+
+def describe(
+    recipe: Recipe,
+    image: oci.Image,
+    tree: Tree,
+    packages: dict[str, str],
+    trimmed: list[Trimmed],
+) -> ServerImage:
+    """Read what the guest must know; makes the directories that the services write in."""
+    hook = _hook(recipe)
+    prepared: Prepared
+    if hook is None:
+        account = _account(tree, image.user)
+        paths = [*recipe.server.writable, *image.volumes]
+        writable = [tree.make_dir(path, account.uid, account.gid) for path in paths]
+        prepared = Prepared(accounts=[account], writable=writable, facts={}, files={})
+        program = _program(tree, image)
+        image = image.model_copy(update={"entrypoint": [program, *image.entrypoint[1:]]})
+    else:
+        prepared = hook.prepare(tree, image, recipe)
+    # Where links of the image lead to is the image's word too.
+    for path in prepared.writable:
+        oci.plain_path(path, "directory to write in")
+    for name, value in prepared.facts.items():
+        if not FACT.fullmatch(value):
+            raise Failure(f"the image's {name} {value[:200]!r} has characters that are refused")
+    tree.make_dir(recipe.server.data_root, 0, 0)
+    if recipe.server.home:
+        parent = recipe.server.home.rpartition("/")[0]
+        if parent and not tree.is_dir(parent):
+            raise Failure(missing(tree, parent, "directory"))
+        tree.make_dir(recipe.server.home, 0, 0)
+    # Bound over at run time: the root is read-only then, so what is bound over must be there.
+    for path in ("/proc", "/sys", "/dev", "/run"):
+        tree.make_dir(path, 0, 0)
+    tree.make_dir("/tmp", 0, 0, 0o1777)  # noqa: S108 - inside the image
+    tree.make_dir("/var/tmp", 0, 0, 0o1777)  # noqa: S108 - inside the image
+    if tree.read("/etc/hosts") is None:
+        tree.write("/etc/hosts", b"")
+    return _image(recipe, image, prepared, packages, trimmed)
+
+
+def missing(tree: Tree, path: str, kind: str) -> str:
+    """Say that the image lacks something: what was expected, what is there instead."""
+    parent, name = path.rpartition("/")[::2]
+    elsewhere = tree.called(name)
+    if elsewhere:
+        there = f"it has {', '.join(elsewhere[:5])}"
+    elif names := tree.listing(parent or "/"):
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        there = f"{parent or '/'} holds: {shown}"
+    else:
+        there = f"there is no {parent}"
+    return f"the image has no {kind} {path}; {there}"
+
+
+def find_account(tree: Tree, user: str, group: str = "") -> Account:
+    """A user of the image, by name or id, with its group.
+
+    Raises `Failure`: the image's /etc/passwd or /etc/group does not have it.
+    """
+    entries = _table(tree, "/etc/passwd")
+    line = next((e for e in entries if len(e) > 3 and user in (e[0], e[2])), None)
+    if line is None and user.isascii() and user.isdigit():
+        line = [f"{UNPRIVILEGED}-{user}", "x", user, user]
+    if line is None:
+        names = ", ".join(entry[0] for entry in entries) or "nobody"
+        raise Failure(f"the image's /etc/passwd does not list the user {user!r}; it has: {names}")
+    groups = _table(tree, "/etc/group")
+    wanted = group or line[3]
+    found = next((e for e in groups if len(e) > 2 and wanted in (e[0], e[2])), None)
+    if found is None and not wanted.isdigit():
+        names = ", ".join(entry[0] for entry in groups) or "none"
+        raise Failure(f"the image's /etc/group does not list {wanted!r}; it has: {names}")
+    name, gid = (found[0], found[2]) if found else (line[0], wanted)
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", line[0]):
+        raise Failure(f"the image's user {line[0]!r} has a name that the guest cannot have")
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", name):
+        name = line[0]
+    return Account(name=line[0], uid=_id(line[2], line[0]), group=name, gid=_id(gid, name))
+
+
+def _id(text: str, name: str) -> int:
+    """The number of an account; raises `Failure`: it is none that Linux knows."""
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32 - 1:
+        raise Failure(f"the image's account {name!r} has the id {text[:80]!r}, which is none")
+    return int(text)
+
+
+def _account(tree: Tree, user: str) -> Account:
+    """Who runs an image without units of its own: its user, unless that is root or the like.
+
+    A uid below 100 is, in the same PID namespace, also one of the guest's: root without
+    capabilities could still end the guest's own services.
+    """
+    name, _, group = user.partition(":")
+    if name not in ("root", "0"):
+        account = find_account(tree, name, group)
+        if account.uid in ACCOUNTS:
+            return account
+    return Account(name=UNPRIVILEGED, uid=embedded.UID, group=UNPRIVILEGED, gid=embedded.UID)
+
+
+def _image(
+    recipe: Recipe,
+    image: oci.Image,
+    prepared: Prepared,
+    packages: dict[str, str] | None = None,
+    trimmed: list[Trimmed] | None = None,
+) -> ServerImage:
+    first = prepared.accounts[0]
+    return ServerImage(
+        name=recipe.server_name,
+        version=prepared.version
+        or version(image, recipe.server_image, *map(image.labels.get, VERSION_LABELS)),
+        reference=recipe.server_image,
+        image_digest=recipe.server_digest or image.digest,
+        entrypoint=image.entrypoint,
+        environment=image.environment,
+        working_directory=image.working_directory,
+        user=first.name,
+        uid=first.uid,
+        gid=first.gid,
+        accounts=prepared.accounts,
+        writable=prepared.writable,
+        labels=image.labels,
+        packages=packages or {},
+        trimmed=trimmed or [],
+        facts=prepared.facts,
+        files=prepared.files,
+    )
+
+
+def version(image: oci.Image, reference: str, *stated: str | None) -> str:
+    """The server's version: the first that is stated, else the tag, else the digest's beginning.
+
+    It goes into file names: letters, digits, `.` and `+`, a digit first. A tag without a digit is
+    none: `latest`.
+    """
+    tag = reference.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    tag = tag if reference.startswith("docker:") and re.search(r"\d", tag) else ""
+    chosen = next(filter(None, [*stated, tag]), "") or image.digest.partition(":")[2][:12]
+    clean = re.sub(r"[^A-Za-z0-9.+]+", ".", chosen).strip(".")[:30] or "0"
+    return clean if clean[0].isdigit() else f"0+{clean}"
+
+
+def _hook(recipe: Recipe) -> ModuleType | None:
+    if not recipe.server.folder:
+        return None
+    path = server_folder(recipe) / HOOK
+    if not path.is_file():
+        return None
+    spec = importlib.util.spec_from_file_location(f"prepare_{recipe.server.folder}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _program(tree: Tree, image: oci.Image) -> str:
+    """The full path of what the image runs; raises `Failure`: it is not there.
+
+    It is a plain one: systemd takes signs before it as orders, `+` for all privileges.
+    """
+    if not image.entrypoint:
+        raise Failure("the image has neither an entrypoint nor a command")
+    name = image.entrypoint[0]
+    if name.startswith("/"):
+        paths = [name]
+    elif "/" in name:
+        paths = [posixpath.normpath(posixpath.join(image.working_directory, name))]
+    else:
+        folders = image.environment.get("PATH", "/usr/bin:/bin").split(":")
+        paths = [f"{folder}/{name}" for folder in folders if folder.startswith("/")]
+    for path in paths:
+        if tree.is_program(path):
+            return oci.plain_path(path, "program")
+    raise Failure(missing(tree, paths[0] if paths else name, "program"))
+
+
+def _table(tree: Tree, path: str) -> list[list[str]]:
+    text = (tree.read(path) or b"").decode("utf-8", "replace")
+    return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _check_budget(recipe: Recipe, made: Server) -> None:
+    size = made.squashfs.stat().st_size
+    if size > recipe.budget.server * 10**6:
+        name = recipe.server_name
+        raise Failure(
+            f"{name} {made.image.version}: packed it has {size / 1e6:.1f} MB, allowed are "
+            f"{recipe.budget.server} MB (budget.{name}.server in images.toml; what is left out "
+            f"stands in server.{name}.trim)\n{sizes.largest_of_server(made.squashfs)}"
+        )
+
+
+def _kept(done: Path) -> ServerImage:
+    return ServerImage.model_validate_json((done / "server.json").read_text())
+
+
+def _never(work: Path) -> None:
+    raise AssertionError(f"{work}: is made by build() only")

@@ -1,0 +1,1 @@
+"""S3-compatible stores: objects, uploads that resume, the shared stage cache."""

@@ -1,0 +1,98 @@
+"""How a file is cut into parts, and the digests by which a store and this program agree on them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hyraxvm.core.process import go_on
+
+MIB: Final = 1024 * 1024
+PART: Final = 8 * MIB
+MOST_PARTS: Final = 10_000  # Amazon S3 user guide, "multipart upload limits"
+
+
+def part_size(size: int) -> int:
+    """The bytes of each part but the last: always the same for a size, so that uploads resume."""
+    needed = -(-size // MOST_PARTS)
+    return max(PART, -(-needed // MIB) * MIB)
+
+
+def count(size: int) -> int:
+    """How many parts a file of `size` bytes has."""
+    return max(1, -(-size // part_size(size)))
+
+
+def part(path: Path, number: int, size: int) -> bytes:
+    """Part `number`, counted from 1, of a file that is cut into parts of `size` bytes."""
+    with path.open("rb") as stream:
+        stream.seek((number - 1) * size)
+        return stream.read(size)
+
+
+def etag(data: bytes) -> str:
+    """The ETag of a part, or of an object that was sent as a whole."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def checksum(data: bytes) -> str:
+    """The `ChecksumSHA256` of a part, or of an object that was sent as a whole."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a store says of a file that was sent as a whole; each reads all of it."""
+
+    path: Path
+
+    @property
+    def etag(self) -> str:
+        """The ETag, as long as the store does not encrypt with a key of its own."""
+        return self._digest("md5").hex()
+
+    @property
+    def checksum(self) -> str:
+        """The `ChecksumSHA256`, which not every store makes."""
+        return base64.b64encode(self._digest("sha256")).decode()
+
+    def _digest(self, name: str) -> bytes:
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, name).digest()
+
+
+@dataclass(frozen=True)
+class InParts:
+    """What a store says of a file that was sent in parts: digests of the parts' digests."""
+
+    path: Path
+
+    @property
+    def etag(self) -> str:
+        """As for `Whole`."""
+        return self._digest("md5").hex() + self._suffix
+
+    @property
+    def checksum(self) -> str:
+        """As for `Whole`."""
+        return base64.b64encode(self._digest("sha256")).decode() + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        return f"-{count(self.path.stat().st_size)}"
+
+    def _digest(self, name: str) -> bytes:
+        total = hashlib.new(name, usedforsecurity=False)
+        for data in self._parts():
+            total.update(hashlib.new(name, data, usedforsecurity=False).digest())
+        return total.digest()
+
+    def _parts(self) -> Iterator[bytes]:
+        length = self.path.stat().st_size
+        for number in range(1, count(length) + 1):
+            go_on()
+            yield part(self.path, number, part_size(length))

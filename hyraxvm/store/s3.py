@@ -1,0 +1,311 @@
+"""An S3-compatible store: reading, writing, listing and comparing; `upload.py` sends files.
+
+Made for every store that speaks the S3 API: nothing relies on what only AWS has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointResolutionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from hyraxvm.config import publish
+from hyraxvm.core import cache
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.process import ahead, patiently
+from hyraxvm.store import parts
+from hyraxvm.store.parts import MIB, InParts, Whole
+
+WORKERS: Final = 4  # parts in flight; with the parts' size it bounds the memory
+MAX_TEXT: Final = 16 * MIB  # of what is read into memory
+PAGE: Final = 1000  # keys in one request to delete
+TRIES: Final = 3  # without a byte gained
+FOREVER: Final = "public, max-age=31536000, immutable"
+BRIEFLY: Final = "public, max-age=60, must-revalidate"
+
+_TYPES: Final = {
+    ".zip": "application/zip",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".asc": "text/plain; charset=us-ascii",
+    "": "text/plain; charset=us-ascii",
+}
+
+# What a service says -> what the user can do.
+_HINTS: Final = {
+    "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
+    "ExpiredToken": "the session has expired; get new credentials",
+    "InvalidAccessKeyId": "the store does not know this access key; see AWS_ACCESS_KEY_ID",
+    "NoSuchBucket": "there is no such bucket; see store.bucket in publish.toml",
+    "PermanentRedirect": "the bucket is in another region; see store.region in publish.toml",
+    "RequestTimeTooSkewed": "this computer's clock is wrong; set it (`timedatectl` shows it)",
+    "SignatureDoesNotMatch": "the secret key is not the access key's; see AWS_SECRET_ACCESS_KEY",
+    "403": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
+}
+_GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
+
+
+class Conflict(Exception):
+    """Someone else has changed the object since it was read."""
+
+
+class Gone(Failure):
+    """There is no such object, or no such upload any more."""
+
+
+class Differs(Failure):
+    """The object has another size."""
+
+
+def content_type(name: str) -> str:
+    """The media type by a file's suffix."""
+    return _TYPES.get(Path(name).suffix, "application/octet-stream")
+
+
+class Store:
+    """The bucket of `publish.toml`; keys are relative to its prefix.
+
+    Every method raises `UserError` for what the user can mend (credentials, clock, bucket) and
+    `Failure` for what the store could not do after several tries.
+    """
+
+    def __init__(self, settings: publish.Store, attempts: int = 6) -> None:
+        """Find credentials as boto3 does; nothing is sent yet."""
+        self.bucket = publish.required(settings.bucket, "store.bucket")
+        self.prefix = settings.prefix
+        with self.told(""):
+            try:
+                self.client = client(settings, attempts=attempts)
+            except ValueError as error:
+                raise UserError(f"{self.name}: {error}; see [store] in publish.toml") from error
+
+    @property
+    def name(self) -> str:
+        """What users read: `s3://bucket/prefix`."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def ask(self, operation: str, key: str, **arguments: Any) -> Any:
+        """Call an operation of the S3 API about one object."""
+        with self.told(key):
+            call = getattr(self.client, operation)
+            return patiently(partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments))
+
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """Return a small object's content and ETag, or None: there is no such object."""
+
+        def get() -> tuple[bytes, str]:
+            found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            if found["ContentLength"] > MAX_TEXT:
+                raise UserError(f"{self.name}{key}: too long; allowed are {MAX_TEXT} bytes")
+            return found["Body"].read(), found["ETag"]
+
+        try:
+            with self.told(key):
+                return patiently(get)
+        except Gone:
+            return None
+
+    def fetch(self, key: str, path: Path, size: int, moved: Callable[[int], None]) -> None:
+        """Read an object of `size` bytes into a file; goes on where a connection has broken.
+
+        Raises `Gone`; `Differs`: the object has another size.
+        """
+        tries = 0
+        with path.open("wb") as sink:
+            while (begin := sink.tell()) < size:
+                try:
+                    for chunk in self._chunks(key, begin, size):
+                        sink.write(chunk)
+                        moved(len(chunk))
+                except (Gone, Differs, UserError):
+                    raise
+                except Failure:
+                    tries = 1 if sink.tell() > begin else tries + 1
+                    if tries == TRIES:
+                        raise
+
+    def write(self, key: str, data: bytes, cache: str, etag: str | None = None) -> None:
+        """Write a small object at once; with `etag`, only over what was read with it.
+
+        An empty `etag` says that nothing was there.  Raises `Conflict` where the store can tell.
+        """
+        condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        put = partial(
+            self.client.put_object,
+            Bucket=self.bucket,
+            Key=self.prefix + key,
+            Body=data,
+            ContentType=content_type(key),
+            CacheControl=cache,
+            ChecksumSHA256=parts.checksum(data),
+        )
+        with self.told(key):
+            try:
+                patiently(partial(put, **condition))
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
+                    raise Conflict(key) from None
+                if code != "NotImplemented":
+                    raise
+                patiently(put)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys below `prefix`, page by page."""
+        for entry in self._listed("list_objects_v2", "Contents", Prefix=self.prefix + prefix):
+            yield entry["Key"].removeprefix(self.prefix)
+
+    def unfinished(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """The uploads below `prefix` that are neither complete nor given up."""
+        try:
+            yield from self._listed(
+                "list_multipart_uploads", "Uploads", Prefix=self.prefix + prefix
+            )
+        except Gone:
+            return  # what rclone answers for a bucket that never had one
+
+    def sent_parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
+        """The parts that an unfinished upload has."""
+        return self._listed("list_parts", "Parts", Key=self.prefix + key, UploadId=upload)
+
+    def remove(self, prefix: str) -> int:
+        """Remove all that is below `prefix`, half-sent uploads too; returns how many objects."""
+        for upload in self.unfinished(prefix):
+            key = upload["Key"].removeprefix(self.prefix)
+            self.ask("abort_multipart_upload", key, UploadId=upload["UploadId"])
+        found = list(self.keys(prefix))
+        for first in range(0, len(found), PAGE):
+            batch = [{"Key": self.prefix + key} for key in found[first : first + PAGE]]
+            delete = partial(
+                self.client.delete_objects,
+                Bucket=self.bucket,
+                Delete={"Objects": batch, "Quiet": True},
+            )
+            with self.told(prefix):
+                done = patiently(delete)
+            for error in done.get("Errors", []):
+                raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
+        return len(found)
+
+    def holds(self, path: Path, key: str) -> bool:
+        """Whether the store has this very content, by a digest that the store itself has made.
+
+        Where it has none, the object is read again and compared.
+        """
+        try:
+            head = self.ask("head_object", key, ChecksumMode="ENABLED")
+        except Gone:
+            return False
+        if head["ContentLength"] != path.stat().st_size:
+            return False
+        # With a key of the store's own the ETag is no MD5, and it makes the other one.  Without
+        # that the ETag counts: some stores only repeat the checksum that came with the object.
+        secret = head.get("SSEKMSKeyId") or head.get("SSECustomerAlgorithm")
+        said = head.get("ChecksumSHA256", "") if secret else head["ETag"].strip('"')
+        sent = InParts(path) if "-" in said else Whole(path)
+        if said and said == (sent.checksum if secret else sent.etag):
+            return True
+        return self._read_again(key) == cache.file_digest(path)
+
+    def confirm(self, path: Path, key: str) -> None:
+        """Raise `Failure` unless the store has this very content."""
+        if not self.holds(path, key):
+            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
+
+    def _read_again(self, key: str) -> str:
+        total = hashlib.sha256()
+        for chunk in self._chunks(key):
+            total.update(chunk)
+        return total.hexdigest()
+
+    def _chunks(self, key: str, begin: int = 0, size: int | None = None) -> Iterator[bytes]:
+        more = {"Range": f"bytes={begin}-"} if begin else {}
+
+        def get() -> Generator[bytes, None, None]:
+            found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
+            total = begin + found["ContentLength"]
+            if size not in (None, total):
+                raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
+            yield from found["Body"].iter_chunks(MIB)
+
+        with self.told(key):
+            yield from ahead(get())
+
+    def _listed(self, operation: str, what: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
+        with self.told(arguments.get("Prefix", "").removeprefix(self.prefix)):
+            for page in ahead(page for page in pages):
+                yield from page.get(what, [])
+
+    @contextmanager
+    def told(self, key: str) -> Iterator[None]:
+        """Turn what botocore raises into one line."""
+        where = f"s3://{self.bucket}/{self.prefix}{key}"
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            message = error.response.get("Error", {}).get("Message", "")
+            if code in _GONE:
+                raise Gone(f"{where}: the store answers {code}; try again") from error
+            if code in _HINTS:
+                raise UserError(f"{where}: {code}: {_HINTS[code]}") from error
+            raise Failure(f"{where}: the store answers {code}: {message}") from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise UserError(
+                f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "store.profile in publish.toml"
+            ) from error
+        except ProfileNotFound as error:
+            raise UserError(f"{where}: {error}; see store.profile in publish.toml") from error
+        except EndpointResolutionError as error:
+            raise UserError(f"{where}: {error}; see [store] in publish.toml") from error
+        except BotoCoreError as error:
+            raise Failure(f"{where}: {' '.join(str(error).split())[:300]}") from error
+
+
+def client(settings: publish.Store, *, anonymous: bool = False, attempts: int = 6) -> Any:
+    """A boto3 client for S3; without credentials if `anonymous`."""
+    session = boto3.session.Session(
+        profile_name=(settings.profile or None) if not anonymous else None,
+        region_name=settings.region or None,
+    )
+    options: dict[str, Any] = {"signature_version": UNSIGNED} if anonymous else {}
+    own = settings.endpoint or session._session.get_config_variable("endpoint_url")
+    return session.client(
+        "s3",
+        endpoint_url=settings.endpoint or None,
+        region_name=settings.region or session.region_name or "us-east-1",
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            connect_timeout=10,
+            read_timeout=120,
+            max_pool_connections=WORKERS + 2,
+            # What counts has digests of ours; other stores do not know boto3's own.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={
+                # Most stores have no host name for each bucket.
+                "addressing_style": "path" if own else "auto",
+                # Each body's digests are in headers that are signed.
+                "payload_signing_enabled": False,
+            },
+            **options,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""What people and CI use beside the stages: reports, trials, benchmarks, housekeeping."""

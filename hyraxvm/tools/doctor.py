@@ -1,0 +1,55 @@
+"""`./inv doctor`: what is here, what is needed, and which accelerator QEMU gets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from hyraxvm.core.columns import align
+from hyraxvm.core.errors import Failure
+from hyraxvm.core.paths import cache_root
+from hyraxvm.core.process import as_root, output
+from hyraxvm.core.tool_versions import TOOLS, version
+from hyraxvm.vm.qemu import choose_accelerator
+
+
+def report() -> tuple[list[str], bool]:
+    """The lines of the report, and whether everything that is needed is here."""
+    lines = [["tool", "found", "needed", ""]]
+    healthy = True
+    for tool in TOOLS:
+        found = version(tool)
+        good = found is not None and _numbers(found) >= _numbers(tool.needed)
+        healthy = healthy and good
+        lines.append([tool.argv[0], found or "missing", tool.needed, "ok" if good else "NOT OK"])
+    accelerator = choose_accelerator()
+    way = "root" if os.geteuid() == 0 else "a user namespace"
+    if os.geteuid() != 0 and not namespaces():
+        healthy = False
+        way = "NOT POSSIBLE: neither root nor user namespaces (/etc/subuid, newuidmap)"
+    free = shutil.disk_usage(_existing(cache_root())).free / 1e9
+    return [
+        align(lines),
+        "",
+        f"accelerator  {accelerator.name}: {accelerator.reason}",
+        f"root in images  {way}",
+        f"cache  {cache_root()}, {free:.1f} GB free",
+    ], healthy
+
+
+def namespaces() -> bool:
+    """Whether this user can be root in a user namespace with a range of ids."""
+    try:
+        output(as_root(["true"]))
+    except Failure:
+        return False
+    return True
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")]
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -1,0 +1,55 @@
+"""`./inv list`: images x servers x formats, and what is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyraxvm.config.images import Config, Recipe, recipe
+from hyraxvm.core.columns import align
+from hyraxvm.core.paths import ARTIFACTS
+from hyraxvm.formats import FORMATS, Format
+from hyraxvm.stages.boot_test import stage as boot_test
+
+COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "boot test")
+
+
+def built(chosen: Recipe, wanted: Format) -> Path | None:
+    """The newest artifact of an image with a server in a format, if there is one."""
+    pattern = (
+        f"hyrax-vm-{chosen.image.access}-{chosen.server_name}[0-9]*"
+        f"-{chosen.base.short}-{chosen.base.arch}{wanted.suffix}"
+    )
+    found = sorted(ARTIFACTS.glob(pattern), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def rows(config: Config) -> list[dict[str, str]]:
+    """One row for each image, server and format."""
+    return [
+        _row(recipe(config, image, server), wanted)
+        for image in sorted(config.image)
+        for server in sorted(config.server)
+        for wanted in FORMATS.values()
+    ]
+
+
+def _row(chosen: Recipe, wanted: Format) -> dict[str, str]:
+    artifact = built(chosen, wanted)
+    tested = artifact is not None and boot_test.verdict(artifact) is not None
+    values = (
+        chosen.name,
+        chosen.server_name,
+        chosen.base_name,
+        chosen.access.title,
+        wanted.name,
+        artifact.name if artifact else "not built",
+        f"{artifact.stat().st_size / 1e6:.1f} MB" if artifact else "-",
+        "passed" if tested else "-",
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def table(found: list[dict[str, str]]) -> str:
+    """The rows in aligned columns."""
+    lines = [list(COLUMNS), *(list(row.values()) for row in found)]
+    return align(lines)

@@ -1,0 +1,48 @@
+"""`./inv render`: every rendered file of an image, without building it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyraxvm.config import names
+from hyraxvm.config.images import Recipe
+from hyraxvm.core import cache
+from hyraxvm.core.paths import RENDERED
+from hyraxvm.formats import FORMATS
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.server import stage as server
+
+
+def write(recipe: Recipe) -> list[Path]:
+    """Write the rendered files to `artifacts/rendered/<image>/`; returns their paths."""
+    image = server.preview(recipe)
+    name = names.artifact_name(recipe, image.version)
+    work = Path("/WORK")  # stands for the stage's own directory
+    template = provision.render_template(
+        recipe,
+        disk=work / "disk.qcow2",
+        kernel=work / "vmlinuz",
+        initrd=work / "initrd.img",
+        output=work / "output",
+        console=work / "console",
+        private_key=work / "build-key",
+        public_key=work / "build-key.pub",
+        guest_tar=work / "guest.tar",
+        scripts=[str(work / script) for script in provision.render_scripts(recipe, image)],
+    )
+    texts = {
+        "image.pkr.hcl": template,
+        **provision.render_scripts(recipe, image),
+        **provision.render_units(recipe, image),
+        "hyrax-vm-release": provision.release_file(provision.release(recipe, image)),
+    }
+    for chosen in FORMATS.values():
+        for file, text in chosen.texts(recipe, name, image).items():
+            texts[f"{chosen.name}/{file}"] = text
+    folder = RENDERED / recipe.name
+    cache.remove_tree(folder)
+    folder.mkdir(parents=True)
+    for file, text in texts.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_bytes(text.encode())
+    return [folder / file for file in texts]

@@ -1,0 +1,174 @@
+"""OPeNDAP's own regression suite (`hyrax_regression_tests`) against a booted artifact.
+
+The suite is autotools': `autoreconf`, `configure`, `make check`, with the server's URL in
+`--hyraxurl=`.  It reads the files that the BES installs under `data/`: those in a directory `data`
+of the checkout, else those that the server's image holds.
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.process import run
+from hyraxvm.formats.opening import open_artifact
+from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.qemu import HOST
+
+DEADLINE = 3600.0  # seconds
+BOOT = 300.0  # seconds
+DATA = "/srv/hyrax/data"  # in the guest
+TOOLS = ("autoreconf", "automake", "make", "curl", "getdap", "getdap4")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tests by their result; `failures` are the names of those that failed."""
+
+    passed: int
+    expected_failures: int
+    skipped: int
+    failures: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{self.passed} passed, {len(self.failures)} failed, "
+            f"{self.expected_failures} failed as expected, {self.skipped} skipped"
+        )
+
+
+def check(checkout: Path) -> None:
+    """Raise `UserError` when this is no checkout of the suite, or a tool is missing."""
+    if not (checkout / "testsuite.at").is_file():
+        raise UserError(f"{checkout}: is no checkout of hyrax_regression_tests: no testsuite.at")
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        raise UserError(
+            f"the regression suite needs {', '.join(missing)}; type: "
+            "apt-get install autoconf automake make curl libdap-bin"
+        )
+
+
+def suite(
+    checkout: Path, url: str, work: Path, log: Path, on_line: Callable[[str], None]
+) -> Counts:
+    """Run a copy of the checkout against `url`; returns the counts, whatever they are.
+
+    Raises `Failure`: it cannot be built, or did not run to its end.
+    """
+    log.unlink(missing_ok=True)
+    copy = work / "regression"
+    shutil.copytree(checkout, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    (copy / "conf").mkdir(exist_ok=True)  # an empty directory is in no git repository
+    for command in (["autoreconf", "-if"], ["./configure"]):
+        run(command, log=log, deadline=DEADLINE, cwd=copy, on_line=on_line)
+    lines: list[str] = []
+
+    def collect(line: str) -> None:
+        lines.append(line)
+        on_line(line)
+
+    command = ["make", "check", f"TESTSUITEFLAGS=--hyraxurl={url}"]
+    failed: Failure | None = None
+    env = {**os.environ, "no_proxy": "127.0.0.1"}
+    try:
+        run(command, log=log, deadline=DEADLINE, cwd=copy, env=env, on_line=collect)
+    except Failure as failure:
+        failed = failure  # tests that fail are a result; a suite that did not run is not
+    if (details := copy / "testsuite.log").is_file():
+        shutil.copy(details, log.with_name(details.name))
+    found = counts(lines)
+    if "## Test results. ##" not in lines or not (found.passed or found.failures):
+        raise failed or Failure(f"the regression suite ran no test; log: {log}")
+    return found
+
+
+def counts(lines: list[str]) -> Counts:
+    """Read what a GNU Autotest suite prints: `NUMBER: NAME  RESULT` for each test."""
+    pattern = r"\s*\d+: (.+?)\s+(ok|FAILED|expected failure|skipped|UNEXPECTED PASS)\b"
+    results = [(found[1], found[2]) for line in lines if (found := re.match(pattern, line))]
+    kinds = [kind for _, kind in results]
+    bad = tuple(name for name, kind in results if kind in ("FAILED", "UNEXPECTED PASS"))
+    return Counts(kinds.count("ok"), kinds.count("expected failure"), kinds.count("skipped"), bad)
+
+
+def place_data(command: Callable[[str], str], checkout: Path) -> None:
+    """Put the suite's files where it looks for them: `/opendap/data/`.
+
+    `command` runs a command in the guest and returns its output.  Raises `Failure`: neither the
+    checkout nor the image has them.
+    """
+    if (checkout / "data").is_dir():
+        with _served(checkout / "data") as url:
+            command(f"curl -sf {url} | sudo -n tar -x --no-same-owner --no-overwrite-dir -C {DATA}")
+    else:
+        held = "/opt/hyrax/usr/share/hyrax/data"
+        if command(f"sudo -n sh -c 'ls {held} 2>/dev/null | wc -l'").strip() == "0":
+            raise Failure(
+                f"the server's image has no {held.removeprefix('/opt/hyrax')}; "
+                f"put the suite's files into {checkout / 'data'}"
+            )
+        # Readable for all by root's umask; data sets beside them are left alone.
+        command(f"sudo -n cp -r --no-preserve=ownership,mode {held}/. {DATA}/")
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    return entry
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """The URL at which a guest gets a tar of what is in the folder."""
+    with tempfile.TemporaryFile() as tar:
+        with tarfile.open(fileobj=tar, mode="w") as packed:
+            for path in sorted(folder.iterdir()):
+                packed.add(path, path.name, filter=_readable)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                tar.seek(0)
+                self.send_response(200)
+                self.end_headers()
+                shutil.copyfileobj(tar, self.wfile)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield f"http://{HOST}:{server.server_port}/"
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str], None]) -> Counts:
+    """Boot an artifact, run the suite against it; `folder` receives the logs.
+
+    Raises `Failure`: it does not boot, or the suite does not run; `UserError`: see `check`.
+    """
+    check(checkout)
+    with tempfile.TemporaryDirectory(prefix="hyrax-vm-regression-") as scratch:
+        work = Path(scratch)
+        (work / "artifact").mkdir()
+        spec = open_artifact(artifact, work / "artifact").spec
+        with Machine(spec.over(work / "disk"), work / "disk", folder / "regression") as machine:
+            console = machine.console
+            console.login("opendap", "opendap", BOOT)
+            console.check("sudo -n systemctl start hyrax.target", BOOT)
+            place_data(lambda text: console.check(text, 300), checkout)
+            url = f"{machine.url}/opendap"
+            return suite(checkout, url, work, folder / "regression.log", on_line)

@@ -1,0 +1,1 @@
+"""Virtual machines: QEMU's command line, the running machine, its console."""

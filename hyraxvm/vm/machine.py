@@ -1,0 +1,224 @@
+"""A QEMU machine, started, spoken to, and ended whatever happens.
+
+The kernel ends QEMU when the *thread* that started it ends: start machines from the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.process import dying_with_parent, stop
+from hyraxvm.vm.console import Console
+from hyraxvm.vm.qemu import (
+    HTTP,
+    SSH,
+    MachineSpec,
+    choose_accelerator,
+    efi_variables,
+    qemu_argv,
+)
+
+
+class MachineError(Failure):
+    """QEMU or its guest did not do what was asked in time."""
+
+
+class Machine:
+    """A running machine; as a context manager it leaves no QEMU behind.
+
+    `logs` receives `qemu.txt` (command line), `qemu.log` (what QEMU says) and `console.log`
+    (the whole serial console); `scratch` receives firmware variables.  After the start `ports`
+    maps the guest's ports 8080 and 22 to free ports on 127.0.0.1 that QEMU itself has chosen.
+    """
+
+    def __init__(self, spec: MachineSpec, scratch: Path, logs: Path) -> None:
+        """Prepare, start nothing yet."""
+        self.spec = spec
+        self.scratch = scratch
+        self.logs = logs
+        self.accelerator = choose_accelerator()
+        self.ports: dict[int, int] = {}
+        self.started = 0.0
+        self.console: Console
+        self._events: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Power the machine on; returns as soon as QEMU runs, not when the guest is up."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End QEMU whatever state it is in."""
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL of the guest's service, as seen from the host."""
+        return f"http://127.0.0.1:{self.ports[HTTP]}"
+
+    @property
+    def running(self) -> bool:
+        """Whether QEMU runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def powerdown(self, timeout: float) -> float:
+        """Press the ACPI power button; return the seconds until QEMU ended by itself."""
+        pressed = time.monotonic()
+        self.qmp("system_powerdown")
+        self.wait(timeout)
+        return time.monotonic() - pressed
+
+    def reset(self) -> None:
+        """Press the reset button; returns when QEMU has reset the machine."""
+        self._events.clear()
+        self.qmp("system_reset")
+        while "RESET" not in self._events:
+            self._answer("event")
+
+    def wait(self, timeout: float) -> None:
+        """Wait until QEMU ends; `MachineError` after `timeout` seconds."""
+        assert self._process is not None
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise MachineError(
+                f"still running {timeout:g} s later\n{self.console.tail()}"
+            ) from None
+
+    def stop(self) -> None:
+        """End QEMU at once and reap it; harmless when it does not run."""
+        if self._process is not None:
+            stop(self._process)
+        self._cleanup.close()
+
+    def _start(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        control, qemu_control = socket.socketpair()
+        self._cleanup.callback(control.close)
+        log = self.logs / "console.log"
+        with qemu_control, log.open("wb") as shown, (self.logs / "qemu.log").open("wb") as said:
+            argv = qemu_argv(
+                self.spec,
+                self.accelerator.name,
+                ports={HTTP: 0, SSH: 0},
+                serial=[
+                    *("-chardev", f"socket,id=qmp,fd={qemu_control.fileno()}"),
+                    *("-mon", "chardev=qmp,mode=control"),
+                    *("-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"),
+                ],
+                macs=[_mac() for _ in self.spec.nics],
+                variables=efi_variables(self.spec, self.scratch),
+            )
+            (self.logs / "qemu.txt").write_text(shlex.join(argv) + "\n")
+            self.started = time.monotonic()
+            self._process = subprocess.Popen(
+                dying_with_parent(argv),
+                stdin=subprocess.PIPE,
+                stdout=shown,
+                stderr=said,
+                pass_fds=(qemu_control.fileno(),),
+                # Ctrl-C is for us: we end QEMU after the journal has been fetched.
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        self._cleanup.callback(self._process.stdin.close)
+        self.console = Console(log, self._process.stdin, lambda: self.running)
+        self._cleanup.callback(self.console.close)
+        control.settimeout(30)
+        self._control = self._cleanup.enter_context(control.makefile("rw", encoding="utf-8"))
+        self._answer("QMP")
+        self.qmp("qmp_capabilities")
+        self.find_ports()
+
+    def find_ports(self) -> None:
+        """Learn which ports QEMU's user network has chosen, again after a network was added."""
+        table = str(self.qmp("human-monitor-command", **{"command-line": "info usernet"}))
+        for host, guest in re.findall(r"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)", table):
+            self.ports[int(guest)] = int(host)
+
+    def qmp(self, command: str, **arguments: object) -> Any:
+        """Run one QMP command; raises `MachineError` when QEMU refuses it or is gone."""
+        try:
+            self._control.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            self._control.flush()
+        except OSError as error:
+            raise MachineError(f"QEMU: {command}: {error}\n{self._said()}") from error
+        return self._answer("return")
+
+    def _answer(self, key: str) -> Any:
+        try:
+            while line := self._control.readline():
+                message = json.loads(line)
+                if "event" in message:
+                    self._events.append(message["event"])
+                if "error" in message:
+                    raise MachineError(f"QEMU: {message['error'].get('desc')}")
+                if key in message:
+                    return message[key]
+        except OSError as error:
+            raise MachineError(f"QEMU does not answer: {error}") from error
+        raise MachineError(f"QEMU has ended\n{self._said()}")
+
+    def _said(self) -> str:
+        return (self.logs / "qemu.log").read_text(errors="replace").strip()
+
+
+def _mac() -> str:
+    """As VMware generates one for each new machine: its own prefix and three random octets."""
+    return ":".join(["00:0c:29", *(f"{octet:02x}" for octet in secrets.token_bytes(3))])
+
+
+def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] = print) -> int:
+    """Run `spec` for a person: the serial console on this terminal, Ctrl-A X ends it.
+
+    The disks stay as they are: changes go to overlays that are removed at the end.  Port 8080 of
+    the guest is forwarded to `port` of the loopback, or to a free one where `port` is taken.
+    Returns QEMU's exit status.
+    """
+    accelerator = choose_accelerator()
+    ports = {HTTP: free_port(port), SSH: free_port(2222)}
+    with tempfile.TemporaryDirectory(prefix="hyrax-vm-") as scratch:
+        argv = qemu_argv(
+            spec.over(Path(scratch)),
+            accelerator.name,
+            ports=ports,
+            serial=["-serial", "mon:stdio"],
+            variables=efi_variables(spec, Path(scratch)),
+        )
+        say(f"Accelerator: {accelerator.name} ({accelerator.reason}).")
+        say(f"Data: http://127.0.0.1:{ports[HTTP]}/opendap/   SSH: port {ports[SSH]} of 127.0.0.1")
+        say("Changes are lost at the end.  Ctrl-A X ends the machine.")
+        return subprocess.run(dying_with_parent(argv)).returncode
+
+
+def free_port(wanted: int) -> int:
+    """Return the TCP port `wanted` of the loopback, or another where it is taken."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
+            return int(server.getsockname()[1])
+    raise UserError("no free TCP port on 127.0.0.1")

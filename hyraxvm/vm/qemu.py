@@ -1,0 +1,195 @@
+"""QEMU's command line for the hardware that a descriptor declares; nothing here runs a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from hyraxvm.core import process
+from hyraxvm.core.errors import UserError
+
+# Descriptor's name -> QEMU's device.  VMware's "lsilogic" (53C1030) has no emulation in QEMU.
+SCSI_CONTROLLERS: Final = {
+    "pvscsi": "pvscsi",
+    "lsisas1068": "mptsas1068",
+    "virtio": "virtio-scsi-pci",
+}
+# Disks without a controller of their own: the "pc" machine has an IDE one (PIIX3).
+PLAIN_DISKS: Final = {"ide": "ide-hd", "virtio-blk": "virtio-blk-pci"}
+NICS: Final = {
+    "vmxnet3": "vmxnet3",
+    "e1000": "e1000",
+    "e1000e": "e1000e",
+    "virtio": "virtio-net-pci",
+}
+SAS_ADDRESS: Final = 0x5000C50000000001
+OVMF: Final = Path("/usr/share/OVMF")
+HTTP: Final = 8080
+SSH: Final = 22
+# Where a guest on QEMU's user network finds the host's loopback.
+HOST: Final = "10.0.2.2"
+# The oldest CPU (x86-64-v2) that the bases and Hyrax's own image (el9) promise to run on. As one of
+# AMD's: with Intel's the kernel keeps its page tables apart (Meltdown), and each system call
+# empties the emulator's TLB, which makes a boot half as long again.
+TCG_CPU: Final = "Nehalem,vendor=AuthenticAMD"
+
+
+class Accelerator(NamedTuple):
+    """QEMU's accelerator, "kvm" or "tcg", and in words why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A disk image: its `controller` (of `SCSI_CONTROLLERS`, `PLAIN_DISKS`), path, qemu format."""
+
+    controller: str
+    path: Path
+    format: str
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """The hardware of a machine: memory in MiB, firmware "bios" or "efi", disks, models of NICs.
+
+    `extra` are further arguments of QEMU's, for what no descriptor declares.
+    """
+
+    drives: tuple[Drive, ...]
+    nics: tuple[str, ...]
+    memory_mb: int = 1024
+    cpus: int = 2
+    firmware: str = "bios"
+    extra: tuple[str, ...] = ()
+
+    def over(self, folder: Path, size: int | None = None) -> MachineSpec:
+        """Return the same machine writing into new qcow2 overlays in `folder`.
+
+        The files beneath stay as they are.  `size` (bytes) enlarges the first disk.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        drives = []
+        for number, drive in enumerate(self.drives):
+            path = folder / f"disk{number}.qcow2"
+            argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", drive.format]
+            argv += ["-b", str(drive.path.resolve()), str(path)]
+            if size is not None and number == 0:
+                argv.append(str(size))
+            process.output(argv)
+            drives.append(Drive(drive.controller, path, "qcow2"))
+        return replace(self, drives=tuple(drives))
+
+
+def choose_accelerator(
+    cpuinfo: Path = Path("/proc/cpuinfo"), device: Path = Path("/dev/kvm")
+) -> Accelerator:
+    """Choose KVM only where the CPU flags show vmx or svm and the device can be used.
+
+    The device alone proves nothing: on some hosts it makes a VM in which no guest boots.
+    """
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    if not {"vmx", "svm"} & set(flags[1].split() if flags else ()):
+        return Accelerator("tcg", "the CPU's flags show neither vmx nor svm")
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return Accelerator("tcg", f"{device}: {error.strerror}")
+    return Accelerator("kvm", f"{device} can be used and the CPU's flags show vmx or svm")
+
+
+def cpu(accelerator: str) -> str:
+    """The model of the processor; QEMU's own default is older than el9 runs on."""
+    return "host" if accelerator == "kvm" else TCG_CPU
+
+
+def qemu_argv(
+    spec: MachineSpec,
+    accelerator: str,
+    *,
+    ports: Mapping[int, int],
+    serial: Sequence[str],
+    macs: Sequence[str] = (),
+    variables: Path | None = None,
+) -> list[str]:
+    """Return QEMU's command line for `spec`.
+
+    Args:
+        spec: The hardware.
+        accelerator: "kvm" or "tcg".
+        ports: Port in the guest -> port on the host's loopback; 0 lets QEMU take a free one.
+        serial: The options that say where the serial console (and the monitor) goes.
+        macs: MAC addresses of the first network cards; QEMU has the same for every machine.
+        variables: For firmware "efi", a private copy of OVMF's variables.
+
+    Raises:
+        UserError: `spec` names a device that QEMU does not emulate.
+    """
+    machine, firmware = "pc", []
+    if spec.firmware == "efi":
+        machine = "pc,pflash0=code,pflash1=vars"
+        code = {"node-name": "code", "driver": "file", "filename": str(OVMF / "OVMF_CODE_4M.fd")}
+        store = {"node-name": "vars", "driver": "file", "filename": str(variables)}
+        firmware = ["-blockdev", json.dumps({**code, "read-only": True})]
+        firmware += ["-blockdev", json.dumps(store)]
+    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", machine, *firmware]
+    argv += ["-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi"]
+    argv += ["-cpu", cpu(accelerator)]
+    argv += ["-smp", str(spec.cpus), "-m", f"{spec.memory_mb}M"]
+    # A screen that nobody sees, because tty1 must work too.
+    argv += ["-device", "VGA", "-display", "none", *serial]
+    for number, model in enumerate(dict.fromkeys(drive.controller for drive in spec.drives)):
+        if model in PLAIN_DISKS:
+            disk = PLAIN_DISKS[model]
+        else:
+            disk = f"scsi-hd,bus={model}.0"
+            known = SCSI_CONTROLLERS | PLAIN_DISKS
+            argv += ["-device", f"{_device(known, 'disk controller', model)},id={model}"]
+        for target, drive in enumerate(d for d in spec.drives if d.controller == model):
+            node = f"disk{number}_{target}"
+            # JSON, not -drive: a comma in a path means nothing here.
+            block = {
+                "node-name": node,
+                "driver": drive.format,
+                "file": {"driver": "file", "filename": str(drive.path)},
+                "cache": {"no-flush": True},
+            }
+            argv += ["-blockdev", json.dumps(block)]
+            options = ",bootindex=1" if (number, target) == (0, 0) else ""
+            if model == "lsisas1068":
+                # A SAS disk's address; one without it is not seen by Linux's mptsas.
+                options += f",wwn={SAS_ADDRESS + target:#x}"
+            argv += ["-device", f"{disk},drive={node}{options}"]
+    for number, model in enumerate(spec.nics):
+        net = f"user,id=net{number}"
+        if number == 0:
+            net += "".join(f",hostfwd=tcp:127.0.0.1:{ports[g]}-:{g}" for g in sorted(ports))
+        # Without its ROM: no image boots from the network.
+        nic = f"{_device(NICS, 'network card', model)},netdev=net{number},romfile="
+        if number < len(macs):
+            nic += f",mac={macs[number]}"
+        argv += ["-netdev", net, "-device", nic]
+    return [*argv, *spec.extra]
+
+
+def efi_variables(spec: MachineSpec, folder: Path) -> Path | None:
+    """Put a private copy of OVMF's variables into `folder`; None for a BIOS machine."""
+    if spec.firmware != "efi":
+        return None
+    source = OVMF / "OVMF_VARS_4M.fd"
+    if not source.exists():
+        raise UserError(f"{source} is missing; type: apt-get install ovmf")
+    return Path(shutil.copyfile(source, folder / "efi-variables.fd"))
+
+
+def _device(known: Mapping[str, str], what: str, model: str) -> str:
+    if model not in known:
+        raise UserError(f"{what} {model!r}: QEMU emulates only {', '.join(known)}")
+    return known[model]
