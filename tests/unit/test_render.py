@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from hyraxvm import config, package, packer, provision, qemu, readme, render, server
-from hyraxvm.paths import PROVISION, ROOT
+from hyraxvm.paths import PROVISION, ROOT, TEMPLATES
 
 RECIPE = config.recipe(config.load(), "nfs", "dapdir")
 IMAGE = server.preview(RECIPE)
@@ -178,6 +178,13 @@ def test_the_readmes_name_the_file_and_the_hardware_for_each_hypervisor() -> Non
     ):
         assert name in page
     assert page.index("create-vm.ps1") < page.index("## 2. Log in")
+
+
+def test_the_page_on_hypervisors_is_made_from_its_template() -> None:
+    expected, found = readme.document(), readme.DOCUMENT.read_text("utf-8")
+    command = f".venv/bin/python -m {readme.__name__}"
+    assert found == expected, f"docs/hypervisors.md is not up to date; type: {command}"
+    assert all(path.parent == TEMPLATES for path in readme.SOURCES)
 
 
 def test_nothing_but_hyrax_is_called_hyrax() -> None:
