@@ -1,4 +1,7 @@
-"""The READMEs that lie beside a disk: one source, as HTML and as plain text."""
+"""The READMEs beside a disk, as HTML and as plain text, and the page on hypervisors.
+
+`python -m` with this module's name writes docs/hypervisors.md.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,21 @@ from hyraxvm.core.templates import render
 
 README: Final = TEMPLATES / "README.md.j2"
 PAGE: Final = TEMPLATES / "README.html.j2"
-HYPERVISORS: Final = ROOT / "docs" / "hypervisors.md"
-DIFFERS: Final = "Hyrax needs 2048 MB of memory where 1024 stand below"
+HYPERVISORS: Final = TEMPLATES / "hypervisors.md.j2"
 SOURCES: Final = (README, PAGE, HYPERVISORS)
+
+DOCUMENT: Final = ROOT / "docs" / "hypervisors.md"
 
 
 def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """File name -> text for the format `kind`."""
-    # Its title is not needed within another page.
-    _, _, hypervisors = HYPERVISORS.read_text("utf-8").partition("\n")
+    """Return file name -> text for the format `kind`."""
     text = render(
         README,
         format=kind,
         name=name,
         recipe=recipe,
         server_version=image.version,
-        hypervisors=_of(recipe, name, hypervisors).strip(),
+        hypervisors=hypervisors(name, recipe.machine.memory_mib, recipe.machine.cpus).strip(),
     )
     # The text comes from our own templates; markdown-it escapes what is not markup.
     body = Markup(MarkdownIt("commonmark").render(text))  # noqa: S704
@@ -40,22 +42,18 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
     }
 
 
-def _of(recipe: Recipe, name: str, text: str) -> str:
-    """The page on hypervisors with this image's name and hardware for the usual ones."""
-    machine = recipe.machine
-    # What this paragraph says of servers is filled in here.
-    if f"\n{DIFFERS}" not in text:
-        raise ValueError(f"{HYPERVISORS}: {DIFFERS!r} is not in it")
-    text = "\n\n".join(part for part in text.split("\n\n") if not part.startswith(DIFFERS))
-    for usual, own in (
-        ("NAME", name),
-        ("1024", str(machine.memory_mib)),
-        ("2 CPUs", f"{machine.cpus} CPUs"),
-        ("--vcpus 2", f"--vcpus {machine.cpus}"),
-        ("--cores 2", f"--cores {machine.cpus}"),
-        ("-smp 2", f"-smp {machine.cpus}"),
-    ):
-        if usual not in text:
-            raise ValueError(f"{HYPERVISORS}: {usual!r} is not in it")
-        text = text.replace(usual, own)
-    return text
+def hypervisors(name: str, memory_mib: int, cpus: int, *, as_page: bool = False) -> str:
+    """Return how each hypervisor opens the image `name`, in Markdown.
+
+    `as_page` adds the title, and the paragraph on a server that needs other hardware.
+    """
+    return render(HYPERVISORS, name=name, memory_mib=memory_mib, cpus=cpus, as_page=as_page)
+
+
+def document() -> str:
+    """Return the text of docs/hypervisors.md: no image's name, and the usual hardware."""
+    return hypervisors("NAME", 1024, 2, as_page=True)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), "utf-8")

@@ -13,7 +13,7 @@ from jinja2 import UndefinedError
 
 from hyraxvm.config import images
 from hyraxvm.core import templates
-from hyraxvm.core.paths import PROVISION, ROOT
+from hyraxvm.core.paths import PROVISION, ROOT, TEMPLATES
 from hyraxvm.formats import readme
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.provision import packer
@@ -185,6 +185,13 @@ def test_the_readmes_name_the_file_and_the_hardware_for_each_hypervisor() -> Non
     ):
         assert name in page
     assert page.index("create-vm.ps1") < page.index("## 2. Log in")
+
+
+def test_the_page_on_hypervisors_is_made_from_its_template() -> None:
+    expected, found = readme.document(), readme.DOCUMENT.read_text("utf-8")
+    command = f".venv/bin/python -m {readme.__name__}"
+    assert found == expected, f"docs/hypervisors.md is not up to date; type: {command}"
+    assert all(path.parent == TEMPLATES for path in readme.SOURCES)
 
 
 def test_nothing_but_hyrax_is_called_hyrax() -> None:

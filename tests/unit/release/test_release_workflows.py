@@ -42,11 +42,11 @@ def steps() -> list[tuple[str, dict[str, Any]]]:
     return [(name, step) for name, job in jobs() for step in job.get("steps", [])]
 
 
-def validate(*paths: Path) -> subprocess.CompletedProcess[str]:
+def validate(*paths: Path, kind: str = "github-workflows") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(sys.executable, "-m", "check_jsonschema"),
-            *("--builtin-schema", "vendor.github-workflows", *map(str, paths)),
+            *("--builtin-schema", f"vendor.{kind}", *map(str, paths)),
         ],
         capture_output=True,
         text=True,
@@ -55,7 +55,9 @@ def validate(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_they_are_valid_by_githubs_schema(tmp_path: Path) -> None:
-    assert [path.name for path in WORKFLOWS] == ["image.yml", "nightly.yml", "release.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        *("image.yml", "nightly.yml", "pull-request.yml", "release.yml")
+    ]
     done = validate(*WORKFLOWS)
     assert done.returncode == 0, done.stdout
     broken = tmp_path / "broken.yml"
@@ -63,6 +65,21 @@ def test_they_are_valid_by_githubs_schema(tmp_path: Path) -> None:
     done = validate(broken)
     assert done.returncode == 1
     assert "runs_on" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        ("dependabot", "dependabot.yml"),
+        ("github-issue-config", "ISSUE_TEMPLATE/config.yml"),
+        ("github-issue-forms", "ISSUE_TEMPLATE/[!c]*.yml"),
+    ],
+)
+def test_githubs_other_files_are_valid_too(kind: str, pattern: str) -> None:
+    found = sorted((ROOT / ".github").glob(pattern))
+    assert found
+    done = validate(*found, kind=kind)
+    assert done.returncode == 0, done.stdout
 
 
 def test_they_may_read_the_repository_and_nothing_else() -> None:
@@ -101,6 +118,11 @@ def test_no_job_runs_for_ever_and_none_drops_another() -> None:
     assert groups == {
         "image.yml": None,  # it is called: the caller's counts
         "nightly.yml": {"group": "nightly", "cancel-in-progress": False},
+        # Only an older run of the same pull request.
+        "pull-request.yml": {
+            "group": "pull-request-${{ github.event.pull_request.number || github.sha }}",
+            "cancel-in-progress": True,
+        },
         "release.yml": {"group": "release-${{ github.ref }}", "cancel-in-progress": False},
     }
 
@@ -164,9 +186,17 @@ def parse(line: str) -> str:
     return str(parsed[-1].name)
 
 
+def test_what_runs_code_of_pull_requests_sees_no_secret() -> None:
+    workflow = ROOT / ".github/workflows/pull-request.yml"
+    # Not pull_request_target, which runs with the secrets of the repository.
+    assert set(read(workflow)["on"]) == {"pull_request", "push"}
+    assert "secrets" not in workflow.read_text()
+
+
 def test_every_command_line_is_one_of_this_project() -> None:
     assert [parse(line) for line in command_lines()] == [
         *("matrix", "nightly"),
+        *("lint", "test"),
         *("matrix", "release"),
         *("nightly", "test", "release"),
     ]
