@@ -23,6 +23,7 @@ ns = Collection(
     releasing.publish,
     releasing.withdraw,
     upkeep.doctor,
+    upkeep.lint,
     upkeep.bench,
     upkeep.clean,
 )

@@ -81,6 +81,7 @@ def build(
     help={
         "unit": "only the unit tests: no VM, a few minutes",
         "servers": "only the stand-in servers, each in a VM of its own",
+        "k": "with --unit or --servers: only tests whose names fit, as pytest's -k takes it",
         "image": "images to boot-test; default: all",
         "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
         "each other format of one of them",
@@ -89,7 +90,12 @@ def build(
 )
 @reported
 def test(
-    c: Context, image: list[str], format: list[str], unit: bool = False, servers: bool = False
+    c: Context,
+    image: list[str],
+    format: list[str],
+    unit: bool = False,
+    servers: bool = False,
+    k: str | None = None,
 ) -> None:
     """Run the unit tests, then build what is not built and boot-test it."""
     from hyraxvm import formats
@@ -98,15 +104,17 @@ def test(
     from hyraxvm.stages import pipeline
     from hyraxvm.tools.testing import server_tests, unit_tests
 
+    if k is not None and not (unit or servers):
+        raise UserError(f"-k goes with --unit or --servers; type: ./inv test --unit -k {k!r}")
     if servers:
-        server_tests()
+        server_tests(k)
         return
     table = images.load()
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
     # All formats of an image hold the same disk, which is compared when they are made.
     dealt = [formats.choose(format)] * len(names) if format else formats.deal(len(names))
-    unit_tests()
+    unit_tests(k)
     if unit:
         return
     chosen = choose_server()

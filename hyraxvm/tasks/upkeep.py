@@ -20,6 +20,15 @@ def doctor(c: Context) -> None:
         raise Failure("something is missing; ./inv installs it: type ./inv --list")
 
 
+@task
+@reported
+def lint(c: Context) -> None:
+    """Run the linters: ruff, mypy, import-linter, codespell, shellcheck."""
+    from hyraxvm.tools.lint import lint
+
+    lint()
+
+
 @task(
     iterable=["what"],
     help={"what": "transfer: publish and download against rclone copy", "size": "megabytes"},

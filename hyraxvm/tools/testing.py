@@ -1,4 +1,4 @@
-"""The unit tests and linters, as `./inv test` runs them."""
+"""The unit tests and the tests of whole servers, as `./inv test` runs them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Final
 
-from hyraxvm.core.errors import Failure
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.paths import REPORTS, ROOT
 
+NO_TEST: Final = 5  # pytest's exit status where no test is collected
 
-def unit_tests() -> None:
-    """Run `tests/unit` with its output on the terminal.
 
-    Raises `Failure`: a test failed, or one was skipped.
+def unit_tests(expression: str | None = None) -> None:
+    """Run `tests/unit`, or those tests whose names fit pytest's `-k`, on the terminal.
+
+    Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
     """
-    _run("unit", "-q", "-n", "auto")
+    _run("unit", expression, "-q", "-n", "auto")
 
 
-def server_tests() -> None:
+def server_tests(expression: str | None = None) -> None:
     """Run `tests/servers`: stand-ins for servers, built from packages and booted.
 
-    Raises `Failure`: a test failed, or one was skipped.
+    Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
     """
-    _run("servers", "-v")
+    _run("servers", expression, "-v")
 
 
-def _run(name: str, *options: str) -> None:
+def _run(name: str, expression: str | None, *options: str) -> None:
     REPORTS.mkdir(parents=True, exist_ok=True)
     junit = REPORTS / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", f"tests/{name}", *options, f"--junitxml={junit}"]
+    if expression is not None:
+        command += ["-k", expression]
     done = subprocess.run(command, cwd=ROOT, check=False)
+    if done.returncode == NO_TEST and expression is not None:
+        raise UserError(f"-k {expression!r}: no test in tests/{name} fits; -k takes parts of names")
     if done.returncode != 0:
         raise Failure(f"tests/{name}: exit status {done.returncode}; report: {junit}")
     refuse_skips(junit)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 
 import pytest
 
 from hyraxvm.core.paths import ROOT
+from hyraxvm.tools import lint
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
-    ids=["ruff-check", "ruff-format", "mypy"],
-)
-def test_clean(command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("name", lint.commands())
+def test_clean(name: str) -> None:
+    argv = lint.commands()[name]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_shell_script_is_linted() -> None:
+    listed = subprocess.run(
+        ["git", "grep", "-lE", "^#! ?/bin/sh", "--", ":!*.j2", ":!tests", ":!*.py", ":!*.md"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = {str(path.relative_to(ROOT)) for path in lint.shell_scripts()}
+    assert set(listed.stdout.split()) <= found
+    assert len(found) > 30
 
 
 def test_no_hosts_of_registries_or_mirrors() -> None:
