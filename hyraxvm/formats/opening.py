@@ -47,7 +47,7 @@ def open_artifact(artifact: Path, into: Path) -> Opened:
     folder, specs = chosen.read(artifact, into)
     if not chosen.declares and (machine := _machine(artifact)):
         specs = {
-            name: replace(spec, memory_mb=machine.memory_mib, cpus=machine.cpus)
+            name: replace(spec, memory_mib=machine.memory_mib, cpus=machine.cpus)
             for name, spec in specs.items()
         }
     return Opened(chosen, specs, folder)

@@ -65,7 +65,7 @@ def read(artifact: Path, into: Path) -> Contents:
     spec = MachineSpec(
         drives=(Drive(declared.controller, disk, "vmdk"),),
         nics=declared.nics,
-        memory_mb=declared.memory_mb,
+        memory_mib=declared.memory_mib,
         cpus=declared.cpus,
         firmware=declared.firmware,
     )
@@ -83,7 +83,7 @@ def _spec(
         disk_file=f"{name}-disk1.vmdk",
         disk_bytes=disk_bytes,
         capacity=recipe.machine.disk_gib * 2**30,
-        memory_mb=recipe.machine.memory_mib,
+        memory_mib=recipe.machine.memory_mib,
         cpus=recipe.machine.cpus,
         properties=ovf.PROPERTIES
         if recipe.image.access == "local"

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
-from hyraxvm.formats.vmx import MAX_CPUS, MAX_MEMORY_MB
+from hyraxvm.formats.vmx import MAX_CPUS, MAX_MEMORY_MIB
 
 TEMPLATE: Final = TEMPLATES / "image.ovf.j2"
 STREAM_OPTIMIZED: Final = (
@@ -77,7 +77,7 @@ class OvfSpec:
     disk_file: str
     disk_bytes: int
     capacity: int
-    memory_mb: int
+    memory_mib: int
     cpus: int
     properties: tuple[Property, ...] = PROPERTIES + DATA_PROPERTIES
 
@@ -96,10 +96,10 @@ class OvfSpec:
             {
                 "AllocationUnits": "byte * 2^20",
                 "Description": "Memory size",
-                "ElementName": f"{self.memory_mb} MB of memory",
+                "ElementName": f"{self.memory_mib} MB of memory",
                 "InstanceID": 2,
                 "ResourceType": MEMORY,
-                "VirtualQuantity": self.memory_mb,
+                "VirtualQuantity": self.memory_mib,
             },
             {
                 "Address": 0,
@@ -140,7 +140,7 @@ class Ovf:
     capacity: int
     controller: str
     nics: tuple[str, ...]
-    memory_mb: int
+    memory_mib: int
     cpus: int
     firmware: str
 
@@ -212,7 +212,7 @@ class _Reader:
             capacity=capacity,
             controller=CONTROLLERS[self.one_of(scsi, tuple(CONTROLLERS))],
             nics=tuple(self.one_of(card, NIC_MODELS) for card in cards),
-            memory_mb=self.quantity(memory, MAX_MEMORY_MB),
+            memory_mib=self.quantity(memory, MAX_MEMORY_MIB),
             cpus=self.quantity(self.only(items, CPU), MAX_CPUS),
             firmware=self.firmware(hardware),
         )

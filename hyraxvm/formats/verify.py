@@ -47,7 +47,7 @@ def verify(path: Path) -> str:
         for name, spec in opened.specs.items()
     )
     return (
-        f"{path}: {opened.format.title}; {spec.cpus} CPUs, {spec.memory_mb} MiB, disk of "
+        f"{path}: {opened.format.title}; {spec.cpus} CPUs, {spec.memory_mib} MiB, disk of "
         f"{size:g} GiB; boots as {machines}; {vouched}"
     )
 

@@ -26,7 +26,7 @@ CONNECTIONS: Final = ("nat", "bridged", "hostonly")
 FIRMWARES: Final = ("bios", "efi")
 # VMware's own files have some hundred lines; a longer file is not a descriptor of ours.
 MAX_BYTES: Final = 64 * 1024
-MAX_MEMORY_MB: Final = 1024 * 1024
+MAX_MEMORY_MIB: Final = 1024 * 1024
 MAX_CPUS: Final = 128
 MAX_DISKS: Final = 15
 MAX_NICS: Final = 10
@@ -63,7 +63,7 @@ class VmxSpec:
     display_name: str
     disks: tuple[str, ...]
     nvram: str
-    memory_mb: int = 1024
+    memory_mib: int = 1024
     cpus: int = 2
     firmware: str = "bios"
     controller: str = "pvscsi"
@@ -76,7 +76,7 @@ class VmxSpec:
         where = "VMX"
         if not self.display_name.strip() or re.search(r"[\ud800-\udfff]", self.display_name):
             raise UserError(f"{where}: displayName = {_shown(self.display_name)}: allowed is text")
-        _number(where, "memsize", str(self.memory_mb), 4, MAX_MEMORY_MB, 4)
+        _number(where, "memsize", str(self.memory_mib), 4, MAX_MEMORY_MIB, 4)
         _number(where, "numvcpus", str(self.cpus), 1, MAX_CPUS, 1)
         _one_of(where, "firmware", self.firmware, FIRMWARES)
         _one_of(where, "scsi0.virtualDev", self.controller, CONTROLLERS)
@@ -96,7 +96,7 @@ class Vmx:
     display_name: str
     guest_os: str
     firmware: str
-    memory_mb: int
+    memory_mib: int
     cpus: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
@@ -137,7 +137,7 @@ def parse_vmx(text: str, where: str = "VMX") -> Vmx:
         display_name=_get(raw, where, "displayName"),
         guest_os=_get(raw, where, "guestOS"),
         firmware=_one_of(where, "firmware", raw.get("firmware", "bios"), FIRMWARES),
-        memory_mb=_number(where, "memsize", _get(raw, where, "memsize"), 4, MAX_MEMORY_MB, 4),
+        memory_mib=_number(where, "memsize", _get(raw, where, "memsize"), 4, MAX_MEMORY_MIB, 4),
         cpus=_number(where, "numvcpus", raw.get("numvcpus", "1"), 1, MAX_CPUS, 1),
         disks=disks,
         nics=nics,

@@ -23,7 +23,7 @@ def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
         display_name=name,
         disks=(f"{name}.vmdk",),
         nvram=f"{name}.nvram",
-        memory_mb=recipe.machine.memory_mib,
+        memory_mib=recipe.machine.memory_mib,
         cpus=recipe.machine.cpus,
         firmware=recipe.machine.firmware,
         controller=recipe.machine.disk_controller,
@@ -67,7 +67,7 @@ def machine(declared: vmx.Vmx, folder: Path) -> MachineSpec:
     return MachineSpec(
         drives=tuple(Drive(disk.controller, folder / disk.file, "vmdk") for disk in declared.disks),
         nics=tuple(nic.model for nic in declared.nics),
-        memory_mb=declared.memory_mb,
+        memory_mib=declared.memory_mib,
         cpus=declared.cpus,
         firmware=declared.firmware,
     )

@@ -65,7 +65,7 @@ class MachineSpec:
 
     drives: tuple[Drive, ...]
     nics: tuple[str, ...]
-    memory_mb: int = 1024
+    memory_mib: int = 1024
     cpus: int = 2
     firmware: str = "bios"
     extra: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ def qemu_argv(
     argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", machine, *firmware]
     argv += ["-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi"]
     argv += ["-cpu", cpu(accelerator)]
-    argv += ["-smp", str(spec.cpus), "-m", f"{spec.memory_mb}M"]
+    argv += ["-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"]
     # A screen that nobody sees, because tty1 must work too.
     argv += ["-device", "VGA", "-display", "none", *serial]
     for number, model in enumerate(dict.fromkeys(drive.controller for drive in spec.drives)):

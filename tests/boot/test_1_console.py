@@ -73,7 +73,7 @@ def test_the_hardware_is_the_one_that_the_descriptor_declares(guest: Guest) -> N
     assert guest.check("nproc") == str(spec.cpus)
     total = int(guest.check("awk '/^MemTotal:/ {print $2}' /proc/meminfo")) / 1024
     # The kernel keeps some for itself.
-    assert 0.85 * spec.memory_mb < total < spec.memory_mb
+    assert 0.85 * spec.memory_mib < total < spec.memory_mib
     disk = guest.check("basename $(lsblk -nro PKNAME $(findmnt -no SOURCE /))")
     above = guest.check(f"udevadm info -a /dev/{disk} | sed -n 's/.*DRIVERS==\"\\(.*\\)\"/\\1/p'")
     assert DISK_DRIVERS[spec.drives[0].controller] in above.split()

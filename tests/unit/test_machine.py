@@ -27,7 +27,7 @@ def disk(folder: Path, size: str = "16M") -> Path:
 
 def spec_of(path: Path, **changes: object) -> MachineSpec:
     # No boot loader on the disk: the firmware waits for ever, which is all that these tests need.
-    fields = {"nics": ("vmxnet3",), "memory_mb": 64, "cpus": 1, **changes}
+    fields = {"nics": ("vmxnet3",), "memory_mib": 64, "cpus": 1, **changes}
     return MachineSpec(drives=(Drive("pvscsi", path, "vmdk"),), **fields)
 
 
@@ -95,7 +95,7 @@ def test_two_machines_on_one_disk_have_own_ports_and_leave_it_unchanged(tmp_path
 
 
 def test_machine_resets_and_shows_the_firmware_on_the_console(tmp_path: Path) -> None:
-    spec = spec_of(disk(tmp_path), firmware="efi", memory_mb=256)
+    spec = spec_of(disk(tmp_path), firmware="efi", memory_mib=256)
     with Machine(spec, tmp_path / "s", tmp_path / "logs") as machine:
         machine.reset()
         machine.console.expect("BdsDxe", 60)

@@ -80,7 +80,7 @@ def test_golden() -> None:
 def test_parse_golden() -> None:
     vmx = parse_vmx(GOLDEN)
     assert (vmx.display_name, vmx.guest_os) == ("Hyrax VM (NFS)", "debian10-64")
-    assert (vmx.firmware, vmx.memory_mb, vmx.cpus) == ("bios", 1024, 2)
+    assert (vmx.firmware, vmx.memory_mib, vmx.cpus) == ("bios", 1024, 2)
     assert vmx.disks == (Disk("pvscsi", "hyrax-vm.vmdk"),)
     assert vmx.nics == (Nic("vmxnet3", "nat"),)
     assert vmx.raw["pcibridge7.virtualdev"] == "pcieRootPort"
@@ -122,7 +122,7 @@ def test_round_trip(
         display_name=name,
         disks=tuple(disks),
         nvram="x.nvram",
-        memory_mb=memory * 4,
+        memory_mib=memory * 4,
         cpus=cpus,
         firmware=firmware,
         controller=controller,
@@ -133,7 +133,7 @@ def test_round_trip(
     assert vmx.display_name == name
     assert vmx.disks == tuple(Disk(controller, file) for file in disks)
     assert vmx.nics == tuple(nics)
-    assert (vmx.memory_mb, vmx.cpus, vmx.firmware) == (memory * 4, cpus, firmware)
+    assert (vmx.memory_mib, vmx.cpus, vmx.firmware) == (memory * 4, cpus, firmware)
     # The rules of the format, whatever the name: quoted, one line each, no key twice, no MAC.
     lines = text.removesuffix("\n").split("\n")
     assert all(re.fullmatch(r'[\w.:]+ = "[^"\x00-\x1f]*"', line) for line in lines)
@@ -211,7 +211,7 @@ def test_files_are_read_with_a_limit_and_as_utf8(tmp_path: Path) -> None:
         {"disks": ()},
         {"disks": ("a/b.vmdk",)},
         {"nvram": "/tmp/x"},
-        {"memory_mb": 0},
+        {"memory_mib": 0},
         {"cpus": 1000},
         {"firmware": "uboot"},
         {"controller": "ide"},

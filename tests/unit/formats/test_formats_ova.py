@@ -29,7 +29,7 @@ SPEC = ovf.OvfSpec(
     disk_file="hyrax-vm-x-disk1.vmdk",
     disk_bytes=4096,
     capacity=2**34,
-    memory_mb=2048,
+    memory_mib=2048,
     cpus=3,
 )
 
@@ -264,7 +264,7 @@ def test_what_was_written_is_read_back_and_escaped(tmp_path: Path) -> None:
         capacity=2**34,
         controller="lsisas1068",
         nics=("e1000",),
-        memory_mb=2048,
+        memory_mib=2048,
         cpus=3,
         firmware="bios",
     )

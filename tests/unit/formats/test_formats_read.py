@@ -25,7 +25,7 @@ def test_each_format_opens_as_the_machines_that_it_is_for(shelf: Shelf, tmp_path
         opened = open_artifact(shelf.path(name), tmp_path / name)
         assert opened.format.name == name
         for kind, spec in opened.specs.items():
-            assert (spec.memory_mb, spec.cpus) == (1024, 2)
+            assert (spec.memory_mib, spec.cpus) == (1024, 2)
             (drive,) = spec.drives
             assert disk_images.size(drive.path, drive.format) == 4 * 2**30
             found[name, kind] = (spec.firmware, drive.controller, drive.format, spec.nics)
@@ -44,7 +44,7 @@ def test_memory_and_cpus_come_from_the_manifest_where_the_file_has_none(own: She
     text = manifest.read_text()
     manifest.write_text(text.replace('"memory_mib": 1024', '"memory_mib": 2048'))
     opened = open_artifact(own.path("qcow2"), own.folder)
-    assert {spec.memory_mb for spec in opened.specs.values()} == {2048}
+    assert {spec.memory_mib for spec in opened.specs.values()} == {2048}
     manifest.write_text("{}")
     assert "is no manifest" in refused(own.path("qcow2"), own.folder / "x")
 
