@@ -1,18 +1,21 @@
 """`images.toml`: the one place where every option of an image is declared.
 
 The models below are the schema; `load()` reads the file and turns every fault in it into one
-`UserError` line that names the file, the key, the offending value and what is allowed.
+`UserError` line that names the file, the key, the offending value and what is expected.  What the
+table says of formats, `formats.check` holds against the formats that there are.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
 from hyraxvm.config import toml
+from hyraxvm.config.arch import ARCHES, Arch, ArchName
 from hyraxvm.config.toml import Model
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML
@@ -28,18 +31,94 @@ Megabytes = Annotated[int, Field(ge=1, le=100_000)]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 
 
-AUTO = "auto"
+# As distributions write them: "Debian", "24.04".
+Distribution = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=40)]
+Number = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)]
+PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]+$")]
+Mirror = Annotated[str, StringConstraints(pattern=r"^(https?|file|copy)://[!-~]+$")]
+Unit = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@-]+\.[a-z]+$")]
+# They are put between quotes of a shell and of apt.conf(5).
+Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9=,.:${}_ -]+$")]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=80)]
+
+AUTO: Final = "auto"
+SERVER: Final = "server"  # in a budget, among the names of formats
+
+
+class Keyring(Model):
+    """The keys that sign a distribution, and the Debian package that brings the file."""
+
+    file: AbsolutePath
+    package: DebianPackage
+
+
+class GuestOs(Model):
+    """What the descriptors of the formats call the system.
+
+    `vmx` is a VMX file's `guestOS`, `vmw` the `vmw:osType` of an OVF, `ovf` its OSType of
+    CIM_OperatingSystem (DSP0243), `description` is for people.
+    """
+
+    vmx: Identifier
+    vmw: Identifier
+    ovf: Annotated[int, Field(ge=0, le=999)]
+    description: Title
+
+
+class Processor(Model):
+    """A base on one architecture: the packages of its kernel and boot loaders, and what follows."""
+
+    packages: list[DebianPackage]
+    path_excludes: list[DpkgGlob] = Field(default_factory=list)
+    guest_os: GuestOs
 
 
 class Base(Model):
     """A guest operating system; sizes and speeds of the image are decided here."""
 
+    distribution: Distribution
+    version: Number
     short: Name
     suite: Name
-    arch: Literal["amd64"]
+    arch: ArchName
+    keyring: Keyring | None = None
+    mirror: Mirror | None = None
+    components: list[Name] = Field(default_factory=list)
+    python: PythonVersion
     packages: list[DebianPackage]
     initramfs_modules: list[KernelModule]
     path_excludes: list[DpkgGlob]
+    # The unit that lets SSH in, those that must never start, who may bring upgrades.
+    ssh: Unit
+    masked_units: list[Unit] = Field(default_factory=list)
+    upgrades: list[Origin]
+    # The newest name that libosinfo of older hosts knows for such a system.
+    osinfo: Identifier
+    on: dict[ArchName, Processor]
+
+    @property
+    def title(self) -> str:
+        """The system's name for people, such as "Ubuntu 24.04"."""
+        return f"{self.distribution} {self.version}"
+
+
+class Lists(Model):
+    """What a base adds to the lists of the base that it extends, or drops from them."""
+
+    components: list[Name] = Field(default_factory=list)
+    packages: list[DebianPackage] = Field(default_factory=list)
+    initramfs_modules: list[KernelModule] = Field(default_factory=list)
+    path_excludes: list[DpkgGlob] = Field(default_factory=list)
+    masked_units: list[Unit] = Field(default_factory=list)
+    upgrades: list[Origin] = Field(default_factory=list)
+
+
+class _BaseTable(toml.partial(Base)):  # type: ignore[misc]  # made from Base's own fields
+    """A `[base.NAME]` as it is written: what it does not say, the base that it extends does."""
+
+    extends: Name | None = None
+    add: Lists = Lists()
+    drop: Lists = Lists()
 
 
 class Server(Model):
@@ -66,25 +145,25 @@ class Access(Model):
     packages: list[DebianPackage]
 
 
-class Machine(Model):
-    """The virtual hardware that the shipped descriptor declares."""
+class Devices(Model):
+    """The devices that one format's descriptor declares."""
 
-    cpus: Annotated[int, Field(ge=1, le=16)]
-    memory_mib: Annotated[int, Field(ge=512, le=65536, multiple_of=4)]
-    disk_gib: Annotated[int, Field(ge=4, le=2048)]
     disk_controller: Literal["pvscsi", "lsisas1068"]
     nic: Literal["vmxnet3", "e1000", "e1000e"]
     firmware: Literal["bios", "efi"]
 
 
-class Budget(Model):
-    """The most that the packed server and each format's file may have, in MB (10^6 bytes)."""
+class Machine(Model):
+    """The virtual hardware: sizes for all formats, devices for those with a descriptor."""
 
-    server: Megabytes
-    vmx: Megabytes
-    ova: Megabytes
-    qcow2: Megabytes
-    hyperv: Megabytes
+    cpus: Annotated[int, Field(ge=1, le=16)]
+    memory_mib: Annotated[int, Field(ge=512, le=65536, multiple_of=4)]
+    disk_gib: Annotated[int, Field(ge=4, le=2048)]
+    devices: dict[Name, Devices]
+
+
+# Format, or "server" for the packed server -> the most that it may have, in MB (10^6 bytes).
+Budget = dict[Name, Megabytes]
 
 
 class Image(Model):
@@ -113,7 +192,7 @@ class Config(Model):
     access: dict[Name, Access]
     machine: dict[Name, Machine]
     server: dict[Name, Server]
-    budget: dict[Name, Budget]
+    budget: dict[Name, Budget] = Field(default_factory=dict)
     base: dict[Name, Base]
 
 
@@ -124,20 +203,36 @@ class Recipe(Model):
     image: Image
     base_name: Name
     base: Base
+    arch_name: ArchName
     access: Access
     machine: Machine
     server_name: Name
     server: Server
-    budget: Budget
+    budget: Budget = Field(default_factory=dict)
     # Where the server's image comes from (`docker://...`, `oci-archive:...`), and its digest;
     # empty for a server that is packed here.
     server_image: str = ""
     server_digest: str = ""
 
     @property
+    def arch(self) -> Arch:
+        """The architecture."""
+        return ARCHES[self.arch_name]
+
+    @property
+    def processor(self) -> Processor:
+        """What the base is on this architecture."""
+        return self.base.on[self.arch_name]
+
+    @property
     def packages(self) -> list[str]:
         """The Debian packages of this image, sorted, each once."""
-        return sorted({*self.base.packages, *self.access.packages})
+        return sorted({*self.base.packages, *self.processor.packages, *self.access.packages})
+
+    @property
+    def path_excludes(self) -> list[str]:
+        """What dpkg leaves out, or brings back with "!"; a later line wins over an earlier one."""
+        return [*self.base.path_excludes, *self.processor.path_excludes]
 
 
 def load(path: Path = IMAGES_TOML) -> Config:
@@ -145,8 +240,13 @@ def load(path: Path = IMAGES_TOML) -> Config:
 
     Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
     """
-    config = toml.load(path, Config)
-    _check_references(config, path)
+    table = toml.parse(path)
+    unfinished: dict[str, str] = {}
+    if isinstance(bases := table.get("base"), dict):
+        table["base"], unfinished = _resolve(bases, path)
+    config = toml.check(path, table, Config)
+    _check_references(config, path, unfinished)
+    _check_names(config, path)
     for name, server in config.server.items():
         if server.source == "embedded" and not (server.folder and server.packages):
             raise UserError(f"{path}: server.{name}: an embedded server needs folder and packages")
@@ -159,11 +259,13 @@ def recipe(
     server: str | None = None,
     server_image: str = "",
     server_digest: str = "",
+    arch: ArchName | None = None,
 ) -> Recipe:
-    """Resolve one image of the table; `None` means the file's default.
+    """Resolve one image of the table; `None` means the file's default, and the base's `arch`.
 
     Where the default server is `auto`, `None` means its last resort: `source.choose` finds out
-    what can be had.  Raises `UserError`: there is no such image or server.
+    what can be had.  Raises `UserError`: there is no such image or server, its base is not for
+    this architecture, or its machine has firmware that the architecture lacks.
     """
     image_name = choose("image", image or config.defaults.image, config.image)
     wanted = server or config.defaults.server
@@ -172,19 +274,33 @@ def recipe(
     served = config.server[choose("server", server_name, config.server)]
     machine = config.machine[chosen.machine]
     memory = max(machine.memory_mib, served.memory_mib)
-    return Recipe(
+    base = config.base[chosen.base]
+    found = Recipe(
         name=image_name,
         image=chosen,
         base_name=chosen.base,
-        base=config.base[chosen.base],
+        base=base,
+        arch_name=arch or base.arch,
         access=config.access[chosen.access],
         machine=machine.model_copy(update={"memory_mib": memory}),
         server_name=server_name,
         server=served,
         server_image=server_image,
         server_digest=server_digest,
-        budget=config.budget[server_name],
+        budget=config.budget.get(server_name, {}),
     )
+    if found.arch_name not in base.on:
+        raise UserError(
+            f"base {chosen.base!r} is not for {found.arch_name}: images.toml has no "
+            f"[base.{chosen.base}.on.{found.arch_name}]; it has: {', '.join(base.on)}"
+        )
+    for kind, devices in machine.devices.items():
+        if devices.firmware == "bios" and not found.arch.bios:
+            raise UserError(
+                f"images.toml: machine.{chosen.machine}.devices.{kind}.firmware: 'bios': "
+                f"{found.arch_name} has no BIOS; expected: efi"
+            )
+    return found
 
 
 def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
@@ -197,23 +313,107 @@ def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
     return name
 
 
-def _check_references(config: Config, path: Path) -> None:
-    wanted: list[tuple[str, str, Mapping[str, object]]] = [
-        ("defaults.image", config.defaults.image, config.image),
-        ("defaults.server", config.defaults.server, {**config.server, AUTO: None}),
+def base_title(config: Config, name: str) -> str:
+    """Return a base's title, or its name where the table has it no more."""
+    return config.base[name].title if name in config.base else name
+
+
+def _resolve(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the complete bases, and of the others what they lack: they can only be extended.
+
+    A table that says `extends` has the keys of that base too: a value replaces its value, a table
+    its keys one by one; `add` and `drop` change its lists.
+    """
+    for name, table in tables.items():
+        toml.check(path, table, _BaseTable, f"base.{name}")
+    complete, unfinished = {}, {}
+    extended = {table.get("extends") for table in tables.values()}
+    for name in tables:
+        whole = _whole(name, tables, path)
+        missing = [
+            key
+            for key, field in Base.model_fields.items()
+            if field.is_required() and key not in whole
+        ]
+        if missing and name in extended:
+            unfinished[name] = missing[0]
+        else:
+            toml.check(path, whole, Base, f"base.{name}")
+            complete[name] = whole
+    return complete, unfinished
+
+
+def _whole(
+    name: str, tables: dict[str, Any], path: Path, below: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return a base's keys, with those of the bases that it extends."""
+    table = tables[name]
+    parent, chain = table.get("extends"), (*below, name)
+    place = f"{path}: base.{name}"
+    if parent in chain:
+        circle = " -> ".join([*chain[chain.index(parent) :], parent])
+        raise UserError(f"{place}.extends: {parent!r} is a circle: {circle}")
+    if parent is not None and parent not in tables:
+        raise UserError(
+            f"{place}.extends: {parent!r} names no [base.*] table; "
+            f"there are: {', '.join(sorted(tables.keys() - {name}))}"
+        )
+    found = _whole(parent, tables, path, chain) if parent else {}
+    own = {key: table[key] for key in table if key not in ("extends", "add", "drop")}
+    found = _merged(found, own)
+    for key, items in table.get("drop", {}).items():
+        for item in items:
+            if item not in found.get(key, []):
+                raise UserError(f"{place}.drop.{key}: {item!r} is not in the list; remove it here")
+        found[key] = [item for item in found.get(key, []) if item not in items]
+    for key, items in table.get("add", {}).items():
+        found[key] = [*found.get(key, []), *items]
+    return found
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(old[key], new[key])
+        for key in old.keys() & new.keys()
+        if isinstance(old[key], dict) and isinstance(new[key], dict)
+    }
+    return {**old, **new, **both}
+
+
+def _check_references(config: Config, path: Path, unfinished: Mapping[str, str]) -> None:
+    wanted: list[tuple[str, str, str, Mapping[Any, object]]] = [
+        ("defaults.image", config.defaults.image, "image", config.image),
+        ("defaults.server", config.defaults.server, "server", {**config.server, AUTO: None}),
     ]
-    wanted += [("defaults.auto.server", name, config.server) for name in config.defaults.auto]
+    wanted += [("defaults.auto", name, "server", config.server) for name in config.defaults.auto]
     for name, image in config.image.items():
         wanted += [
-            (f"image.{name}.base", image.base, config.base),
-            (f"image.{name}.access", image.access, config.access),
-            (f"image.{name}.machine", image.machine, config.machine),
+            (f"image.{name}.base", image.base, "base", config.base),
+            (f"image.{name}.access", image.access, "access", config.access),
+            (f"image.{name}.machine", image.machine, "machine", config.machine),
         ]
-    wanted += [(f"server.{name}.budget", name, config.budget) for name in config.server]
-    for key, value, table in wanted:
+    wanted += [(f"budget.{name}", name, "server", config.server) for name in config.budget]
+    for name, base in config.base.items():
+        wanted.append((f"base.{name}.arch", base.arch, f"base.{name}.on", base.on))
+    for key, value, kind, table in wanted:
         if value not in table:
-            kind = key.rsplit(".", 1)[1]
+            lack = unfinished.get(value) if kind == "base" else None
+            why = f"lacks {lack}: it can only be extended" if lack else f"names no [{kind}.*] table"
             raise UserError(
-                f"{path}: {key}: {value!r} names no [{kind}.*] table; "
-                f"there are: {', '.join(sorted(table))}"
+                f"{path}: {key}: {value!r} {why}; there are: {', '.join(sorted(table))}"
             )
+
+
+def _check_names(config: Config, path: Path) -> None:
+    """Refuse images of which two files could have one name: a version begins with a digit."""
+    labels = [
+        (f"{image}-{server}", image, server) for image in config.image for server in config.server
+    ]
+    for one, image, server in labels:
+        for other, image2, server2 in labels:
+            same = re.fullmatch(rf"{re.escape(one)}([0-9].*)?", other)
+            if same and (image, server) != (image2, server2):
+                raise UserError(
+                    f"{path}: image.{image2} with server {server2} and image.{image} with "
+                    f"server {server} could have files of the same names; rename one of them"
+                )

@@ -10,17 +10,18 @@ SUMS = "SHA256SUMS"
 
 
 def artifact_name(recipe: Recipe, server_version: str) -> str:
-    """`hyrax-vm-<access>-<server><version>-<base>-<arch>`, without a suffix.
+    """Return `hyrax-vm-<image>-<server><version>-<base>-<arch>`, without a suffix."""
+    return f"{_head(recipe)}{server_version}{_tail(recipe)}"
 
-    >>> artifact_name(recipe, "1.0.0")
-    'hyrax-vm-nfs-dapdir1.0.0-debian12-amd64'
-    """
-    return "-".join(
-        [
-            "hyrax-vm",
-            recipe.image.access,
-            f"{recipe.server_name}{server_version}",
-            recipe.base.short,
-            recipe.base.arch,
-        ]
-    )
+
+def artifact_glob(recipe: Recipe, suffix: str) -> str:
+    """Return the pattern of an image's files with a suffix, whatever the server's version."""
+    return f"{_head(recipe)}[0-9]*{_tail(recipe)}{suffix}"
+
+
+def _head(recipe: Recipe) -> str:
+    return f"hyrax-vm-{recipe.name}-{recipe.server_name}"
+
+
+def _tail(recipe: Recipe) -> str:
+    return f"-{recipe.base.short}-{recipe.arch.name}"

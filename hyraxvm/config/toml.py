@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from hyraxvm.core.errors import UserError
 
@@ -23,28 +25,64 @@ M = TypeVar("M", bound=Model)
 def load(path: Path, schema: type[M]) -> M:
     """Read and check a file.
 
-    Raises `UserError` that names the file, the key, the offending value and what is allowed: the
+    Raises `UserError` that names the file, the key, the offending value and what is expected: the
     file is missing, is not TOML, or breaks the schema.
     """
+    return check(path, parse(path), schema)
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """Read a file; raises `UserError`: it is missing, or is not TOML."""
     try:
-        return schema.model_validate(tomllib.loads(path.read_text("utf-8")))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not valid TOML: {error}") from error
+
+
+def check(path: Path, table: object, schema: type[M], where: str = "") -> M:
+    """Check the table at the key `where` of a file, or a whole file, against its schema.
+
+    Raises `UserError` as `load` does.
+    """
+    try:
+        return schema.model_validate(table)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first(error, schema)}") from error
+        raise UserError(f"{path}: {_first(error, schema, where)}") from error
 
 
-def _first(error: ValidationError, schema: type[Model]) -> str:
+def partial(schema: type[Model]) -> type[Model]:
+    """Return the schema of a part of a table: the same keys, none of which must be there."""
+    fields: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        part = copy(field)
+        part.annotation, part.default, part.default_factory = _partial(field.annotation), None, None
+        fields[name] = (part.annotation, part)
+    return create_model(f"Part{schema.__name__}", __base__=Model, **fields)
+
+
+def _partial(annotation: Any) -> Any:
+    """The same type, with parts in the place of tables."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return partial(annotation)
+    if get_origin(annotation) is dict:
+        key, value = get_args(annotation)
+        return dict.__class_getitem__((key, _partial(value)))
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(_partial(part) for part in get_args(annotation))]  # noqa: UP007
+    return annotation
+
+
+def _first(error: ValidationError, schema: type[Model], place: str) -> str:
     """Turn the first fault into `key: value: what is allowed`."""
     # An unknown key first: misspelt, it is why another one is missing.
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     where = [str(part) for part in fault["loc"] if part != "[key]"]
-    key = ".".join(where)
+    key = ".".join([*filter(None, [place]), *where])
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if fault["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(_table(schema, where[:-1]).model_fields))
@@ -64,5 +102,7 @@ def _table(schema: type[Model], where: list[str]) -> type[Model]:
             found = get_args(found)[1]
         else:
             found = found.model_fields[name].annotation
+        if get_origin(found) in (Union, UnionType):
+            (found,) = (part for part in get_args(found) if part is not NoneType)
     assert isinstance(found, type) and issubclass(found, Model)
     return found

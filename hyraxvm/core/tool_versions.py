@@ -28,7 +28,6 @@ TOOLS = (
     Tool(("mkfs.fat", "--help"), "4.1"),
     Tool(("packer", "version"), "1.6"),
     Tool(("qemu-img", "--version"), "7.0"),
-    Tool(("qemu-system-x86_64", "--version"), "7.0"),
     Tool(("ncdump", "--version"), "4.8"),
     Tool(("getdap", "-V"), "3.20"),
     Tool(("ganesha.nfsd", "-v"), "4.0"),

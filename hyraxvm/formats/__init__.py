@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from hyraxvm.config import images
 from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import IMAGES_TOML
 from hyraxvm.formats import hyperv, ova, qcow2, vmx_zip
 from hyraxvm.formats.base import Contents, Format, Source
 
@@ -15,6 +17,7 @@ __all__ = [
     "Contents",
     "Format",
     "Source",
+    "check",
     "choose",
     "deal",
     "format_of",
@@ -22,6 +25,29 @@ __all__ = [
 ]
 
 FORMATS: Final = {f.name: f for f in (vmx_zip.FORMAT, ova.FORMAT, qcow2.FORMAT, hyperv.FORMAT)}
+
+
+def check(table: images.Config, path: Path = IMAGES_TOML) -> images.Config:
+    """Return the table, if it says of formats what they take.
+
+    Raises `UserError`: a budget or a machine names another format, or a machine lacks the devices
+    of one that declares them.
+    """
+    for name, budget in table.budget.items():
+        for key in budget:
+            if key not in (images.SERVER, *FORMATS):
+                raise UserError(
+                    f"{path}: budget.{name}.{key}: there is no format {key!r}; "
+                    f"expected: {', '.join((images.SERVER, *FORMATS))}"
+                )
+    declaring = [f.name for f in FORMATS.values() if f.declares]
+    for name, machine in table.machine.items():
+        for key in machine.devices.keys() ^ declaring:
+            why = "is missing" if key in declaring else f"there is no descriptor in format {key!r}"
+            raise UserError(
+                f"{path}: machine.{name}.devices.{key}: {why}; expected: {', '.join(declaring)}"
+            )
+    return table
 
 
 def choose(names: Iterable[str]) -> list[Format]:

@@ -51,7 +51,10 @@ class Format:
     raises `UserError` with the reason why not.  `module` is the name of its module,
     `templates` are the files that it renders.
     `machines` are the names of what `read` returns.
-    `declares` tells whether the file itself says how much memory and how many CPUs it wants.
+    `declares` is whether the file has a descriptor, which says how much memory and how many CPUs it
+    wants, and which devices: those of `[machine.NAME.devices]` in images.toml.
+    `whole_contract` is whether boot tests hold this format to the whole contract of the guest; the
+    others hold the same disk, and are tested briefly.
     """
 
     name: str
@@ -64,3 +67,4 @@ class Format:
     templates: tuple[Path, ...]
     machines: tuple[str, ...]
     declares: bool
+    whole_contract: bool = False

@@ -56,7 +56,7 @@ def read(artifact: Path, into: Path) -> Contents:
     found = list(folder.glob("*.vhdx"))
     if len(found) != 1:
         raise UserError(f"{artifact}: {len(found)} VHDX files; allowed is one")
-    disk_images.inspect(found[0], "vhdx")
+    inspect(found[0])
 
     def machine(controller: str, firmware: str) -> MachineSpec:
         drive = Drive(controller, found[0], "vhdx")
@@ -64,6 +64,20 @@ def read(artifact: Path, into: Path) -> Contents:
 
     specs = {"generation2": machine("virtio", "efi"), "generation1": machine("ide", "bios")}
     return Contents(folder, specs)
+
+
+def inspect(disk: Path) -> None:
+    """Refuse what is not a whole VHDX disk.
+
+    Raises:
+        UserError: The reason, in one line.
+    """
+    if disk_images.head(disk, 8) != b"vhdxfile":
+        raise UserError(f"{disk.name}: not a VHDX disk")
+    # MS-VHDX: every structure lies at, and the file ends at, a multiple of 1 MiB.
+    if disk.stat().st_size % disk_images.MIB:
+        raise UserError(f"{disk.name}: damaged: its size is not a multiple of 1 MiB")
+    disk_images.inspect(disk, "vhdx")
 
 
 FORMAT = Format(

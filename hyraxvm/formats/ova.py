@@ -10,10 +10,11 @@ from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core import archives, cache
 from hyraxvm.core.errors import UserError
-from hyraxvm.formats import disk_images, ovf
+from hyraxvm.formats import disk_images, ovf, vmdk
 from hyraxvm.formats.base import Contents, Format, Source
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
+NAME = "ova"
 SUBFORMAT = "streamOptimized"
 MAX_MANIFEST = 64 * 1024  # bytes
 _LINE = re.compile(r"SHA256\(([^()\s]{1,200})\)= ([0-9a-f]{64})", re.ASCII)
@@ -30,8 +31,8 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     disk = work / f"{source.name}-disk1.vmdk"
     options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
     disk_images.convert(source.master, disk, "vmdk", options, log)
-    disk_images.identify_vmdk(disk, source.master_key)
-    disk_images.end_stream(disk)
+    vmdk.identify(disk, source.master_key)
+    vmdk.end_stream(disk)
     spec = _spec(
         source.recipe, source.name, source.image, source.release["VERSION"], disk.stat().st_size
     )
@@ -59,7 +60,7 @@ def read(artifact: Path, into: Path) -> Contents:
             f"{artifact}: {descriptor.name}: its files and sizes are not those in the archive"
         )
     disk = into / declared.disk_file
-    disk_images.inspect(disk, "vmdk", SUBFORMAT)
+    vmdk.inspect(disk, SUBFORMAT)
     if declared.capacity != disk_images.size(disk, "vmdk"):
         raise UserError(f"{artifact}: {disk.name}: its capacity is not the one in the descriptor")
     spec = MachineSpec(
@@ -75,6 +76,7 @@ def read(artifact: Path, into: Path) -> Contents:
 def _spec(
     recipe: Recipe, name: str, image: ServerImage, version: str, disk_bytes: int
 ) -> ovf.OvfSpec:
+    devices = recipe.machine.devices[NAME]
     return ovf.OvfSpec(
         name=name,
         title=recipe.image.title,
@@ -85,6 +87,10 @@ def _spec(
         capacity=recipe.machine.disk_gib * 2**30,
         memory_mib=recipe.machine.memory_mib,
         cpus=recipe.machine.cpus,
+        firmware=devices.firmware,
+        controller=devices.disk_controller,
+        nic=devices.nic,
+        guest_os=recipe.processor.guest_os,
         properties=ovf.PROPERTIES
         if recipe.image.access == "local"
         else ovf.PROPERTIES + ovf.DATA_PROPERTIES,
@@ -115,7 +121,7 @@ def _check_digests(artifact: Path, manifest: Path, files: list[Path]) -> None:
 
 
 FORMAT = Format(
-    name="ova",
+    name=NAME,
     suffix=".ova",
     title="ESXi, vSphere, VirtualBox",
     texts=texts,

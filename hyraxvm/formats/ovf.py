@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from hyraxvm.config.images import GuestOs
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
@@ -23,9 +24,17 @@ STREAM_OPTIMIZED: Final = (
 )
 # Resource types of CIM_ResourceAllocationSettingData.
 CPU, MEMORY, SCSI, ETHERNET, DISK = "3", "4", "6", "10", "17"
-# OVF's name -> the VMX file's.
+# OVF's name in lower case -> the VMX file's.
 CONTROLLERS: Final = {"lsilogicsas": "lsisas1068", "virtualscsi": "pvscsi"}
 NIC_MODELS: Final = ("e1000", "e1000e", "vmxnet3")
+# The VMX file's name -> OVF's, as VMware writes it.
+WRITTEN: Final = {
+    "lsisas1068": "lsilogicsas",
+    "pvscsi": "VirtualSCSI",
+    "e1000": "E1000",
+    "e1000e": "E1000e",
+    "vmxnet3": "VmxNet3",
+}
 FIRMWARES: Final = ("bios", "efi")
 MAX_BYTES: Final = 256 * 1024
 
@@ -68,7 +77,10 @@ DATA_PROPERTIES: Final = (
 
 @dataclass(frozen=True)
 class OvfSpec:
-    """What a descriptor is rendered from; memory in MiB, file and disk sizes in bytes."""
+    """What a descriptor is rendered from; memory in MiB, file and disk sizes in bytes.
+
+    `controller` and `nic` are named as in a VMX file.
+    """
 
     name: str
     title: str
@@ -79,6 +91,10 @@ class OvfSpec:
     capacity: int
     memory_mib: int
     cpus: int
+    firmware: str
+    controller: str
+    nic: str
+    guest_os: GuestOs
     properties: tuple[Property, ...] = PROPERTIES + DATA_PROPERTIES
 
     @property
@@ -106,7 +122,7 @@ class OvfSpec:
                 "Description": "SCSI controller",
                 "ElementName": "SCSI controller 0",
                 "InstanceID": 3,
-                "ResourceSubType": "lsilogicsas",
+                "ResourceSubType": WRITTEN[self.controller],
                 "ResourceType": SCSI,
             },
             {
@@ -121,10 +137,10 @@ class OvfSpec:
                 "AddressOnParent": 7,
                 "AutomaticAllocation": "true",
                 "Connection": "VM Network",
-                "Description": "E1000 network card",
+                "Description": f"{WRITTEN[self.nic]} network card",
                 "ElementName": "Ethernet 1",
                 "InstanceID": 5,
-                "ResourceSubType": "E1000",
+                "ResourceSubType": WRITTEN[self.nic],
                 "ResourceType": ETHERNET,
             },
         ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from typing import Final
 
 from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core import archives
+from hyraxvm.core.errors import UserError
 from hyraxvm.formats import disk_images
 from hyraxvm.formats.base import Contents, Format, Source
 from hyraxvm.vm.qemu import Drive, MachineSpec
@@ -16,6 +19,11 @@ from hyraxvm.vm.qemu import Drive, MachineSpec
 OPTIONS = "compression_type=zlib,lazy_refcounts=off"
 # The two kinds of disk that virt-manager and Proxmox choose for Linux.
 CONTROLLERS = {"virtio_blk": "virtio-blk", "virtio_scsi": "virtio"}
+
+# What may follow the magic: nothing that makes QEMU open another file.
+_QCOW2: Final = struct.Struct(">4sIQIIQI")  # magic .. crypt_method (QEMU's docs/interop/qcow2.txt)
+_FEATURES: Final = 72  # offset of incompatible_features
+_COMPRESSION: Final = 1 << 3  # the only incompatible feature that an image may use
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
@@ -32,12 +40,33 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
 
 def read(artifact: Path, into: Path) -> Contents:
     """Inspect the disk where it lies; its machines are those that its users' tools make."""
-    disk_images.inspect(artifact, "qcow2")
+    inspect(artifact)
     specs = {
         name: MachineSpec(drives=(Drive(kind, artifact.resolve(), "qcow2"),), nics=("virtio",))
         for name, kind in CONTROLLERS.items()
     }
     return Contents(into, specs)
+
+
+def inspect(disk: Path) -> None:
+    """Refuse what is not a whole qcow2 disk by itself.
+
+    Raises:
+        UserError: The reason, in one line.
+    """
+    head = disk_images.head(disk, _FEATURES + 8)
+    magic, version, backing, _, bits, _, encryption = _QCOW2.unpack_from(head)
+    if magic != b"QFI\xfb" or version not in (2, 3):
+        raise UserError(f"{disk.name}: not a qcow2 disk")
+    (features,) = struct.unpack_from(">Q", head, _FEATURES) if version == 3 else (0,)
+    if backing or encryption or features & ~_COMPRESSION:
+        raise UserError(
+            f"{disk.name}: allowed is a qcow2 disk without backing file, data file and encryption"
+        )
+    # qemu-img fills a compressed disk's last cluster up; `qemu-img check` does not miss its end.
+    if disk.stat().st_size % (1 << min(bits, 21)):
+        raise UserError(f"{disk.name}: damaged: its size is not a multiple of its cluster size")
+    disk_images.inspect(disk, "qcow2")
 
 
 FORMAT = Format(

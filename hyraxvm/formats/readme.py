@@ -10,6 +10,7 @@ from typing import Final
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from hyraxvm.config import images
 from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core.paths import ROOT, TEMPLATES
@@ -31,7 +32,7 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
         name=name,
         recipe=recipe,
         server_version=image.version,
-        hypervisors=hypervisors(name, recipe.machine.memory_mib, recipe.machine.cpus).strip(),
+        hypervisors=hypervisors(name, recipe).strip(),
     )
     # The text comes from our own templates; markdown-it escapes what is not markup.
     body = Markup(MarkdownIt("commonmark").render(text))  # noqa: S704
@@ -42,17 +43,28 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
     }
 
 
-def hypervisors(name: str, memory_mib: int, cpus: int, *, as_page: bool = False) -> str:
+def hypervisors(name: str, recipe: Recipe, *, as_page: bool = False) -> str:
     """Return how each hypervisor opens the image `name`, in Markdown.
 
     `as_page` adds the title, and the paragraph on a server that needs other hardware.
     """
-    return render(HYPERVISORS, name=name, memory_mib=memory_mib, cpus=cpus, as_page=as_page)
+    return render(
+        HYPERVISORS,
+        name=name,
+        memory_mib=recipe.machine.memory_mib,
+        cpus=recipe.machine.cpus,
+        base=recipe.base,
+        arch=recipe.arch,
+        as_page=as_page,
+    )
 
 
 def document() -> str:
     """Return the text of docs/hypervisors.md: no image's name, and the usual hardware."""
-    return hypervisors("NAME", 1024, 2, as_page=True)
+    table = images.load()
+    # Of a server that needs no more memory than its machine has.
+    lightest = min(table.server, key=lambda name: table.server[name].memory_mib)
+    return hypervisors("NAME", images.recipe(table, server=lightest), as_page=True)
 
 
 if __name__ == "__main__":

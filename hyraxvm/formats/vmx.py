@@ -63,13 +63,12 @@ class VmxSpec:
     display_name: str
     disks: tuple[str, ...]
     nvram: str
+    guest_os: str
     memory_mib: int = 1024
     cpus: int = 2
     firmware: str = "bios"
     controller: str = "pvscsi"
     nics: tuple[Nic, ...] = (Nic(),)
-    # The newest Debian that hardware version 13 (ESXi 6.5, Workstation 14, Fusion 10) knows.
-    guest_os: str = "debian10-64"
 
     def __post_init__(self) -> None:
         """Refuse what `parse_vmx` would refuse, before a file is written."""

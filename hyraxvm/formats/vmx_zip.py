@@ -9,27 +9,30 @@ from hyraxvm.config.model import ServerImage
 from hyraxvm.core import archives
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import TEMPLATES
-from hyraxvm.formats import disk_images, readme, vmx
+from hyraxvm.formats import disk_images, readme, vmdk, vmx
 from hyraxvm.formats.base import Contents, Format, Source
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 # What all VMware products run; attached as it is to an ESXi host it fails: that is the OVA's part.
 SUBFORMAT = "monolithicSparse"
+NAME = "vmx"
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
     """The descriptor and the READMEs."""
+    devices = recipe.machine.devices[NAME]
     spec = vmx.VmxSpec(
         display_name=name,
         disks=(f"{name}.vmdk",),
         nvram=f"{name}.nvram",
         memory_mib=recipe.machine.memory_mib,
         cpus=recipe.machine.cpus,
-        firmware=recipe.machine.firmware,
-        controller=recipe.machine.disk_controller,
-        nics=(vmx.Nic(recipe.machine.nic),),
+        firmware=devices.firmware,
+        controller=devices.disk_controller,
+        nics=(vmx.Nic(devices.nic),),
+        guest_os=recipe.processor.guest_os.vmx,
     )
-    return {f"{name}.vmx": vmx.render_vmx(spec), **readme.texts("vmx", recipe, name, image)}
+    return {f"{name}.vmx": vmx.render_vmx(spec), **readme.texts(NAME, recipe, name, image)}
 
 
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
@@ -38,7 +41,7 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     # qemu-img's default adapter is IDE.
     options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
     disk_images.convert(source.master, disk, "vmdk", options, log)
-    disk_images.identify_vmdk(disk, source.master_key)
+    vmdk.identify(disk, source.master_key)
     members = [disk]
     for file, text in texts(source.recipe, source.name, source.image).items():
         members.append(work / file)
@@ -58,7 +61,7 @@ def read(artifact: Path, into: Path) -> Contents:
     for disk in declared.disks:
         if not (folder / disk.file).is_file():
             raise UserError(f"{artifact}: {disk.file}: the VMX names it, the zip does not hold it")
-        disk_images.inspect(folder / disk.file, "vmdk", SUBFORMAT)
+        vmdk.inspect(folder / disk.file, SUBFORMAT)
     return Contents(folder, {"vmx": machine(declared, folder)})
 
 
@@ -74,7 +77,7 @@ def machine(declared: vmx.Vmx, folder: Path) -> MachineSpec:
 
 
 FORMAT = Format(
-    name="vmx",
+    name=NAME,
     suffix=".zip",
     title="VMware Workstation, Player, Fusion",
     texts=texts,
@@ -84,4 +87,5 @@ FORMAT = Format(
     templates=(TEMPLATES / "image.vmx.j2", *readme.SOURCES),
     machines=("vmx",),
     declares=True,
+    whole_contract=True,
 )

@@ -33,6 +33,7 @@ from hyraxvm.release import collect, index, notes, provenance, sbom, signing
 from hyraxvm.stages.pipeline import Artifact
 from hyraxvm.stages.server import choice
 from hyraxvm.store.s3 import Store
+from hyraxvm.vm import qemu
 
 HYRAX: Final = "hyrax"
 LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
@@ -319,4 +320,5 @@ def _repository() -> str:
 
 @functools.cache
 def _tools() -> dict[str, str]:
-    return {tool.argv[0]: tool_versions.version(tool) or "missing" for tool in tool_versions.TOOLS}
+    tools = (*tool_versions.TOOLS, qemu.PROGRAM)
+    return {tool.argv[0]: tool_versions.version(tool) or "missing" for tool in tools}

@@ -43,11 +43,13 @@ def sbom(manifest: dict[str, Any]) -> str:
         purl=_oci(server),
         hashes=_hashes(server["image_digest"]),
     )
-    base, _, _ = release["BASE"].partition("-")
+    # As os-release(5) of Debian and its descendants spells its ID.
+    distribution = manifest["system"]["distribution"].lower()
+    distro = f"{distribution}-{manifest['system']['version']}"
     debian = [
         _component(
             PackageURL(
-                "deb", base, name, version, {"arch": release["ARCH"], "distro": release["BASE"]}
+                "deb", distribution, name, version, {"arch": release["ARCH"], "distro": distro}
             )
         )
         for name, version in manifest["packages"].items()

@@ -84,8 +84,8 @@ def build(
 def _all_tested(paths: Sequence[Path], progress: Progress) -> list[Artifact]:
     """Test two files side by side, or two machines of one; a failure does not hide the rest."""
     verdicts = {path: boot_test.verdict(path) for path in paths}
-    # The zips first: each has several machines.
-    new = sorted((p for p in paths if not verdicts[p]), key=lambda p: format_of(p).name != "vmx")
+    # First those that take the longest: the whole contract is for several machines.
+    new = sorted((p for p in paths if not verdicts[p]), key=_is_brief)
     side_by_side = max(1, min(MACHINES, len(new)))
 
     def test(path: Path) -> dict[str, object] | Failure:
@@ -102,6 +102,10 @@ def _all_tested(paths: Sequence[Path], progress: Progress) -> list[Artifact]:
     if failures:
         raise Failure("\n".join(failures))
     return [Artifact(p, verdicts[p] or cast(dict[str, object], results[p])) for p in paths]
+
+
+def _is_brief(artifact: Path) -> bool:
+    return not format_of(artifact).whole_contract
 
 
 def _artifacts(

@@ -12,6 +12,7 @@ from hyraxvm.tasks.common import (
     FORMAT_HELP,
     choose_server,
     files,
+    read_table,
     refuse,
     reported,
     sharing,
@@ -50,7 +51,7 @@ def build(
     from hyraxvm.stages.boot_test import stage as boot_test
     from hyraxvm.stages.server import choice
 
-    table = images.load()
+    table = read_table()
     if image and all_:
         raise UserError("either images or --all; type: ./inv build --all")
     names = sorted(table.image) if all_ else image or [table.defaults.image]
@@ -109,7 +110,7 @@ def test(
     if servers:
         server_tests(k)
         return
-    table = images.load()
+    table = read_table()
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
     # All formats of an image hold the same disk, which is compared when they are made.
@@ -162,7 +163,6 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
 @reported
 def pin(c: Context, server: str) -> None:
     """Write the digest of a server's image into images.lock, which builds use."""
-    from hyraxvm.config import images
     from hyraxvm.stages.server import choice
 
-    print(f"{server}: {choice.pin(images.load(), server)}")
+    print(f"{server}: {choice.pin(read_table(), server)}")

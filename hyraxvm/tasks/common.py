@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hyraxvm.core.errors import Failure, UserError
 
 if TYPE_CHECKING:
+    from hyraxvm.config.images import Config
     from hyraxvm.core.progress import Progress
     from hyraxvm.stages.server.choice import Choice
 
@@ -51,12 +52,19 @@ def refuse(reasons: Sequence[str]) -> None:
         raise UserError("\n./inv: ".join(reasons))
 
 
+def read_table() -> Config:
+    """Read and check images.toml, with what it says of formats."""
+    from hyraxvm import formats
+    from hyraxvm.config import images
+
+    return formats.check(images.load())
+
+
 def choose_server(server: str | None = None, server_image: str | None = None) -> Choice:
     """The server to build, with a notice where it is not the one that is wanted first."""
-    from hyraxvm.config import images
     from hyraxvm.stages.server import choice
 
-    chosen = choice.choose(images.load(), server, server_image, print)
+    chosen = choice.choose(read_table(), server, server_image, print)
     if chosen.notice:
         print(choice.banner(chosen.notice), file=sys.stderr)
     return chosen

@@ -7,7 +7,7 @@ from typing import Final
 
 from invoke import Context, task
 
-from hyraxvm.tasks.common import reported, sharing, today
+from hyraxvm.tasks.common import read_table, reported, sharing, today
 
 SERVER_HELP: Final = "data server, if it is not to be Hyrax"
 
@@ -42,7 +42,7 @@ def release(
 
     index.kind(version)
     progress = sharing(Progress())
-    wanted = release.recipes(images.load(), [image] if image else [], server, print)
+    wanted = release.recipes(read_table(), [image] if image else [], server, print)
 
     def build(recipes: Sequence[images.Recipe]) -> list[pipeline.Artifact] | None:
         every = [(recipe, formats.choose([])) for recipe in recipes]
@@ -93,7 +93,7 @@ def nightly(
 
     def set_up() -> tuple[list[images.Recipe], nightly.Publisher | None]:
         sharing(progress)
-        wanted = assemble.recipes(images.load(), image, server, print)
+        wanted = assemble.recipes(read_table(), image, server, print)
         assemble.clean_revision()
         if no_publish or image:
             return wanted, None
@@ -111,11 +111,10 @@ def nightly(
 @reported
 def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
     """List the jobs that build the images side by side on several machines."""
-    from hyraxvm.config import images
     from hyraxvm.publish import nightly
     from hyraxvm.release import assemble
 
-    table = images.load()
+    table = read_table()
     chosen = assemble.server(table, server)
     if json_:
         print(nightly.matrix(sorted(table.image), chosen))

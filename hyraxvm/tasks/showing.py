@@ -6,17 +6,16 @@ import json
 
 from invoke import Context, task
 
-from hyraxvm.tasks.common import files, refuse, reported
+from hyraxvm.tasks.common import files, read_table, refuse, reported
 
 
 @task(name="list", help={"json_": "as JSON"})
 @reported
 def list_(c: Context, json_: bool = False) -> None:
     """List images, servers and formats, and what is built."""
-    from hyraxvm.config import images
     from hyraxvm.tools import listing
 
-    rows = listing.rows(images.load())
+    rows = listing.rows(read_table())
     print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
 
 
@@ -40,7 +39,7 @@ def render(c: Context, image: str, server: str | None = None) -> None:
     from hyraxvm.stages.server import choice
     from hyraxvm.tools import preview
 
-    table = images.load()
+    table = read_table()
     recipe = images.recipe(table, image, server)
     pinned = choice.cached(table, recipe.server_name)
     for path in preview.write(pinned.recipe(table, image)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from invoke import Context, task
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.tasks.common import reported
+from hyraxvm.tasks.common import read_table, reported
 
 
 @task(
@@ -36,7 +36,7 @@ def download(
 ) -> None:
     """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
     from hyraxvm import formats
-    from hyraxvm.config import images, publish
+    from hyraxvm.config import publish
     from hyraxvm.core import parallel, paths
     from hyraxvm.publish import download
     from hyraxvm.store.s3 import WORKERS
@@ -56,7 +56,7 @@ def download(
         unpack=unpack,
         say=print,
     )
-    names = dict.fromkeys(image or [images.load().defaults.image])
+    names = dict.fromkeys(image or [read_table().defaults.image])
     jobs = [functools.partial(get, image=name) for name in names]
     for path in parallel.together(jobs, WORKERS):
         print(path)
@@ -82,7 +82,7 @@ def settings(
     from hyraxvm.config import images
     from hyraxvm.tools import settings_disk as settings
 
-    table = images.load()
+    table = read_table()
     source = Path(file)
     recipe = images.recipe(table, image, server or table.defaults.auto[0])
     settings.check(source, recipe)
@@ -107,7 +107,7 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
     from hyraxvm.tools import listing
     from hyraxvm.tools.run import interactive_artifact
 
-    table = images.load()
+    table = read_table()
     recipes = [images.recipe(table, image, name) for name in ([server] if server else table.server)]
     wanted = formats.choose([format] if format else [])
     found = [path for one in wanted for each in recipes if (path := listing.built(each, one))]

@@ -11,19 +11,19 @@ from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import cache_root
 from hyraxvm.core.process import as_root, output
 from hyraxvm.core.tool_versions import TOOLS, version
-from hyraxvm.vm.qemu import choose_accelerator
+from hyraxvm.vm import qemu
 
 
 def report() -> tuple[list[str], bool]:
     """The lines of the report, and whether everything that is needed is here."""
     lines = [["tool", "found", "needed", ""]]
     healthy = True
-    for tool in TOOLS:
+    for tool in (*TOOLS, qemu.PROGRAM):
         found = version(tool)
         good = found is not None and _numbers(found) >= _numbers(tool.needed)
         healthy = healthy and good
         lines.append([tool.argv[0], found or "missing", tool.needed, "ok" if good else "NOT OK"])
-    accelerator = choose_accelerator()
+    accelerator = qemu.choose_accelerator()
     way = "root" if os.geteuid() == 0 else "a user namespace"
     if os.geteuid() != 0 and not namespaces():
         healthy = False

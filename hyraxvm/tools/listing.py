@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hyraxvm.config import names
 from hyraxvm.config.images import Config, Recipe, recipe
 from hyraxvm.core.columns import align
 from hyraxvm.core.paths import ARTIFACTS
@@ -15,10 +16,7 @@ COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "b
 
 def built(chosen: Recipe, wanted: Format) -> Path | None:
     """The newest artifact of an image with a server in a format, if there is one."""
-    pattern = (
-        f"hyrax-vm-{chosen.image.access}-{chosen.server_name}[0-9]*"
-        f"-{chosen.base.short}-{chosen.base.arch}{wanted.suffix}"
-    )
+    pattern = names.artifact_glob(chosen, wanted.suffix)
     found = sorted(ARTIFACTS.glob(pattern), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 

@@ -34,6 +34,7 @@ def write(recipe: Recipe) -> list[Path]:
         "image.pkr.hcl": template,
         **provision.render_scripts(recipe, image),
         **provision.render_units(recipe, image),
+        **{f"guest/{path}": text for path, (text, _) in provision.guest_files(recipe).items()},
         "hyrax-vm-release": provision.release_file(provision.release(recipe, image)),
     }
     for chosen in FORMATS.values():
@@ -43,6 +44,6 @@ def write(recipe: Recipe) -> list[Path]:
     cache.remove_tree(folder)
     folder.mkdir(parents=True)
     for file, text in texts.items():
-        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(text.encode())
     return [folder / file for file in texts]

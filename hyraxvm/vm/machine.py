@@ -49,7 +49,7 @@ class Machine:
         self.spec = spec
         self.scratch = scratch
         self.logs = logs
-        self.accelerator = choose_accelerator()
+        self.accelerator = choose_accelerator(spec.arch)
         self.ports: dict[int, int] = {}
         self.started = 0.0
         self.console: Console
@@ -200,7 +200,7 @@ def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] 
     the guest is forwarded to `port` of the loopback, or to a free one where `port` is taken.
     Returns QEMU's exit status.
     """
-    accelerator = choose_accelerator()
+    accelerator = choose_accelerator(spec.arch)
     ports = {HTTP: free_port(port), SSH: free_port(2222)}
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-") as scratch:
         argv = qemu_argv(

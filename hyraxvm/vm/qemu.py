@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hyraxvm.config.arch import DEFAULT, Arch
 from hyraxvm.core import process
 from hyraxvm.core.errors import UserError
+from hyraxvm.core.tool_versions import Tool
 
+PROGRAM: Final = Tool((DEFAULT.qemu, "--version"), "7.0")
 # Descriptor's name -> QEMU's device.  VMware's "lsilogic" (53C1030) has no emulation in QEMU.
 SCSI_CONTROLLERS: Final = {
     "pvscsi": "pvscsi",
@@ -29,15 +33,10 @@ NICS: Final = {
     "virtio": "virtio-net-pci",
 }
 SAS_ADDRESS: Final = 0x5000C50000000001
-OVMF: Final = Path("/usr/share/OVMF")
 HTTP: Final = 8080
 SSH: Final = 22
 # Where a guest on QEMU's user network finds the host's loopback.
 HOST: Final = "10.0.2.2"
-# The oldest CPU (x86-64-v2) that the bases and Hyrax's own image (el9) promise to run on. As one of
-# AMD's: with Intel's the kernel keeps its page tables apart (Meltdown), and each system call
-# empties the emulator's TLB, which makes a boot half as long again.
-TCG_CPU: Final = "Nehalem,vendor=AuthenticAMD"
 
 
 class Accelerator(NamedTuple):
@@ -68,6 +67,7 @@ class MachineSpec:
     memory_mib: int = 1024
     cpus: int = 2
     firmware: str = "bios"
+    arch: Arch = DEFAULT
     extra: tuple[str, ...] = ()
 
     def over(self, folder: Path, size: int | None = None) -> MachineSpec:
@@ -89,25 +89,27 @@ class MachineSpec:
 
 
 def choose_accelerator(
-    cpuinfo: Path = Path("/proc/cpuinfo"), device: Path = Path("/dev/kvm")
+    arch: Arch = DEFAULT,
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+    device: Path = Path("/dev/kvm"),
+    host: str = platform.machine(),
 ) -> Accelerator:
-    """Choose KVM only where the CPU flags show vmx or svm and the device can be used.
+    """Choose KVM only for guests of the host's architecture, where CPU and device allow it.
 
-    The device alone proves nothing: on some hosts it makes a VM in which no guest boots.
+    The device alone proves nothing where the CPU has flags for it: on some hosts it makes a VM in
+    which no guest boots.
     """
+    if host != arch.kernel:
+        return Accelerator("tcg", f"this computer is {host}, the guest {arch.kernel}")
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
-    if not {"vmx", "svm"} & set(flags[1].split() if flags else ()):
-        return Accelerator("tcg", "the CPU's flags show neither vmx nor svm")
+    if arch.kvm_flags and not {*arch.kvm_flags} & {*(flags[1].split() if flags else ())}:
+        return Accelerator("tcg", f"the CPU's flags show neither {' nor '.join(arch.kvm_flags)}")
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         return Accelerator("tcg", f"{device}: {error.strerror}")
-    return Accelerator("kvm", f"{device} can be used and the CPU's flags show vmx or svm")
-
-
-def cpu(accelerator: str) -> str:
-    """The model of the processor; QEMU's own default is older than el9 runs on."""
-    return "host" if accelerator == "kvm" else TCG_CPU
+    shown = f" and the CPU's flags show {' or '.join(arch.kvm_flags)}" if arch.kvm_flags else ""
+    return Accelerator("kvm", f"{device} can be used{shown}")
 
 
 def qemu_argv(
@@ -127,24 +129,25 @@ def qemu_argv(
         ports: Port in the guest -> port on the host's loopback; 0 lets QEMU take a free one.
         serial: The options that say where the serial console (and the monitor) goes.
         macs: MAC addresses of the first network cards; QEMU has the same for every machine.
-        variables: For firmware "efi", a private copy of OVMF's variables.
+        variables: For firmware "efi", a private copy of the firmware's variables.
 
     Raises:
         UserError: `spec` names a device that QEMU does not emulate.
     """
-    machine, firmware = "pc", []
+    arch = spec.arch
+    machine, firmware = arch.machine, []
     if spec.firmware == "efi":
-        machine = "pc,pflash0=code,pflash1=vars"
-        code = {"node-name": "code", "driver": "file", "filename": str(OVMF / "OVMF_CODE_4M.fd")}
+        machine += ",pflash0=code,pflash1=vars"
+        code = {"node-name": "code", "driver": "file", "filename": str(arch.firmware_code)}
         store = {"node-name": "vars", "driver": "file", "filename": str(variables)}
         firmware = ["-blockdev", json.dumps({**code, "read-only": True})]
         firmware += ["-blockdev", json.dumps(store)]
-    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", machine, *firmware]
+    argv = [arch.qemu, "-nodefaults", "-no-user-config", "-machine", machine, *firmware]
     argv += ["-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi"]
-    argv += ["-cpu", cpu(accelerator)]
+    argv += ["-cpu", arch.cpu(accelerator)]
     argv += ["-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"]
     # A screen that nobody sees, because tty1 must work too.
-    argv += ["-device", "VGA", "-display", "none", *serial]
+    argv += ["-device", arch.display, "-display", "none", *serial]
     for number, model in enumerate(dict.fromkeys(drive.controller for drive in spec.drives)):
         if model in PLAIN_DISKS:
             disk = PLAIN_DISKS[model]
@@ -180,12 +183,12 @@ def qemu_argv(
 
 
 def efi_variables(spec: MachineSpec, folder: Path) -> Path | None:
-    """Put a private copy of OVMF's variables into `folder`; None for a BIOS machine."""
+    """Put a private copy of the firmware's variables into `folder`; None for a BIOS machine."""
     if spec.firmware != "efi":
         return None
-    source = OVMF / "OVMF_VARS_4M.fd"
+    source = spec.arch.firmware_variables
     if not source.exists():
-        raise UserError(f"{source} is missing; type: apt-get install ovmf")
+        raise UserError(f"{source} is missing; type: apt-get install {spec.arch.firmware_package}")
     return Path(shutil.copyfile(source, folder / "efi-variables.fd"))
 
 

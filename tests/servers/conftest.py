@@ -40,8 +40,9 @@ def pytest_runtest_makereport(
 
 def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     machine = made.recipe.machine
-    drive = Drive(machine.disk_controller, made.master, "qcow2")
-    spec = MachineSpec((drive,), (machine.nic,), machine.memory_mib, machine.cpus)
+    devices = machine.devices["vmx"]
+    drive = Drive(devices.disk_controller, made.master, "qcow2")
+    spec = MachineSpec((drive,), (devices.nic,), machine.memory_mib, machine.cpus)
     logs = REPORTS / "servers" / made.recipe.server_name
     with Machine(spec.over(scratch), scratch, logs) as booted:
         guest = Guest(booted)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.config import images
+from hyraxvm.config.arch import AMD64
 from hyraxvm.core import process
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import ROOT
@@ -112,8 +113,7 @@ def test_the_mmdebstrap_command_names_no_mirror(
 
 
 def test_the_initramfs_and_dpkg_settings(tmp_path: Path) -> None:
-    base = images.recipe(images.load(), "nfs").base
-    rootfs.write_config(base, tmp_path)
+    rootfs.write_config(images.recipe(images.load(), "nfs"), tmp_path)
     options = (tmp_path / "dpkg-options").read_text()
     assert "path-exclude=/lib/modules/*/kernel/sound/*\n" in options
     assert "path-include=/lib/modules/*/kernel/drivers/net/ethernet/intel/*\n" in options
@@ -135,25 +135,27 @@ def test_a_partition_table_that_sfdisk_accepts(tmp_path: Path) -> None:
     raw = tmp_path / "disk"
     with raw.open("wb") as stream:
         stream.truncate(4 * 1024**3)
-    table = disk.partition_table(1000)
+    table = disk.partition_table(1000, AMD64)
     subprocess.run(["/usr/sbin/sfdisk", "-q", raw], input=table, text=True, check=True)
     dump = process.output(["/usr/sbin/sfdisk", "--dump", str(raw)])
     rows = [line for line in dump.splitlines() if "start=" in line]
     assert [
         kind
         for row in rows
-        for kind in (disk.BIOS_BOOT, disk.ESP, disk.LINUX_ROOT_X86_64)
+        for kind in (disk.BIOS_BOOT, disk.ESP, AMD64.root_partition)
         if kind in row
     ] == [
         disk.BIOS_BOOT,
         disk.ESP,
-        disk.LINUX_ROOT_X86_64,
+        AMD64.root_partition,
     ]
 
 
 def test_the_embedded_servers_wheels_are_locked() -> None:
     recipe = images.recipe(images.load(), "nfs", "dapdir")
-    argv = embedded.pip_command(server.server_folder(recipe) / "requirements.txt", Path("/t"))
+    argv = embedded.pip_command(
+        recipe, server.server_folder(recipe) / "requirements.txt", Path("/t")
+    )
     assert "--require-hashes" in argv
     assert "--only-binary=:all:" in argv
 

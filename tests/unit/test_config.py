@@ -5,14 +5,22 @@ from __future__ import annotations
 import copy
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hyraxvm import formats
 from hyraxvm.config import images, names
+from hyraxvm.config.images import Devices
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML
+from hyraxvm.formats import FORMATS
+from hyraxvm.formats.ovf import read_ovf
+from hyraxvm.formats.vmx import parse_vmx
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.server import stage as server
 
 
 def dump(value: Any) -> str:
@@ -29,6 +37,8 @@ def dump(value: Any) -> str:
 
 
 def toml(item: Any) -> str:
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{key} = {toml(value)}" for key, value in item.items()) + "}"
     if isinstance(item, list):
         return "[" + ", ".join(toml(entry) for entry in item) + "]"
     return f"'{item}'" if isinstance(item, str) else str(item).lower()
@@ -94,17 +104,16 @@ def test_the_artifact_name() -> None:
             1023,
             ["machine.small.memory_mib", "1023", "multiple"],
         ),
-        (("machine", "small", "nic"), "ne2000", ["machine.small.nic", "'ne2000'", "vmxnet3"]),
+        (
+            ("machine", "small", "devices", "vmx", "nic"),
+            "ne2000",
+            ["machine.small.devices.vmx.nic", "'ne2000'", "vmxnet3"],
+        ),
         (("image", "nfs", "base"), "debian-99", ["image.nfs.base", "debian-99", "debian-12"]),
         (("defaults", "image"), "cdrom", ["defaults.image", "cdrom", "there are: local, nfs, smb"]),
         (("access", "nfs", "packages"), ["no spaces"], ["access.nfs.packages.0", "no spaces"]),
         (("server", "dapdir", "data_root"), "data", ["server.dapdir.data_root", "'data'"]),
         (("budget", "dapdir", "ova"), 0, ["budget.dapdir.ova", "0", "greater"]),
-        (
-            ("budget", "dapdir", "iso"),
-            9,
-            ["budget.dapdir.iso", "unknown key", "hyperv, ova, qcow2, server"],
-        ),
         (("server", "dapdir", "folder"), "../x", ["server.dapdir.folder", "'../x'"]),
     ],
 )
@@ -125,13 +134,113 @@ def test_a_missing_key_is_named(tmp_path: Path, table: dict[str, Any]) -> None:
     assert "image.nfs.machine: is missing" in refused(tmp_path, dump(table))
 
 
-def test_a_server_without_a_budget_is_named(tmp_path: Path, table: dict[str, Any]) -> None:
+def loaded(tmp_path: Path, table: dict[str, Any]) -> images.Config:
+    path = tmp_path / "images.toml"
+    path.write_text(dump(table))
+    return formats.check(images.load(path), path)
+
+
+def test_a_budget_is_optional_and_for_a_server_of_the_table(
+    tmp_path: Path, table: dict[str, Any]
+) -> None:
     table["budget"]["other"] = table["budget"].pop("dapdir")
     message = refused(tmp_path, dump(table))
-    assert (
-        "server.dapdir.budget: 'dapdir' names no [budget.*] table; there are: hyrax, other"
-        in message
-    )
+    assert "budget.other: 'other' names no [server.*] table; there are: dapdir, hyrax" in message
+    del table["budget"]
+    assert images.recipe(loaded(tmp_path, table), "nfs", "dapdir").budget == {}
+
+
+def test_a_server_needs_neither_folder_nor_budget(tmp_path: Path, table: dict[str, Any]) -> None:
+    table["server"]["plain"] = {
+        "title": "a plain server",
+        "source": "docker://made/plain:1",
+        "data_root": "/data",
+        "port": 9000,
+        "health_path": "/opendap/",
+    }
+    recipe = images.recipe(loaded(tmp_path, table), "nfs", "plain")
+    assert (recipe.server.folder, recipe.budget) == (None, {})
+    assert provision.server_part(recipe, "units").parent.name == "generic"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parts"),
+    [
+        (
+            ("budget", "dapdir", "iso"),
+            9,
+            ["budget.dapdir.iso", "no format 'iso'", ", ".join(["server", *FORMATS])],
+        ),
+        (
+            ("machine", "small", "devices", "qcow2"),
+            {"disk_controller": "pvscsi", "nic": "vmxnet3", "firmware": "bios"},
+            ["machine.small.devices.qcow2", "no descriptor", "expected: vmx, ova"],
+        ),
+        (("machine", "small", "devices", "ova"), None, ["machine.small.devices.ova", "missing"]),
+    ],
+)
+def test_what_the_table_says_of_formats_is_held_against_them(
+    tmp_path: Path, table: dict[str, Any], path: tuple[str, ...], value: Any, parts: list[str]
+) -> None:
+    place = table
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    with pytest.raises(UserError) as caught:
+        loaded(tmp_path, table)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in [str(tmp_path / "images.toml"), *parts]:
+        assert part in message
+
+
+def test_the_devices_of_a_machine_are_those_of_the_descriptors(tmp_path: Path) -> None:
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
+    devices = {
+        "vmx": Devices(disk_controller="lsisas1068", nic="e1000e", firmware="efi"),
+        "ova": Devices(disk_controller="pvscsi", nic="vmxnet3", firmware="efi"),
+    }
+    machine = recipe.machine.model_copy(update={"devices": devices})
+    recipe = recipe.model_copy(update={"machine": machine})
+    image = server.preview(recipe)
+    vmx = parse_vmx(FORMATS["vmx"].texts(recipe, "x", image)["x.vmx"])
+    assert (vmx.disks[0].controller, vmx.nics[0].model) == ("lsisas1068", "e1000e")
+    assert vmx.firmware == "efi"
+    descriptor = tmp_path / "x.ovf"
+    descriptor.write_text(FORMATS["ova"].texts(recipe, "x", image)["x.ovf"])
+    ovf = read_ovf(descriptor)
+    assert (ovf.controller, ovf.nics, ovf.firmware) == ("pvscsi", ("vmxnet3",), "efi")
+
+
+def test_two_images_that_differ_in_the_machine_only_have_files_of_their_own(
+    tmp_path: Path, table: dict[str, Any]
+) -> None:
+    table["machine"]["large"] = {**table["machine"]["small"], "memory_mib": 8192}
+    table["image"]["nfs-large"] = {**table["image"]["nfs"], "machine": "large"}
+    config = loaded(tmp_path, table)
+    found = {name: names.artifact_name(images.recipe(config, name), "1") for name in config.image}
+    assert len(set(found.values())) == len(found)
+    for name, file in found.items():
+        matching = [
+            other
+            for other in config.image
+            if fnmatch(f"{file}.ova", names.artifact_glob(images.recipe(config, other), ".ova"))
+        ]
+        assert matching == [name]
+
+
+@pytest.mark.parametrize(("image", "server_name"), [("nfs-x", "x-dapdir"), ("nfs-dapdir2", "y")])
+def test_images_whose_files_could_have_one_name_are_refused(
+    tmp_path: Path, table: dict[str, Any], image: str, server_name: str
+) -> None:
+    table["image"][image] = table["image"]["nfs"]
+    table["server"][server_name] = table["server"]["dapdir"]
+    message = refused(tmp_path, dump(table))
+    assert "could have files of the same names; rename one of them" in message
+    assert image in message
 
 
 def test_malformed_toml_is_named_with_its_line(tmp_path: Path) -> None:

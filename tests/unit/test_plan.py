@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ TABLE = images.load()
 NFS = images.recipe(TABLE, "nfs", "dapdir")
 IMAGE = server.preview(NFS)
 # The keys in the order of the stages; what an earlier one lacks, a later one has.
-STAGES = ("rootfs", "server", "disk", "provision", "vmx", "ova", "qcow2", "hyperv")
+STAGES = ("rootfs", "server", "disk", "provision", *FORMATS)
 MODULES = {name: f"hyraxvm.stages.{name}.stage" for name in STAGES[:4]} | {
     name: chosen.module for name, chosen in FORMATS.items()
 }
@@ -39,6 +40,18 @@ def keys(plan: Plan) -> dict[str, str]:
         "provision": plan.provision(IMAGE),
         **plan.formats(IMAGE),
     }
+
+
+@cache
+def usual() -> dict[str, str]:
+    """Return the keys of `NFS` in this checkout."""
+    return keys(Plan(NFS))
+
+
+def moved_with(**changed: object) -> set[str]:
+    """Return what has another key where a part of the recipe is another."""
+    new = keys(Plan(NFS.model_copy(update=changed)))
+    return {name for name in STAGES if usual()[name] != new[name]}
 
 
 def moved(before: Plan, after: Plan) -> set[str]:
@@ -246,5 +259,73 @@ def test_each_stage_depends_on_its_declared_inputs_only() -> None:
     memory = NFS.machine.model_copy(update={"memory_mib": 2048})
     other = NFS.model_copy(update={"machine": memory})
     assert moved(plan, Plan(other)) == set(STAGES[3:])
-    budget = NFS.budget.model_copy(update={"ova": 1})
+    budget = {**NFS.budget, "ova": 1}
     assert moved(plan, Plan(NFS.model_copy(update={"budget": budget}))) == set()
+
+
+PROVISION = {"provision", *FORMATS}
+ROOTFS = {"rootfs", "disk", *PROVISION}
+# Key of a base -> another value, and what is made again.
+BASE: dict[str, tuple[object, set[str]]] = {
+    "distribution": ("Devuan", PROVISION),
+    "version": ("12.1", {*FORMATS}),
+    "short": ("d12", set()),
+    "suite": ("trixie", {*STAGES}),
+    "arch": ("arm64", set()),  # what counts is the recipe's
+    "keyring": (images.Keyring(file="/keys.gpg", package="keys"), {*STAGES}),
+    "mirror": ("file:///mirror", {*STAGES}),
+    "components": (["main", "contrib"], {*STAGES}),
+    "python": ("3.13", {*STAGES} - {"rootfs"}),
+    "packages": (["systemd"], ROOTFS),
+    "initramfs_modules": (["ext4"], ROOTFS),
+    "path_excludes": (["/x/*"], ROOTFS),
+    "ssh": ("ssh.socket", PROVISION),
+    "masked_units": (["tmp.mount"], PROVISION),
+    "upgrades": (["origin=x"], PROVISION),
+    "osinfo": ("debian12", {*FORMATS}),
+}
+GUEST_OS = images.GuestOs(vmx="other", vmw="other", ovf=1, description="other")
+PROCESSOR: dict[str, tuple[object, set[str]]] = {
+    "packages": (["linux-image"], ROOTFS),
+    "path_excludes": (["/x/*"], ROOTFS),
+    "guest_os": (GUEST_OS, {*FORMATS}),
+}
+
+
+def test_each_key_of_a_base_has_its_row() -> None:
+    assert {*BASE, "on"} == set(images.Base.model_fields)
+    assert set(PROCESSOR) == set(images.Processor.model_fields)
+
+
+@pytest.mark.parametrize("name", BASE)
+def test_a_key_of_a_base_moves_the_stages_that_read_it(name: str) -> None:
+    value, stages = BASE[name]
+    base = NFS.base.model_copy(update={name: value})
+    assert moved_with(base=base) == stages
+
+
+@pytest.mark.parametrize("name", PROCESSOR)
+def test_a_key_of_a_processor_moves_the_stages_that_read_it(name: str) -> None:
+    value, stages = PROCESSOR[name]
+    on = {"amd64": NFS.processor.model_copy(update={name: value})}
+    base = NFS.base.model_copy(update={"on": on})
+    assert moved_with(base=base) == stages
+
+
+@pytest.mark.parametrize(
+    ("table", "stages"), [("image", {*FORMATS}), ("access", set()), ("server", PROVISION)]
+)
+def test_a_title_moves_what_shows_it(table: str, stages: set[str]) -> None:
+    titled = getattr(NFS, table).model_copy(update={"title": "another"})
+    assert moved_with(**{table: titled}) == stages
+
+
+def test_the_devices_of_a_format_move_that_format() -> None:
+    devices = NFS.machine.devices["ova"].model_copy(update={"nic": "vmxnet3"})
+    machine = NFS.machine.model_copy(update={"devices": {**NFS.machine.devices, "ova": devices}})
+    assert moved_with(machine=machine) == {"ova"}
+
+
+def test_a_pulled_server_is_not_made_of_the_packages_of_the_base() -> None:
+    base = HYRAX.base.model_copy(update={"suite": "trixie", "python": "3.13"})
+    assert Plan(HYRAX).server == Plan(HYRAX.model_copy(update={"base": base})).server

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hyraxvm.config.arch import AMD64
 from hyraxvm.core.errors import UserError
 from hyraxvm.formats import vmx_zip
 from hyraxvm.formats.vmx import VmxSpec, parse_vmx, render_vmx
@@ -18,7 +19,7 @@ def pairs(argv: list[str], option: str) -> list[str]:
 
 
 def test_argv_has_the_devices_that_the_vmx_declares() -> None:
-    vmx = parse_vmx(render_vmx(VmxSpec(display_name="x", disks=("a.vmdk",), nvram="n")))
+    vmx = parse_vmx(render_vmx(VmxSpec("x", ("a.vmdk",), "n", "debian10-64")))
     spec = vmx_zip.machine(vmx, Path("/folder, odd"))
     mac = "00:0c:29:00:00:01"
     argv = qemu_argv(
@@ -117,6 +118,6 @@ def test_choose_accelerator(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nmodel name\t: vmx svm\nflags\t\t: {flags}\nbugs\t: svm\n")
-    found = choose_accelerator(cpuinfo, Path(device))
+    found = choose_accelerator(AMD64, cpuinfo, Path(device), AMD64.kernel)
     assert found.name == name
     assert reason in found.reason

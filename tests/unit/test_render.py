@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from hyraxvm.config import images
+from hyraxvm.config.arch import AMD64
 from hyraxvm.core import templates
 from hyraxvm.core.paths import PROVISION, ROOT, TEMPLATES
 from hyraxvm.formats import readme
@@ -86,11 +87,11 @@ def test_plugins_are_required_only_of_a_packer_that_knows_them(
     assert ("required_plugins" in template()) is wanted
 
 
-@pytest.mark.parametrize(("name", "model"), [("tcg", qemu.TCG_CPU), ("kvm", "host")])
+@pytest.mark.parametrize(("name", "model"), [("tcg", AMD64.tcg_cpu), ("kvm", "host")])
 def test_the_build_has_a_cpu_that_runs_programs_of_el9(
     monkeypatch: pytest.MonkeyPatch, name: str, model: str
 ) -> None:
-    monkeypatch.setattr(provision, "choose_accelerator", lambda: qemu.Accelerator(name, "why"))
+    monkeypatch.setattr(provision, "choose_accelerator", lambda arch: qemu.Accelerator(name, "why"))
     text = template()
     assert f'accelerator    = "{name}"' in text
     assert f'["-cpu", "{model}"],' in text

@@ -20,7 +20,12 @@ from hyraxvm.formats.vmx import (
     render_vmx,
 )
 
-SPEC = VmxSpec(display_name="Hyrax VM (NFS)", disks=("hyrax-vm.vmdk",), nvram="hyrax-vm.nvram")
+SPEC = VmxSpec(
+    display_name="Hyrax VM (NFS)",
+    disks=("hyrax-vm.vmdk",),
+    nvram="hyrax-vm.nvram",
+    guest_os="debian10-64",
+)
 
 GOLDEN = """\
 .encoding = "UTF-8"
@@ -122,6 +127,7 @@ def test_round_trip(
         display_name=name,
         disks=tuple(disks),
         nvram="x.nvram",
+        guest_os="debian10-64",
         memory_mib=memory * 4,
         cpus=cpus,
         firmware=firmware,
@@ -221,4 +227,12 @@ def test_files_are_read_with_a_limit_and_as_utf8(tmp_path: Path) -> None:
 )
 def test_a_wrong_spec_is_refused_before_anything_is_written(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"^VMX: .*allowed"):
-        VmxSpec(**{"display_name": "x", "disks": ("a.vmdk",), "nvram": "a.nvram", **wrong})
+        VmxSpec(
+            **{
+                "display_name": "x",
+                "disks": ("a.vmdk",),
+                "nvram": "a.nvram",
+                "guest_os": "debian10-64",
+                **wrong,
+            }
+        )

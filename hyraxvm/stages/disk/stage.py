@@ -5,9 +5,9 @@ directory, mkfs.fat makes the ESP, sfdisk partitions a plain file.
 
 | partition | type | size |
 |---|---|---|
-| 1 | BIOS boot: GRUB's core image for BIOS | 1 MiB |
+| 1 | BIOS boot: GRUB's core image, where the architecture has a BIOS | 1 MiB |
 | 2 | EFI system partition | 64 MiB |
-| 3 | Linux root (x86-64), the last, so that it can grow | the rest |
+| 3 | Linux root of the architecture, the last, so that it can grow | the rest |
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from hyraxvm.config.arch import Arch
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache, code
 from hyraxvm.core.paths import PROVISION, ROOT
@@ -31,10 +32,9 @@ ROOT_SPARE = 320  # MiB above what the tree holds: provisioning writes, logs bef
 
 ROOT_LABEL = "hyrax-root"
 ESP_LABEL = "HYRAX-ESP"
-# Types by the Discoverable Partitions Specification and the UEFI Specification.
+# Types by GRUB's manual and the UEFI Specification.
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
-LINUX_ROOT_X86_64 = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 
 FSTAB = f"""\
 LABEL={ROOT_LABEL} / ext4 defaults 0 1
@@ -57,6 +57,7 @@ def key(recipe: Recipe, rootfs: str, server: str, root: Path = ROOT) -> str:
     return cache.digest(
         rootfs,
         server,
+        recipe.arch_name,
         recipe.machine.disk_gib,
         root / "provision" / "build",
         code.digest(root, __name__),
@@ -79,7 +80,7 @@ def build(
         plant(tree, rootfs, server.squashfs, work, log)
         on_line("making the file systems")
         raw = work / "disk.raw"
-        assemble(tree, raw, recipe.machine.disk_gib, work, log)
+        assemble(tree, raw, recipe, work, log)
         cache.remove_tree(tree)
         command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw)]
         run([*command, str(work / "disk.qcow2")], log=log, deadline=DEADLINE)
@@ -121,7 +122,7 @@ def plant(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> No
     machine_id.unlink()
 
 
-def assemble(tree: Path, raw: Path, disk_gib: int, work: Path, log: Path) -> None:
+def assemble(tree: Path, raw: Path, recipe: Recipe, work: Path, log: Path) -> None:
     """Make the partitioned disk at `raw` (sparse) from the tree."""
     used = int(output(as_root(["du", "-s", "--block-size=1M", str(tree)])).split()[0])
     root_mib = -(-(used + ROOT_SPARE) * 110 // 100)  # ext4's own tables take a few percent
@@ -139,9 +140,9 @@ def assemble(tree: Path, raw: Path, disk_gib: int, work: Path, log: Path) -> Non
     # Not mformat: its boot sector looks like a partition table, which GRUB then tries to read.
     run(["mkfs.fat", "-F", "32", "-n", ESP_LABEL, str(esp)], log=log, deadline=DEADLINE)
     with raw.open("wb") as stream:
-        stream.truncate(disk_gib * 1024 * MIB)
+        stream.truncate(recipe.machine.disk_gib * 1024 * MIB)
     table = work / "table"
-    table.write_text(partition_table(root_mib))
+    table.write_text(partition_table(root_mib, recipe.arch))
     shell = ["sh", "-c", 'sfdisk --quiet "$1" <"$2"', "sh", str(raw), str(table)]
     run(shell, log=log, deadline=DEADLINE)
     table.unlink()
@@ -150,11 +151,11 @@ def assemble(tree: Path, raw: Path, disk_gib: int, work: Path, log: Path) -> Non
         run([*dd, "status=none"], log=log, deadline=DEADLINE)
 
 
-def partition_table(root_mib: int) -> str:
+def partition_table(root_mib: int, arch: Arch) -> str:
     """The input of sfdisk(8); the root partition is as long as its file system and grows later."""
+    bios = f"start=1MiB, size=1MiB, type={BIOS_BOOT}, name=bios-boot\n" if arch.bios else ""
     return (
-        "label: gpt\n"
-        f"start=1MiB, size=1MiB, type={BIOS_BOOT}, name=bios-boot\n"
+        f"label: gpt\n{bios}"
         f"start={ESP_START}MiB, size={ESP_SIZE}MiB, type={ESP}, name=esp\n"
-        f"start={ROOT_START}MiB, size={root_mib}MiB, type={LINUX_ROOT_X86_64}, name=root\n"
+        f"start={ROOT_START}MiB, size={root_mib}MiB, type={arch.root_partition}, name=root\n"
     )

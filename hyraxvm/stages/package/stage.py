@@ -35,7 +35,13 @@ def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> s
         chosen.name,
         recipe.image.model_dump(),
         recipe.server.model_dump(),
-        recipe.machine.model_dump(),
+        recipe.machine.model_dump(
+            include={"cpus": True, "memory_mib": True, "disk_gib": True, "devices": {chosen.name}}
+        ),
+        recipe.base.title,
+        recipe.base.osinfo,
+        recipe.arch_name,
+        recipe.processor.guest_os.model_dump(),
         *(root / template.relative_to(ROOT) for template in chosen.templates),
         code.digest(root, chosen.module),
         root / Path(__file__).relative_to(ROOT),
@@ -175,12 +181,12 @@ def _current(source: Source, keys: Mapping[str, str], entry: dict[str, Any]) -> 
 def _check_budgets(
     source: Source, entries: list[dict[str, Any]], largest: Callable[[], str]
 ) -> None:
-    budgets = source.recipe.budget.model_dump()
+    budgets = source.recipe.budget
     over = [
         f"{entry['name']}: {entry['size'] / 1e6:.1f} MB, allowed are {budgets[entry['format']]} MB "
         f"(budget.{source.recipe.server_name}.{entry['format']} in images.toml)"
         for entry in entries
-        if entry["size"] > budgets[entry["format"]] * 10**6
+        if entry["format"] in budgets and entry["size"] > budgets[entry["format"]] * 10**6
     ]
     if over:
         raise Failure("\n".join([*over, "nothing was shipped", largest()]))
@@ -198,6 +204,10 @@ def _manifest(
         "release": source.release,
         "server": source.image.model_dump(exclude={"files"}),
         "machine": source.recipe.machine.model_dump(),
+        "system": {
+            "distribution": source.recipe.base.distribution,
+            "version": source.recipe.base.version,
+        },
         # What the keys of the files come from, and is neither above nor in the checkout.
         "made_from": {
             "refresh": source.refresh,

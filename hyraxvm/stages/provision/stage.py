@@ -15,6 +15,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hyraxvm import __version__
 from hyraxvm.config import names
@@ -27,11 +28,11 @@ from hyraxvm.core.templates import render
 from hyraxvm.stages.disk.stage import ROOT_LABEL, Disk
 from hyraxvm.stages.provision import packer
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.qemu import choose_accelerator, cpu
+from hyraxvm.vm.qemu import choose_accelerator
 
 DEADLINE = 900.0  # seconds
 APPEND = (
-    f"root=LABEL={ROOT_LABEL} rw console=ttyS0,115200 net.ifnames=0 quiet "
+    f"root=LABEL={ROOT_LABEL} rw console={{console}},115200 net.ifnames=0 quiet "
     "systemd.unit=hyrax-build.target systemd.show_status=false"
 )
 TEMPLATE = PACKER / "image.pkr.hcl.j2"
@@ -46,9 +47,21 @@ def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "", root: Pa
     The date and the git revision are recorded in the image and not among them: they change
     without changing what is built.
     """
+    read: dict[str, Any] = {
+        "name": True,
+        "image": {"access"},
+        "base_name": True,
+        "base": {"distribution", "ssh", "masked_units", "upgrades"},
+        "arch_name": True,
+        "machine": {"cpus", "memory_mib", "disk_gib"},
+        "server_name": True,
+        "server": True,
+        "server_image": True,
+        "server_digest": True,
+    }
     return cache.digest(
         disk,
-        recipe.model_dump(exclude={"base", "budget"}),
+        recipe.model_dump(include=read),
         image.model_dump(exclude={"files"}),
         files or cache.digest(image.files),
         __version__,
@@ -68,7 +81,7 @@ def release(recipe: Recipe, image: ServerImage) -> dict[str, str]:
         "IMAGE": recipe.name,
         "ACCESS": recipe.image.access,
         "BASE": recipe.base_name,
-        "ARCH": recipe.base.arch,
+        "ARCH": recipe.arch.name,
         "SERVER": image.name,
         "SERVER_VERSION": image.version,
         "SERVER_TITLE": recipe.server.title,
@@ -144,7 +157,7 @@ def stage_files(
     make_samples(samples)
     guest_tar = work / "guest.tar"
     units = render_units(recipe, image)
-    files = server_files(recipe, image)
+    files = {**guest_files(recipe), **server_files(recipe, image)}
     # What `hyrax-server` starts and stops.
     parts = [name for name in services(units) if name.endswith(".service")]
     files["usr/lib/hyrax/units"] = "\n".join(parts) + "\n", False
@@ -183,13 +196,14 @@ def stage_files(
 
 def render_template(recipe: Recipe, **paths: object) -> str:
     """The Packer template."""
-    accelerator = choose_accelerator().name
+    accelerator = choose_accelerator(recipe.arch).name
     return render(
         TEMPLATE,
         accelerator=accelerator,
-        cpu=cpu(accelerator),
+        cpu=recipe.arch.cpu(accelerator),
         packer_version=packer.version(),
-        append=APPEND,
+        append=APPEND.format(console=recipe.arch.console),
+        arch=recipe.arch,
         cpus=recipe.machine.cpus,
         disk_gib=recipe.machine.disk_gib,
         memory_mib=recipe.machine.memory_mib,
@@ -223,6 +237,18 @@ def services(units: dict[str, str]) -> list[str]:
     return sorted(name for name, text in units.items() if "\n[Install]\n" in text)
 
 
+def guest_files(recipe: Recipe) -> dict[str, tuple[str, bool]]:
+    """Path in the guest -> (text, executable) of the guest's own files that are templates."""
+    guest = PROVISION / "guest"
+    return {
+        str(path.relative_to(guest)).removesuffix(".j2"): (
+            render(path, recipe=recipe),
+            bool(path.stat().st_mode & 0o100),
+        )
+        for path in sorted(guest.rglob("*.j2"))
+    }
+
+
 def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, bool]]:
     """Path in the guest -> (text, executable) of the server's own files there."""
     guest = server_part(recipe, "guest")
@@ -254,11 +280,15 @@ def pack_guest(
     samples: Path,
     target: Path,
 ) -> None:
-    """Pack the guest's files into a tar: root's, with plain modes and one time for all."""
+    """Pack the guest's files into a tar: root's, with plain modes and one time for all.
+
+    `files` has the rendered templates of the guest, and the server's own files.
+    """
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
         guest = PROVISION / "guest"
         for path in sorted(guest.rglob("*")):
-            _add(tar, str(path.relative_to(guest)), path)
+            if path.suffix != ".j2":
+                _add(tar, str(path.relative_to(guest)), path)
         for path in sorted(samples.iterdir()):
             _add(tar, f"srv/hyrax/sample/{path.name}", path)
         for name, text in units.items():

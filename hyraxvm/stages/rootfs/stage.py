@@ -1,7 +1,7 @@
 """Stage `rootfs`: the Debian packages of one image -> `rootfs.tar`.
 
 mmdebstrap resolves, downloads and installs them in one go, as root or in a user namespace.  The
-mirror and the keys are mmdebstrap's defaults and the host's own apt set-up.
+mirror and the keys are those of the base, else mmdebstrap's defaults and the host's own apt set-up.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hyraxvm.config.images import Base, Recipe
+from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache, code
+from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT, cache_root
 from hyraxvm.core.process import output, run
 
 DEADLINE = 1800.0  # seconds; slow mirrors exist
 
 DPKG_STATUS = "./var/lib/dpkg/status"
+# The keys of a base that say where its packages come from.
+SOURCE = ("suite", "components", "keyring", "mirror")
 APT_PREFERENCES = "etc/apt/preferences.d/hyrax-vm"
 INITRAMFS_CONF = "etc/initramfs-tools/conf.d/hyrax-vm"
 INITRAMFS_MODULES = "usr/share/initramfs-tools/modules.d/hyrax-vm"
@@ -27,8 +30,14 @@ INITRAMFS_MODULES = "usr/share/initramfs-tools/modules.d/hyrax-vm"
 
 def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
     """Return the digest of the stage's inputs; another `refresh` makes it fetch packages again."""
+    base = recipe.base.model_dump(include={*SOURCE, "initramfs_modules"})
     return cache.digest(
-        recipe.base.model_dump(), recipe.packages, refresh, code.digest(root, __name__)
+        base,
+        recipe.arch_name,
+        recipe.packages,
+        recipe.path_excludes,
+        refresh,
+        code.digest(root, __name__),
     )
 
 
@@ -40,7 +49,7 @@ def build(recipe: Recipe, stage_key: str, log: Path, on_line: Callable[[str], No
 
     def make(work: Path) -> None:
         config = work / "config"
-        write_config(recipe.base, config)
+        write_config(recipe, config)
         tar = work / "rootfs.tar"
         run(command(recipe, config, tar), log=log, deadline=DEADLINE, on_line=on_line)
         cache.remove_tree(config)
@@ -70,11 +79,11 @@ def parse_status(text: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def write_config(base: Base, folder: Path) -> None:
+def write_config(recipe: Recipe, folder: Path) -> None:
     """Write the files that must be in place before the first package is unpacked."""
     lines = [
         f"path-include={glob[1:]}" if glob.startswith("!") else f"path-exclude={glob}"
-        for glob in base.path_excludes
+        for glob in recipe.path_excludes
     ]
     files = {
         "dpkg-options": lines,
@@ -82,7 +91,7 @@ def write_config(base: Base, folder: Path) -> None:
         APT_PREFERENCES: ["Package: usrmerge", "Pin: release *", "Pin-Priority: -1"],
         # Only the listed drivers: "most" of a generic kernel costs 30 MB and seconds of each boot.
         INITRAMFS_CONF: ["MODULES=list", "COMPRESS=zstd"],
-        INITRAMFS_MODULES: base.initramfs_modules,
+        INITRAMFS_MODULES: recipe.base.initramfs_modules,
     }
     for name, content in files.items():
         path = folder / name
@@ -99,7 +108,7 @@ def command(recipe: Recipe, config: Path, tar: Path) -> list[str]:
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=apt",
-        f"--architectures={recipe.base.arch}",
+        *source_options(recipe),
         f"--include={','.join(recipe.packages)}",
         "--aptopt=APT::Install-Recommends false",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
@@ -107,9 +116,28 @@ def command(recipe: Recipe, config: Path, tar: Path) -> list[str]:
         # Unlike a file under /etc/dpkg, this also holds for the packages that are merely unpacked.
         f"--dpkgopt={config}/dpkg-options",
         f"--setup-hook=copy-in {config}/etc {config}/usr /",
-        recipe.base.suite,
-        str(tar),
+        *source_arguments(recipe, tar),
     ]
+
+
+def source_options(recipe: Recipe) -> list[str]:
+    """Options of mmdebstrap that say which packages: architecture, components, who signs them.
+
+    Raises `UserError`: the keys are not here.
+    """
+    options, keyring = [f"--architectures={recipe.arch.name}"], recipe.base.keyring
+    if recipe.base.components:
+        options.append(f"--components={','.join(recipe.base.components)}")
+    if keyring:
+        if not Path(keyring.file).is_file():
+            raise UserError(f"{keyring.file} is missing; type: apt-get install {keyring.package}")
+        options.append(f"--keyring={keyring.file}")
+    return options
+
+
+def source_arguments(recipe: Recipe, tar: Path) -> list[str]:
+    """Arguments of mmdebstrap: the suite, what it makes, and the mirror if it is not the usual."""
+    return [recipe.base.suite, str(tar), *([recipe.base.mirror] if recipe.base.mirror else [])]
 
 
 def package_cache() -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyraxvm.config import images
+from hyraxvm.config.arch import ARCHES
 from hyraxvm.config.images import AUTO, Config, Recipe
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
@@ -118,7 +119,7 @@ def _locked(table: Config, name: str, lock: Path, say: Callable[[str], None]) ->
             f"type: ./inv pin {name}"
         )
     digest = entry["digest"]
-    arches = {base.arch for base in table.base.values()}
+    arches = {ARCHES[base.arch].oci for base in table.base.values()}
     if not all(cache.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
         oci.remote_digest(oci.with_digest(source, digest))
     return Choice(name, source, digest)

@@ -25,7 +25,7 @@ def pack(
     """Pack the server's folder, its Debian and its PyPI packages; returns the image's layout."""
     site, layer, layout = work / "site", work / "layer.tar", work / "oci"
     requirements, package = sources(recipe, source)
-    run(pip_command(requirements, site), log=log, deadline=DEADLINE, on_line=on_line)
+    run(pip_command(recipe, requirements, site), log=log, deadline=DEADLINE, on_line=on_line)
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     command = layer_command(recipe, site, package, layer)
     run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
@@ -85,15 +85,14 @@ def configuration(recipe: Recipe, source: Path) -> oci.Image:
     )
 
 
-def pip_command(requirements: Path, target: Path) -> list[str]:
+def pip_command(recipe: Recipe, requirements: Path, target: Path) -> list[str]:
     """Install locked wheels into a folder, for the base's Python, whatever Python runs this."""
     return [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--quiet"),
         "--disable-pip-version-check",
         *("--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"),
-        *("--python-version=3.11", "--implementation=cp"),
-        *("--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_27_x86_64"),
-        "--platform=manylinux2014_x86_64",
+        *(f"--python-version={recipe.base.python}", "--implementation=cp"),
+        *(f"--platform={tag}" for tag in recipe.arch.wheels),
         *("--target", str(target), "--requirement", str(requirements)),
     ]
 
@@ -104,7 +103,8 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
     `--variant=extract` unpacks packages without running their scripts: no shell ends up in the
     image, and of dpkg, on which Python's package depends, the server's trim list leaves nothing.
     """
-    modules = "/usr/local/lib/python3.11/dist-packages"
+    python = f"python{recipe.base.python}"
+    modules = f"/usr/local/lib/{python}/dist-packages"
     user = recipe.server_name
     account = f"{user}:x:{UID}:{UID}::/tmp:/usr/sbin/nologin"
     data = recipe.server.data_root
@@ -128,7 +128,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
         r"-o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' -o -name '*.[ch]' \) -delete",
         # Compiled once here: the image is read-only, so the guest could not keep what it compiles.
         'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash '
-        f"/usr/lib/python3.11 {modules} || test $? = 1",
+        f"/usr/lib/{python} {modules} || test $? = 1",
         # A library that is missing is found here and not in the guest.
         f'chroot "$1" python3 -c "import {user}.app"',
         'chown -R 0:0 "$1/usr/local" "$1/etc"; rm -rf "$1/usr/share/doc" "$1/usr/share/man"',
@@ -137,12 +137,11 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=extract",
-        f"--architectures={recipe.base.arch}",
+        *rootfs.source_options(recipe),
         f"--include={','.join(recipe.server.packages)}",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *rootfs.keep_packages(rootfs.package_cache(), "extract"),
         # The only hooks that this variant runs once the packages are there.
         *(f"--extract-hook={hook}" for hook in hooks),
-        recipe.base.suite,
-        str(layer),
+        *rootfs.source_arguments(recipe, layer),
     ]

@@ -152,7 +152,7 @@ def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[s
     return cache.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
 
 
-def read_image(layout: Path, arch: str = "amd64") -> Image:
+def read_image(layout: Path, arch: str) -> Image:
     """Read the manifest and the configuration of a layout's image.
 
     Raises `Failure`: a digest does not fit, a file is missing, it is for other machines, or says

@@ -16,12 +16,13 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict
 
-from hyraxvm.config.images import Recipe
+from hyraxvm.config.images import SERVER, Recipe
 from hyraxvm.config.model import Account, ServerImage, Trimmed
 from hyraxvm.core import cache, code
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.stages import sizes
+from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded, inventory, oci
 from hyraxvm.stages.server.image_tree import Tree
 from hyraxvm.stages.server.trim import trim
@@ -67,8 +68,8 @@ def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
         recipe.server_name,
         recipe.server_image,
         recipe.server_digest,
-        recipe.base.suite,
-        recipe.base.arch,
+        recipe.arch_name,
+        recipe.base.model_dump(include={*rootfs.SOURCE, "python"}) if packed else {},
         refresh if packed else "",
         *(embedded.sources(recipe, own) if own and packed else []),
         code.digest(root, __name__, *hook),
@@ -101,9 +102,9 @@ def build(
             layout = embedded.pack(recipe, server_folder(recipe), work, log, on_line)
         else:
             layout = oci.pull(
-                recipe.server_image, recipe.server_digest, recipe.base.arch, log, on_line
+                recipe.server_image, recipe.server_digest, recipe.arch.oci, log, on_line
             )
-        found = oci.read_image(layout, recipe.base.arch)
+        found = oci.read_image(layout, recipe.arch.oci)
         tree = oci.flatten(layout, found, work / "layers", on_line)
         # Before the databases are trimmed.
         packages = inventory.packages(tree, work / "databases")
@@ -327,11 +328,12 @@ def _table(tree: Tree, path: str) -> list[list[str]]:
 
 def _check_budget(recipe: Recipe, made: Server) -> None:
     size = made.squashfs.stat().st_size
-    if size > recipe.budget.server * 10**6:
+    allowed = recipe.budget.get(SERVER)
+    if allowed is not None and size > allowed * 10**6:
         name = recipe.server_name
         raise Failure(
             f"{name} {made.image.version}: packed it has {size / 1e6:.1f} MB, allowed are "
-            f"{recipe.budget.server} MB (budget.{name}.server in images.toml; what is left out "
+            f"{allowed} MB (budget.{name}.server in images.toml; what is left out "
             f"stands in server.{name}.trim)\n{sizes.largest_of_server(made.squashfs)}"
         )
 

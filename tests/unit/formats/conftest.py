@@ -23,7 +23,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
         image=server.preview(recipe),
         master=make_master(tmp_path_factory.mktemp("master") / "master.qcow2"),
         master_key="0123456789abcdef",
-        release={"VERSION": "0.1.0", "BUILD_DATE": DATE},
+        release={"VERSION": "0.1.0", "BUILD_DATE": DATE, "ARCH": "amd64"},
     )
 
 

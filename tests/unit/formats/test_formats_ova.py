@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from shelf import Shelf
 
+from hyraxvm.config.images import GuestOs
 from hyraxvm.core.archives import seconds
-from hyraxvm.formats import disk_images, ovf
+from hyraxvm.formats import disk_images, ovf, vmdk
 
 OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
 RASD = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData}"
@@ -31,6 +32,15 @@ SPEC = ovf.OvfSpec(
     capacity=2**34,
     memory_mib=2048,
     cpus=3,
+    firmware="bios",
+    controller="lsisas1068",
+    nic="e1000",
+    guest_os=GuestOs(
+        vmx="debian10-64",
+        vmw="debian10_64Guest",
+        ovf=96,
+        description="Debian GNU/Linux (64 bit)",
+    ),
 )
 
 
@@ -101,9 +111,9 @@ def test_the_disk_ends_with_the_end_of_stream_marker(inside: Path, tmp_path: Pat
     assert disk.read_bytes()[-512:] == bytes(512)
     cut = tmp_path / "cut.vmdk"
     cut.write_bytes(b"x" * 1024)
-    disk_images.end_stream(cut)
+    vmdk.end_stream(cut)
     assert cut.read_bytes() == b"x" * 1024 + bytes(512)
-    disk_images.end_stream(cut)
+    vmdk.end_stream(cut)
     assert cut.stat().st_size == 1536
 
 
@@ -120,7 +130,7 @@ def test_the_content_id_is_not_a_random_one(inside: Path, tmp_path: Path, found:
     # As qemu-img does it: the end of the text that it has overwritten stays behind the new end.
     pad = b"\0" + tail[at - short + 1 : at] if short else b""
     other.write_bytes(head + b"\nCID=" + found + b"\n" + tail[:at] + pad + tail[at:])
-    disk_images.identify_vmdk(other, "0123456789abcdef")
+    vmdk.identify(other, "0123456789abcdef")
     assert other.read_bytes() == whole
 
 

@@ -138,7 +138,7 @@ def test_a_disk_of_another_size_is_not_shipped(own: Shelf, tmp_path: Path) -> No
 
 def test_a_file_over_its_budget_is_not_shipped(own: Shelf) -> None:
     recipe = own.source.recipe
-    budget = recipe.budget.model_copy(update={"ova": 1})
+    budget = {**recipe.budget, "ova": 1}
     source = replace(own.source, recipe=recipe.model_copy(update={"budget": budget}))
     for name in FORMATS:
         own.path(name).unlink()

@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
+
+from hyraxvm.config import images
+from hyraxvm.stages.provision import stage as provision
 
 TREE = Path(__file__).parents[3] / "provision/guest"
 RELEASE = """\
@@ -80,12 +84,21 @@ exec "$@" """,
 }
 
 
+@cache
+def rendered() -> dict[str, str]:
+    """Path -> text of the files that are templates."""
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
+    return {name: text for name, (text, _) in provision.guest_files(recipe).items()}
+
+
 class Guest:
     """The guest's files under `root`, and how to run one."""
 
     def __init__(self, path: Path) -> None:
         self.root = path / "root"
-        shutil.copytree(TREE, self.root)
+        shutil.copytree(TREE, self.root, ignore=shutil.ignore_patterns("*.j2"))
+        for name, text in rendered().items():
+            self.write(name, text)
         for name in ("proc/self", "mnt", "run", "dev", "sys/class/net/eth0", "etc/systemd/system"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.write("proc/self/mounts", "/dev/sda3 / ext4 rw 0 0\n")

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from guest_copy import TREE, Guest
+from guest_copy import TREE, Guest, rendered
 
 LIB = TREE / "usr/lib/hyrax-vm"
 SYSTEM = TREE / "usr/lib/systemd/system"
@@ -67,13 +67,13 @@ def test_units_verify() -> None:
 
 
 def test_preset_enables_every_unit_that_can_be() -> None:
-    preset = (TREE / "usr/lib/systemd/system-preset/50-hyrax-vm.preset").read_text()
+    preset = rendered()["usr/lib/systemd/system-preset/50-hyrax-vm.preset"]
     lines = [line.split() for line in preset.splitlines() if line and line[0] != "#"]
     assert all(len(line) == 2 and line[0] in ("enable", "disable") for line in lines)
     ours = {path.name for path in SYSTEM.iterdir() if "[Install]" in path.read_text()}
     enabled = {name for verb, name in lines if verb == "enable"}
     assert {name for name in enabled if name.startswith("hyrax")} == ours
-    masked = (LIB / "masked-units").read_text().split()
+    masked = rendered()["usr/lib/hyrax-vm/masked-units"].split()
     assert not enabled & set(masked)
     assert "rpcbind.socket" in masked and "rpc-statd.service" in masked
 

@@ -251,3 +251,19 @@ def test_help(guest: Guest) -> None:
     assert max(map(len, out.splitlines())) <= 79
     for command in ("support", "upgrades", "ssh-key list", "ssh-key add", "ssh-key remove"):
         assert f"  hyrax-setup {command}" in out
+
+
+def test_another_distribution_has_its_own_origins_and_name_for_ssh(debian: Guest) -> None:
+    origins = "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu\norigin=UbuntuESM"
+    base = f"DISTRIBUTION='Ubuntu'\nSSH_UNIT='ssh.socket'\nUPGRADE_ORIGINS='{origins}'\n"
+    debian.write("usr/lib/hyrax-vm/base.sh", base)
+    status, out, _ = upgrades(debian, "on")
+    assert status == 0
+    assert "asking Ubuntu's mirror" in out
+    lines = "".join(f'    "{origin}";\n' for origin in origins.splitlines())
+    assert f"Origins-Pattern {{\n{lines}}};\n" in debian.read(CONF)
+    debian.run("usr/bin/hyrax-setup", "upgrades", "off")
+    # systemctl's stand-in: whatever is asked for is off now.
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"
+    said = debian.run("usr/bin/hyrax-setup", "ssh-key", "add", key)
+    assert "type: sudo systemctl enable --now ssh.socket" in said[1], said

@@ -153,6 +153,7 @@ def make_image(
             "GIT_REVISION": "0123456789ab",
             "BUILD_DATE": "2026-01-02T03:04:06Z",
         },
+        "system": {"distribution": "Debian", "version": "12"},
         "server": described,
         "made_from": {"refresh": refresh, "server_files": cache.digest({})},
         "packages": packages or PACKAGES,

@@ -53,7 +53,7 @@ def tree_of(work: Path, layer: list[Entry]) -> Tree:
 
 
 def described(work: Path, layer: list[Entry] = LAYER, **config: Any) -> server.ServerImage:
-    image = oci.read_image(layout_of(work, **{**GOOD, **config}))
+    image = oci.read_image(layout_of(work, **{**GOOD, **config}), "amd64")
     return server.describe(plain("oci:/x", ""), image, tree_of(work, layer), {}, [])
 
 
@@ -191,7 +191,7 @@ def test_what_is_read_from_files_must_be_plain_too(
     tmp_path: Path, layer: list[Entry], env: list[str], said: str
 ) -> None:
     home = [] if any("CATALINA" in one for one in env) else ["CATALINA_HOME=/usr/share/tomcat"]
-    image = oci.read_image(layout_of(tmp_path, Env=[*home, *env]))
+    image = oci.read_image(layout_of(tmp_path, Env=[*home, *env]), "amd64")
     tree = tree_of(tmp_path, layer)
     if not said:
         assert server.describe(hyrax(), image, tree, {}, []).uid == 998
@@ -211,7 +211,7 @@ def test_the_environment_of_a_hyrax_image_is_only_its_own_processes(
     found = []
     for number, env in enumerate([calm, [*calm, *bad]]):
         work = tmp_path / str(number)
-        image = oci.read_image(layout_of(work, Env=env))
+        image = oci.read_image(layout_of(work, Env=env), "amd64")
         made = server.describe(hyrax(), image, tree_of(work, HYRAX_LAYER), {}, [])
         found.append(provision.render_units(hyrax(), made))
     for name, text in found[1].items():

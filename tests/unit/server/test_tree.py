@@ -207,7 +207,7 @@ def test_layers_become_what_umoci_unpacks(tmp_path: Path) -> None:
     argv = ["umoci", "unpack", *options, "--image", f"{layout}:{TAG}", str(tmp_path / "bundle")]
     subprocess.run(argv, check=True, capture_output=True)
     expected = described(tmp_path / "bundle/rootfs")
-    image = oci.read_image(layout)
+    image = oci.read_image(layout, "amd64")
     tree = oci.flatten(layout, image, tmp_path / "scratch", lambda line: None)
     oci.squash(tree, tmp_path / "x.squashfs", tmp_path / "log")
     out = tmp_path / "out"

@@ -90,7 +90,7 @@ add_key() {
     # awk: an editor may have left the last line without its end.
     { read_keys | awk 1; printf '%s\n' "$key"; } | write_keys
     say "this key may log in now: $print"
-    systemctl is-enabled --quiet ssh.service || say "SSH is switched off; type: sudo systemctl enable --now ssh.service"
+    systemctl is-enabled --quiet "$SSH_UNIT" || say "SSH is switched off; type: sudo systemctl enable --now $SSH_UNIT"
 }
 
 # check_key: is $key one public key and nothing else? Sets print.

@@ -59,10 +59,10 @@ menu_ssh() {
         add "Let a key in" \
         remove "Take a key away"; do
         case $answer in
-        on) perform sudo systemctl enable --now ssh.service ;;
+        on) perform sudo systemctl enable --now "$SSH_UNIT" ;;
         off)
             ! confirm "SSH" "After this, log in on this VM's console only. Switch SSH off?" ||
-                perform sudo systemctl disable --now ssh.service
+                perform sudo systemctl disable --now "$SSH_UNIT"
             ;;
         list) perform hyrax-setup ssh-key list ;;
         add)
@@ -75,7 +75,7 @@ menu_ssh() {
 }
 
 ssh_state() {
-    if systemctl is-active --quiet ssh.service; then now=on other=off; else now=off other=on; fi
+    if systemctl is-active --quiet "$SSH_UNIT"; then now=on other=off; else now=off other=on; fi
 }
 
 remove_key() {
@@ -93,7 +93,7 @@ END
 }
 
 menu_upgrades() {
-    while choose Back "Security upgrades" "Debian's security upgrades can be installed every night. This VM never restarts by itself for one." \
+    while choose Back "Security upgrades" "$DISTRIBUTION's security upgrades can be installed every night. This VM never restarts by itself for one." \
         status "Are they installed, and when next?" \
         on "Install them every night; needs the Internet" \
         off "Do not install them"; do

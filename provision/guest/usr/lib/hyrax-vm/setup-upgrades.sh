@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2154  # variables are shared with hyrax-setup
-# hyrax-setup upgrades: Debian's security upgrades every night. Sourced by hyrax-setup.
+# hyrax-setup upgrades: the distribution's security upgrades every night. Sourced by hyrax-setup.
 #
 # The package that does it is not shipped: without a mirror it is of no use, and it needs Python,
 # which not every image has.
@@ -25,11 +25,11 @@ apt() {
 }
 
 upgrades_on() {
-    say "asking Debian's mirror for its lists ..."
+    say "asking $DISTRIBUTION's mirror for its lists ..."
     need_work
     apt -o APT::Update::Error-Mode=any update >"$work/apt" 2>&1 || {
         reason=$(sed -n 's/^E: *//p' "$work/apt" | head -n 1)
-        fail "Debian's mirror cannot be reached, nothing was changed ($(plain "$reason")); see: hyrax-network status, and /etc/apt/sources.list"
+        fail "$DISTRIBUTION's mirror cannot be reached, nothing was changed ($(plain "$reason")); see: hyrax-network status, and /etc/apt/sources.list"
     }
     say "fetching the package unattended-upgrades ..."
     apt install --download-only unattended-upgrades >"$work/apt" 2>&1 || {
@@ -49,15 +49,15 @@ upgrades_on() {
     upgrades_status
 }
 
-# Security only: the rest of Debian's changes come when an administrator asks for them.
+# Security only: the rest of the distribution's changes come when an administrator asks for them.
 write_apt_conf() {
-    write_file "$APT_CONF" <<'END'
-// Written by `hyrax-setup upgrades on`; `hyrax-setup upgrades off` deletes it.
+    write_file "$APT_CONF" <<END
+// Written by "hyrax-setup upgrades on"; "hyrax-setup upgrades off" deletes it.
 APT::Periodic::Update-Package-Lists "1";
 APT::Periodic::Unattended-Upgrade "1";
 #clear Unattended-Upgrade::Origins-Pattern;
 Unattended-Upgrade::Origins-Pattern {
-    "origin=Debian,codename=${distro_codename}-security,label=Debian-Security";
+$(printf '%s\n' "$UPGRADE_ORIGINS" | sed 's/.*/    "&";/')
 };
 Unattended-Upgrade::Automatic-Reboot "false";
 Unattended-Upgrade::Remove-Unused-Kernel-Packages "true";
