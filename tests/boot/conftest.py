@@ -102,7 +102,7 @@ def pytest_runtest_makereport(
 
 def _machines(artifact: Path) -> Sequence[str]:
     chosen = format_of(artifact)
-    if chosen.name != "vmx":
+    if not chosen.whole_contract:
         return chosen.machines
     # What `wires` is for is the same in all images; NFS needs no password.
     wires = ("wires",) if _read_manifest(artifact)["release"]["ACCESS"] == "nfs" else ()
@@ -153,7 +153,7 @@ def machine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
     """The artifact, booted as `machine`; its service answers."""
-    spec, size = artifact.specs.get(machine) or artifact.specs["vmx"], artifact.disk_bytes
+    spec, size = artifact.specs.get(machine) or artifact.spec, artifact.disk_bytes
     if machine == "second":
         size += EXTRA
     with tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{machine}-") as folder:

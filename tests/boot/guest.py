@@ -30,6 +30,11 @@ class Artifact:
     disk_bytes: int
     reports: Path
 
+    @property
+    def spec(self) -> MachineSpec:
+        """The first machine: that of the descriptor, where there is one."""
+        return next(iter(self.specs.values()))
+
 
 class Answer(NamedTuple):
     status: int

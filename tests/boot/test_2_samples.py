@@ -49,7 +49,11 @@ def test_the_listing_leads_to_every_sample(guest: Guest, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/opendap/", "/opendap/hyrax/"])
-def test_the_thredds_catalog_names_every_sample(guest: Guest, prefix: str) -> None:
+def test_the_thredds_catalog_names_every_sample(
+    guest: Guest, server: Capabilities, prefix: str
+) -> None:
+    if "catalog.xml" not in server.catalogs:
+        return
     root = ET.fromstring(guest.get(f"{prefix}catalog.xml").body)
     below = {e.get("{http://www.w3.org/1999/xlink}href") for e in root.iter(f"{THREDDS}catalogRef")}
     targets = {urljoin(f"{prefix}catalog.xml", link or "") for link in below}
@@ -112,7 +116,9 @@ def test_a_wrong_constraint_is_an_error_and_not_data(
     guest: Guest, server: Capabilities, constraint: str
 ) -> None:
     answer = guest.get(f"/opendap/sample/sst.nc.dods?{constraint}")
-    assert answer.status == server.bad_constraint
+    assert answer.status == server.bad_constraint or (
+        server.bad_constraint is None and answer.status >= 400
+    )
     assert answer.text.startswith("Error {")
     assert "/srv/" not in answer.text
 

@@ -36,7 +36,7 @@ Power = Callable[..., AbstractContextManager[Guest]]
 @pytest.fixture(scope="module")
 def power(artifact: Artifact, scratch: Path) -> Power:
     """Boots the disk of `wires` with further arguments of QEMU's and no card but theirs."""
-    disk = artifact.specs["vmx"].over(scratch / "wires")
+    disk = artifact.spec.over(scratch / "wires")
     runs: list[Path] = []
 
     @contextmanager
