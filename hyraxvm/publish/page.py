@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from hyraxvm.config.images import base_title, load
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
+from hyraxvm.formats import FORMATS
 from hyraxvm.release import index
 
 TEMPLATE: Final = TEMPLATES / "download.html.j2"
@@ -17,7 +19,10 @@ TEMPLATE: Final = TEMPLATES / "download.html.j2"
 
 @dataclass(frozen=True)
 class Hypervisor:
-    """A program that runs virtual machines, its file, and the three steps; `{}` is the file."""
+    """A program that runs virtual machines, its file, and the three steps.
+
+    In a step `{system}` stands for the system in the images.
+    """
 
     id: str
     title: str
@@ -64,7 +69,7 @@ HYPERVISORS: Final = (
         "qcow2",
         (
             "Move the file to /var/lib/libvirt/images/.",
-            "In virt-manager choose New, Import existing disk image, the file, Debian 12.",
+            "In virt-manager choose New, Import existing disk image, the file, {system}.",
             "Finish. After a minute its console shows the address to open.",
         ),
     ),
@@ -93,6 +98,26 @@ HYPERVISORS: Final = (
 )
 
 
+def hypervisors() -> list[Hypervisor]:
+    """Return what a reader may have; a format of none of them comes last, by itself."""
+    known = {one.format for one in HYPERVISORS}
+    others = [
+        Hypervisor(
+            kind.name,
+            kind.title,
+            kind.name,
+            (
+                "Unpack the file, if your hypervisor does not take it as it is.",
+                "Make a machine with this disk.",
+                "Start it. After a minute its console shows the address to open.",
+            ),
+        )
+        for kind in FORMATS.values()
+        if kind.name not in known
+    ]
+    return [*HYPERVISORS, *others]
+
+
 def page(published: index.Index) -> str:
     """The page as HTML: the newest release, or else nightly, and the older ones below."""
     newest = published.find(published.latest.release or published.latest.nightly)
@@ -101,12 +126,15 @@ def page(published: index.Index) -> str:
         (title, [one for one in published.of(kind) if one != newest])
         for kind, title in (("release", "Other releases"), ("nightly", "Nightly builds"))
     ]
+    table = load()
+    systems = dict.fromkeys(base_title(table, image.base) for image in images)
     return render(
         TEMPLATE,
         newest=newest,
+        system=" or ".join(systems),
         others=[(title, found) for title, found in others if found],
         formats={file.format for image in images for file in image.files},
-        hypervisors=HYPERVISORS,
+        hypervisors=hypervisors(),
         key_path=index.key_path,
         notes=index.NOTES,
         provenance=index.PROVENANCE,
