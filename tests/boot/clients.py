@@ -11,8 +11,9 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import xarray
-from data import Case, Slices, as_text
 from pydap.client import open_url
+
+from tests.boot.data import Case, Slices, as_text
 
 TIMEOUT = 120
 

@@ -6,38 +6,49 @@ several times with other network cards and settings.  The other formats hold the
 of their machines is tested briefly, one of them with UEFI.  A module's tests are for `first` unless
 its mark `machines` says otherwise.
 
-With `-n 2` (pytest-xdist) two machines run side by side, each in a process of its own, and its
-tests in the order of their files.
+With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in a process of its
+own, and the tests of each in the order that `ORDER` declares.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from capabilities import Capabilities, load
-from data import make_data
-from fileserver import KINDS, FileServer
-from guest import Artifact, Guest
-from xdist.scheduler import LoadScopeScheduling
 
 from hyraxvm.core.paths import REPORTS
 from hyraxvm.formats import disk_images, format_of
 from hyraxvm.formats.opening import manifest_path, open_artifact
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import Machine
-from hyraxvm.vm.qemu import MachineSpec
+from tests.boot.capabilities import Capabilities, load
+from tests.boot.data import make_data
+from tests.boot.fileserver import KINDS, FileServer
+from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
 
-EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
-_guests: list[Guest] = []
+# The modules in the order in which a machine meets them.  What an earlier one leaves, a later one
+# finds: the password that was changed, the data set that was added.
+ORDER = (
+    "test_console",
+    "test_claims",
+    "test_landing",
+    "test_samples",
+    "test_data_sets",
+    "test_setup",
+    "test_smb",
+    "test_second_copy",
+    "test_restarts",
+    "test_end",
+    "test_wires",
+)
+DEADLINE = 1200  # seconds for one test, with what it boots
+
+__all__ = ["pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,7 +76,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     machines = [
-        pytest.param(path, machine, id=f"{path.name}@{machine}")
+        pytest.param(
+            path,
+            machine,
+            id=f"{path.name}@{machine}",
+            marks=pytest.mark.xdist_group(f"{path.name}@{machine}"),
+        )
         for path in metafunc.config.getoption("--artifact")
         for machine in _machines(path)
     ]
@@ -75,29 +91,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     others = [item for item in items if not _is_meant(item)]
     items[:] = [item for item in items if item not in others]
+    items.sort(key=_place)
+    for item in items:
+        item.add_marker(pytest.mark.timeout(DEADLINE))
     config.hook.pytest_deselected(items=others)
 
 
-class MachineScheduling(LoadScopeScheduling):
-    """pytest-xdist's way to keep tests in one process: here those of one machine."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return re.findall(r"\[(\S+?@\w+)", nodeid)[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> MachineScheduling:
-    return MachineScheduling(config, log)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
-    report = yield
-    if report.failed:
-        for guest in _guests:
-            report.sections.append((f"console of {guest.machine.logs.name}", guest.console.tail()))
-    return report
+def _place(item: pytest.Item) -> int:
+    """Where a test's module stands in `ORDER`; within a module the order stays."""
+    return ORDER.index(item.path.stem)
 
 
 def _machines(artifact: Path) -> Sequence[str]:
@@ -161,21 +163,6 @@ def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
         with booted(disk, Path(folder), artifact.reports / machine) as guest:
             guest.wait_ready()
             yield guest
-
-
-@contextmanager
-def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
-    """A machine whose console stands in the reports of tests that fail; `logs` gets its journal."""
-    # Of an earlier run.
-    shutil.rmtree(logs, ignore_errors=True)
-    with Machine(spec, folder, logs) as running:
-        guest = Guest(running)
-        _guests.append(guest)
-        try:
-            yield guest
-        finally:
-            guest.keep_journal()
-            _guests.remove(guest)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from guest import Guest
-from localdisk import LocalDisk
-from nfs import NfsServer
-from smb import SmbServer
+from tests.boot.guest import Guest
+from tests.boot.localdisk import LocalDisk
+from tests.boot.nfs import NfsServer
+from tests.boot.smb import SmbServer
 
 
 class FileServer(Protocol):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from guest import Guest
-
 from hyraxvm.vm.qemu import SSH
+from tests.boot.guest import Guest
 
 DATA = "/srv/hyrax/data"
 

@@ -7,11 +7,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-from guest import Guest
-from process import ServerProcess
-
 from hyraxvm.core.process import dying_with_parent
 from hyraxvm.vm.qemu import HOST
+from tests.boot.guest import Guest
+from tests.boot.process import ServerProcess
 
 # Without Enable_*: ganesha asks a portmapper that is not there, and ends.
 # Attr_Expiration_Time: for its 60 s of default it would not see what the tests change in an export

@@ -11,11 +11,10 @@ import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
-from guest import Guest
-from process import ServerProcess
-
 from hyraxvm.core.process import dying_with_parent
 from hyraxvm.vm.qemu import HOST
+from tests.boot.guest import Guest
+from tests.boot.process import ServerProcess
 
 NOBODY = 65534
 # What a person and a parser may stumble over.

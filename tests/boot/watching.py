@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from guest import Guest
+from tests.boot.guest import Guest
 
 # Seconds for which nothing may be served when a file server hangs, and for which its data may be
 # away once it answers.  The goals are 15 and 30; machines are emulated on one that is busy.

@@ -5,37 +5,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "servers"), str(TESTS / "boot"), str(TESTS / "unit")]
-
-from build import FILES, STANDIN, Built, build, recipe
-from guest import Guest
-from images import make_files, make_standin
-from nfs import NfsServer
-
 from hyraxvm.core.paths import REPORTS
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import Machine
 from hyraxvm.vm.qemu import Drive, MachineSpec
+from tests.boot.guest import Guest
+from tests.boot.machines import booted, pytest_runtest_makereport
+from tests.boot.nfs import NfsServer
+from tests.servers.build import FILES, STANDIN, Built, build, recipe
+from tests.servers.images import make_files, make_standin
 
-_guests: list[Guest] = []
+__all__ = ["pytest_runtest_makereport"]
+DEADLINE = 1200  # seconds for one test, with what it boots
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
-    report = yield
-    if report.failed:
-        for guest in _guests:
-            report.sections.append((f"console of {guest.machine.logs.name}", guest.console.tail()))
-    return report
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(DEADLINE))
 
 
 def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
@@ -43,15 +33,9 @@ def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     drive = Drive(machine.disk_controller, made.master, "qcow2")
     spec = MachineSpec((drive,), (machine.nic,), machine.memory_mib, machine.cpus)
     logs = REPORTS / "servers" / made.recipe.server_name
-    with Machine(spec.over(scratch), scratch, logs) as booted:
-        guest = Guest(booted)
-        _guests.append(guest)
-        try:
-            guest.wait_ready()
-            yield guest
-        finally:
-            guest.keep_journal()
-            _guests.remove(guest)
+    with booted(spec.over(scratch), scratch, logs) as guest:
+        guest.wait_ready()
+        yield guest
 
 
 def _say(line: str) -> None:

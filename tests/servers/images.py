@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from hyraxvm.core import cache
 from hyraxvm.stages.rootfs import stage as rootfs
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "server"))
-from image_maker import TAG
+from tests.unit.stages.server.image_maker import TAG
 
 HERE = Path(__file__).parent
 TOMCAT = "/home/tomcat/apache-tomcat-10.1"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from build import Built
-from guest import Guest
-from nfs import NfsServer
-from watching import BACK, GAP, Watch, until
-
 from hyraxvm.vm.qemu import HOST, HTTP, SSH
+from tests.boot.guest import Guest
+from tests.boot.nfs import NfsServer
+from tests.boot.watching import BACK, GAP, Watch, until
+from tests.servers.build import Built
 
 SAMPLE = "/opendap/sample/sst.nc"
 

@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from build import Built
-from guest import Guest
-from little_suite import write_suite
-from nfs import NfsServer
-from watching import BACK, GAP, Watch, until
 
 from hyraxvm.tools import regression
 from hyraxvm.vm.qemu import HOST, HTTP, SSH
+from tests.boot.guest import Guest
+from tests.boot.nfs import NfsServer
+from tests.boot.watching import BACK, GAP, Watch, until
+from tests.servers.build import Built
+from tests.unit.tools.little_suite import write_suite
 
 DDS = "/opendap/sample/sst.nc.dds"
 ACTIVE = "timeout 60 sh -c 'until systemctl is-active hyrax.target; do sleep 1; done'"

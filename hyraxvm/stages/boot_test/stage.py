@@ -20,7 +20,9 @@ from hyraxvm.formats.opening import manifest_path
 DEADLINE = 3600.0  # seconds, for all machines of a file
 TESTS = ROOT / "tests" / "boot"
 # pytest-xdist's line about a test that has ended.
-_ENDED = re.compile(r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *")
+_ENDED = re.compile(
+    r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\]@\S+ *"
+)
 
 
 def _short(line: str) -> str:
@@ -71,7 +73,7 @@ def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> d
     run(
         [
             *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
-            *("-n", str(machines)),
+            *("-n", str(machines), "--dist", "loadgroup"),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),

@@ -1,12 +1,16 @@
 """The data that the tests of dapdir serve, and a server that all of them share."""
 
-import sys
-
 import pytest
-from dapdir_files import make_big, make_classic, make_names, make_traps, make_types, make_wide
-from dapdir_server import PACKAGE, Server
 
-sys.path.insert(0, str(PACKAGE))
+from tests.unit.dapdir.data_files import (
+    make_big,
+    make_classic,
+    make_names,
+    make_traps,
+    make_types,
+    make_wide,
+)
+from tests.unit.dapdir.running import Server
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Rclone
 
 from hyraxvm import __version__
 from hyraxvm.config import images, publish
@@ -26,6 +25,7 @@ from hyraxvm.stages.package.stage import SUMS
 from hyraxvm.stages.server import stage as server
 from hyraxvm.store.s3 import Store
 from hyraxvm.tools import clean
+from tests.unit.store.loopback import Rclone
 
 NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
