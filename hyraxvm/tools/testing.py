@@ -19,7 +19,7 @@ def unit_tests(expression: str | None = None) -> None:
 
     Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
     """
-    _run("unit", expression, "-q", "-n", "auto")
+    _run("unit", expression, "-q", "-n", "auto", "--dist", "loadgroup")
 
 
 def server_tests(expression: str | None = None) -> None:
