@@ -73,7 +73,8 @@ def values(guest: Guest, key: str) -> list[str]:
 def test_a_static_address_is_kept_and_said(vm: Guest, typed: str, address: str) -> None:
     status, out, err = network(vm, "static", typed)
     assert (status, err) == (0, "")
-    assert out == f"eth0 has the address {address.partition('/')[0]}; undo: hyrax-network dhcp\n"
+    plain = address.partition("/")[0]
+    assert out == f"eth0 has the address {plain}; to undo this, type: hyrax-network dhcp\n"
     assert values(vm, "Address") == [address]
     assert values(vm, "Name") == ["eth0"]
     assert not values(vm, "DHCP")
@@ -163,8 +164,8 @@ def test_an_address_that_is_not_free_is_said_with_the_way_back(vm: Guest) -> Non
     status, out, err = network(vm, "static", "192.0.2.9/24")
     assert (status, out) == (1, "")
     assert err == (
-        "hyrax-network: 192.0.2.9/24 is not free on eth0. It is kept; "
-        "to go back, type: hyrax-network dhcp\n"
+        "hyrax-network: 192.0.2.9/24 is not free on eth0. The setting is kept; "
+        "to undo it, type: hyrax-network dhcp\n"
     )
     banner = vm.read("run/hyrax/issue")
     assert "address:   none: 192.0.2.9/24 is not free on eth0\n" in banner
@@ -175,7 +176,7 @@ def test_a_gateway_that_does_not_answer_is_said(vm: Guest) -> None:
     vm.write("silent", "")
     status, _, err = network(vm, "static", "192.0.2.9/24", "--gateway", "192.0.2.1")
     assert status == 1
-    assert "the gateway 192.0.2.1 does not answer. It is kept" in err
+    assert "the gateway 192.0.2.1 does not answer. The setting is kept" in err
 
 
 def test_no_answer_to_dhcp_is_said(vm: Guest) -> None:
@@ -183,7 +184,7 @@ def test_no_answer_to_dhcp_is_said(vm: Guest) -> None:
     status, _, err = network(vm, "dhcp")
     assert (status, err) == (
         1,
-        "hyrax-network: no answer to DHCP on eth0; it goes on asking by itself\n",
+        "hyrax-network: no answer to DHCP on eth0; this VM keeps asking\n",
     )
 
 
@@ -215,7 +216,7 @@ def test_a_networkd_that_has_crashed_over_it_is_waited_for(vm: Guest) -> None:
     vm.write("addresses", "")
     status, out, err = network(vm, "static", "192.0.2.20/24")
     assert (status, out) == (1, "")
-    assert "is not free on eth0. It is kept" in err
+    assert "is not free on eth0. The setting is kept" in err
 
 
 def test_status(vm: Guest) -> None:

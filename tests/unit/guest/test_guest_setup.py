@@ -119,7 +119,7 @@ def test_a_setting_of_the_server(machine: Guest) -> None:
     menu.choose("Data are served", SERVER)
     menu.answer("who is asked")
     menu.answer("email: who is asked", "nobody")
-    assert "'nobody' cannot be the email; it is: who is asked" in menu.answer("Press Enter")
+    assert "'nobody' is not valid for email; expected: who is asked" in menu.answer("Press Enter")
     menu.answer("names of data files")
     menu.answer("email:", "me@example.org")
     shown = menu.see("Press Enter")
@@ -276,7 +276,7 @@ def test_a_terminal_that_cannot_show_it(
 def test_the_first_line_tells_when_nothing_is_served(machine: Guest) -> None:
     (machine.root / "etc/systemd/system/multi-user.target.wants/hyrax.target").unlink()
     menu = Menu(machine)
-    menu.see("No data are served at this moment; 'diagnose' tells why.")
+    menu.see("No data are served now; choose 'diagnose' to see why.")
     menu.press(ESCAPE)
     assert menu.end() == 0
 

@@ -229,8 +229,8 @@ def test_a_failing_systemctl_undoes_the_credentials_too(guest: Guest, smbd: SmbS
         ),
         (["smb://me:secret@h/s"], "a password does not belong into the URL"),
         (["//me:secret@h/s"], "a password does not belong into the URL"),
-        (["smb://h/s", "--password=secret"], "a password does not belong in a command"),
-        (["smb://h/s", "--pass", "secret"], "a password does not belong in a command"),
+        (["smb://h/s", "--password=secret"], "do not type the password into the command"),
+        (["smb://h/s", "--pass", "secret"], "do not type the password into the command"),
         (["nfs://h/x"], "this image (smb) has no client for nfs:// URLs; get hyrax-vm-nfs-dapdir"),
     ],
 )
@@ -329,7 +329,7 @@ def test_folders_on_the_disk_of_a_local_image(guest: Guest) -> None:
     assert "/" in space
     before = guest.state()
     status, _, err = guest.data("remove", "mine")
-    assert status == 2 and "lies on this VM's own disk" in err and "rm -r" in err
+    assert status == 2 and "is on this VM's own disk" in err and "rm -r" in err
     assert guest.state() == before
     guest.write("forbid-find", "")
     assert guest.run("usr/lib/hyrax-vm/banner")[0] == 0
