@@ -160,7 +160,7 @@ def test_what_cannot_be_served_is_refused_in_words_and_leaves_nothing(
         pytest.param("add nfs://{host}/x", "get hyrax-vm-nfs-{server}", marks=LOCAL),
         pytest.param("add //{host}/x", "get hyrax-vm-smb-{server}", marks=NFS),
         pytest.param("add //{host}/x", "get hyrax-vm-smb-{server}", marks=LOCAL),
-        pytest.param("add smb://a:b@{host}/x", "a password does not belong", marks=SMB),
+        pytest.param("add smb://a:b@{host}/x", "do not put the password into the URL", marks=SMB),
         pytest.param("add //{host}/x --user me", "standard input is empty", marks=SMB),
         pytest.param("add //{host}/x --smb-version 1.0", "'1.0' is not a version", marks=SMB),
         pytest.param("add nfs://{host}/x --nfs-version 3", "'3' is not a version", marks=NFS),
