@@ -16,7 +16,7 @@ from guest import Artifact, Guest
 
 from hyraxvm.qemu import HTTP
 
-# Where no event comes first, the page is written anew twice a minute.
+# Without an event, a timer writes the page again about once a minute.
 REFRESHED = 120.0
 
 

@@ -82,7 +82,7 @@ def test_a_good_file_is_good_and_checking_it_changes_nothing(vm: Guest) -> None:
         (HASH, "$1$old$" + "A" * 22, 3, "password_hash: this is not a password hash"),
         ("ssh-ed25519", "ssh-nothing", 4, "ssh_keys: "),
         ("/24", "", 7, "address: '192.0.2.10' needs the length of its network's prefix"),
-        ('192.0.2.1"', '192.0.9.1"', 7, "address: the gateway '192.0.9.1' does not lie in"),
+        ('192.0.2.1"', '192.0.9.1"', 7, "address: the gateway '192.0.9.1' is not in"),
         ('["192.0.2.2", "192.0.2.3"]', '"192.0.2.2"', 9, 'dns: write it as ["...", "..."]'),
         (
             "[network]",
