@@ -43,7 +43,7 @@ pick_data_set() {
         set -- "$@" "$each" "$(data_url "$each")"
     done
     [ $# -gt 0 ] || {
-        tell "Data sets" "There are none yet."
+        show_message "Data sets" "There are none yet."
         return 1
     }
     choose Back "Data sets" "$text" "$@"

@@ -93,7 +93,8 @@ confirm() {
     dialog --title "$1" --defaultno --yesno -- "$2" "$height" "$width"
 }
 
-tell() {
+# show_message TITLE TEXT: shows a box until the user presses Enter
+show_message() {
     box 6 "$2"
     dialog --title "$1" --msgbox -- "$2" "$height" "$width" || :
 }

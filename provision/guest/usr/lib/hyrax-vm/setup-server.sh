@@ -4,7 +4,7 @@
 menu_server() {
     settings=$ROOT/usr/lib/hyrax/settings
     [ -f "$settings" ] || {
-        tell "Server" "$(release SERVER_TITLE) has no settings."
+        show_message "Server" "$(release SERVER_TITLE) has no settings."
         return 0
     }
     while :; do

@@ -86,7 +86,7 @@ remove_key() {
 $(key_rows)
 END
     [ $# -gt 0 ] || {
-        tell "SSH" "There are no keys."
+        show_message "SSH" "There are no keys."
         return 0
     }
     ! choose Back "SSH" "Which key do you want to remove?" "$@" || perform hyrax-setup ssh-key remove "$answer"
