@@ -56,7 +56,8 @@ status_help() {
     cat <<END
 hyrax-data status [NAME]
 
-Shows what is wrong below each data set; then the exit status is 1.
+Shows the state of each data set, and below it what is wrong with it. If
+anything is wrong, the exit status is 1.
   STATE   mounted     in use
           waiting     all is well; it is mounted when it is read
           local       on this VM's own disk
