@@ -160,13 +160,13 @@ def test_what_cannot_be_served_is_refused_in_words_and_leaves_nothing(
         pytest.param("add nfs://{host}/x", "get hyrax-vm-nfs-{server}", marks=LOCAL),
         pytest.param("add //{host}/x", "get hyrax-vm-smb-{server}", marks=NFS),
         pytest.param("add //{host}/x", "get hyrax-vm-smb-{server}", marks=LOCAL),
-        pytest.param("add smb://a:b@{host}/x", "a password does not belong", marks=SMB),
+        pytest.param("add smb://a:b@{host}/x", "do not put the password into the URL", marks=SMB),
         pytest.param("add //{host}/x --user me", "standard input is empty", marks=SMB),
         pytest.param("add //{host}/x --smb-version 1.0", "'1.0' is not a version", marks=SMB),
         pytest.param("add nfs://{host}/x --nfs-version 3", "'3' is not a version", marks=NFS),
         pytest.param("add nfs://{host}/x --options suid", "'suid' cannot be used", marks=NFS),
         pytest.param("add //{host}/x --options uid=0", "'uid=0' cannot be used", marks=SMB),
-        pytest.param("remove ocean", "lies on this VM's own disk", marks=LOCAL),
+        pytest.param("remove ocean", "is on this VM's own disk", marks=LOCAL),
     ],
 )
 def test_a_wrong_command_is_refused_with_status_2(

@@ -84,7 +84,7 @@ def test_a_server_that_wants_everything_signed(
     try:
         status, said = guest.run(f"hyrax-data add {strict.source(share='open')} --as strict", 120)
         assert status == 1
-        assert "wants signed connections, which a guest cannot have" in said
+        assert "requires signed connections, which a guest cannot have" in said
         write_password(guest)
         guest.check(f"{add(strict, 'data')} --as strict", 120)
         assert_served(guest, "strict", files.export)

@@ -162,7 +162,7 @@ name = "ocean"
 
         # A fixed address, for the next boot too.
         said = guest.check(f"hyrax-network static {STATIC}/24 --gateway 10.0.2.2", 90)
-        assert said == f"eth0 has the address {STATIC}; undo: hyrax-network dhcp"
+        assert said == f"eth0 has the address {STATIC}; to undo this, type: hyrax-network dhcp"
         guest.check(
             "sudo -n cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub | tee ~/identity"
         )

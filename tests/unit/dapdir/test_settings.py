@@ -56,10 +56,10 @@ def test_without_settings_nothing_differs(server):
     [
         ("EMAIL", "me", "'me' is not an e-mail address"),
         ("EMAIL", "a@b><script>", "is not an e-mail address"),
-        ("SYMLINKS", "maybe", "use yes or no"),
-        ("TYPES", "nc:*.dat;x", "'nc:*.dat;x' is not nc:PATTERN"),
-        ("TYPES", "nc:*.dat *.hdx", "'*.hdx' is not nc:PATTERN"),
-        ("TYPES", "ff:*.dat", "'ff:*.dat' is not"),
+        ("SYMLINKS", "maybe", "must be yes or no"),
+        ("TYPES", "nc:*.dat;x", "'nc:*.dat;x' must be nc:PATTERN"),
+        ("TYPES", "nc:*.dat *.hdx", "'*.hdx' must be nc:PATTERN"),
+        ("TYPES", "ff:*.dat", "'ff:*.dat' must be"),
     ],
 )
 def test_a_wrong_one_ends_the_start_with_one_line(tmp_path, name, value, said):

@@ -95,7 +95,7 @@ def test_remove_when_only_units_are_left_and_stop_fails(guest: Guest, port: int)
 def test_files_at_the_mount_point_are_never_removed(guest: Guest, port: int) -> None:
     guest.write("srv/hyrax/data/sst/precious.nc", "x")
     status, out, err = guest.data("add", f"nfs://127.0.0.1:{port}/sst")
-    assert (status, out) == (2, "") and "holds files of this VM" in err
+    assert (status, out) == (2, "") and "already holds files on this VM's own disk" in err
     assert guest.read("srv/hyrax/data/sst/precious.nc") == "x"
 
 
@@ -108,7 +108,7 @@ def test_files_at_the_mount_point_are_never_removed(guest: Guest, port: int) -> 
         ),
         ("mount.nfs4: access denied by server while mounting h:/x", "permission denied"),
         ("mount.nfs4: Operation not permitted", "'insecure' if the VM is behind NAT"),
-        ("mount.nfs4: Protocol not supported", "has no NFS version 4"),
+        ("mount.nfs4: Protocol not supported", "does not offer NFS version 4"),
         ("mount.nfs4: Connection timed out", "but its NFS server does not answer"),
         ("mount.nfs4: mount system call failed", "no NFS server answers there"),
     ],
@@ -135,7 +135,7 @@ def test_force_keeps_it_for_later(guest: Guest, closed_port: int) -> None:
     url = f"nfs://127.0.0.1:{closed_port}/sst"
     status, out, err = guest.data("add", "--force", url)
     assert (status, out) == (0, "http://192.0.2.7:8080/opendap/data/sst/\n")
-    assert "refuses connections" in err and "tried again" in err
+    assert "refuses connections" in err and "tries again" in err
     assert guest.data("list") == (0, f"{'sst':20} {url}\n", "")
 
 
@@ -157,7 +157,7 @@ def test_the_servers_user_and_an_empty_export(guest: Guest, port: int) -> None:
     status, _, err = guest.data("add", url, "--as=other")
     assert (status, err) == (
         0,
-        "hyrax-data: the NFS export is empty; files put there appear by themselves\n",
+        "hyrax-data: the NFS export is empty; files put there later appear by themselves\n",
     )
 
 
@@ -175,11 +175,11 @@ def test_the_servers_user_and_an_empty_export(guest: Guest, port: int) -> None:
         (["add", "nfs://h/x", "--as", "é"], "cannot be a name"),
         (["add", "nfs://h/x", "--as", "a" * 64], "cannot be a name"),
         (["add", "nfs://h/a%20b"], "'a b' cannot be a name"),
-        (["add", "nfs://h/"], "gives no name"),
+        (["add", "nfs://h/"], "has no name to use"),
         (["add", "nfs://h/x", "--soft"], "not an option"),
         (
             ["add", "nfs://h/x", "--nfs-version", "3"],
-            "'3' is not a version of NFS that can be used (4, ",
+            "'3' is not a version of NFS that can be used; expected one of: 4, ",
         ),
         (["add", "nfs://h/x", "--nfs-version", "4.1,suid"], "is not a version of NFS"),
         (["add", "nfs://h/x", "--nfs-version"], "--nfs-version needs a value"),
@@ -219,7 +219,7 @@ def test_a_name_in_use_says_for_what(guest: Guest, port: int) -> None:
     assert guest.data("add", url)[0] == 0
     status, out, err = guest.data("add", url)
     assert (status, out) == (2, "")
-    assert f"in use for {url}; add --replace to put this in its place" in err
+    assert f"in use for {url}; add --replace to replace it" in err
 
 
 def test_one_is_replaced_when_the_other_can_be_used(

@@ -110,7 +110,7 @@ def test_each_command(guest: Guest, port: int, http: dict[str, str]) -> None:
         "options": "timeo=100",
     }
     arguments = ("--as=sst", "--nfs-version=4.1", "--options=timeo=100")
-    empty = "the NFS export is empty; files put there appear by themselves"
+    empty = "the NFS export is empty; files put there later appear by themselves"
     assert of(guest, "add", url, *arguments) == (0, {**kept, "warning": empty})
     assert of(guest, "list") == (0, [kept])
     status, (row,) = of(guest, "status", "sst")
@@ -153,7 +153,7 @@ def test_problems_and_mistakes(guest: Guest, port: int, closed_port: int) -> Non
         assert status == 2 and set(found) == {"error"}, arguments
     assert guest.state() == before
     status, found = of(guest, "add", url, "--force")
-    assert status == 0 and "tried again whenever it is read" in found["warning"]
+    assert status == 0 and "tries again whenever somebody reads it" in found["warning"]
     status, (row,) = of(guest, "status")
     assert status == 1 and row["state"] == "away" and "refuses connections" in row["problem"]
     assert [row["size_bytes"], row["used_bytes"], row["rtt_ms"]] == [None] * 3

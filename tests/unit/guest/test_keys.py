@@ -68,7 +68,7 @@ def test_list_and_remove_by_number_and_fingerprint(home: Guest, tmp_path: Path) 
 def test_no_keys(home: Guest) -> None:
     status, out, err = ssh_key(home, "list")
     assert (status, out) == (0, "")
-    assert "no keys; add one with: hyrax-setup ssh-key add" in err
+    assert "no keys yet; add one with: hyrax-setup ssh-key add" in err
 
 
 def test_check_changes_nothing(home: Guest, tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_check_changes_nothing(home: Guest, tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda key: "", "there is no key"),
-        (lambda key: "hello", "'hello' is not a type of key"),
+        (lambda key: "hello", "'hello' is neither a type of key"),
         (lambda key: key[:40], "this ssh-ed25519 key is damaged; copy the whole line"),
         (lambda key: key.replace("ssh-ed25519 ", "ssh-rsa "), "this ssh-rsa key is damaged"),
-        (lambda key: f'command="rm -rf /" {key}', "options before the key are not taken"),
-        (lambda key: f"no-pty {key}", "options before the key are not taken"),
-        (lambda key: f"{key}\n{key}", "a key is one line"),
-        (lambda key: f"{key}\x1b[2J", "a key is one line of plain characters"),
-        (lambda key: "ssh-dss AAAAB3NzaC1kc3MAAACB me", "'ssh-dss' is not a type of key"),
+        (lambda key: f'command="rm -rf /" {key}', "options before the key are not accepted"),
+        (lambda key: f"no-pty {key}", "options before the key are not accepted"),
+        (lambda key: f"{key}\n{key}", "a key must be one line"),
+        (lambda key: f"{key}\x1b[2J", "a key must be one line of plain characters"),
+        (lambda key: "ssh-dss AAAAB3NzaC1kc3MAAACB me", "'ssh-dss' is neither a type of key"),
         (
             lambda key: "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\n",
             "this is a private key",
@@ -124,7 +124,10 @@ def test_a_private_key_in_a_file_is_refused(home: Guest, tmp_path: Path) -> None
         (["add", "a", "b"], "takes one key, in quotes"),
         (["list", "a"], "takes nothing after it"),
         (["remove"], "takes a number or a fingerprint"),
-        (["remove", "7"], "'7' is no key here; see: hyrax-setup ssh-key list"),
+        (
+            ["remove", "7"],
+            "no key has the number or fingerprint '7'; see: hyrax-setup ssh-key list",
+        ),
     ],
 )
 def test_users_mistakes(home: Guest, arguments: list[str], said: str) -> None:

@@ -76,7 +76,8 @@ def test_without_a_script_the_machines_own_address_is_explained(
     browser.open(f"{site}/", script=False)
     main = browser.driver.find_element(By.TAG_NAME, "main").text
     assert f'xarray.open_dataset("{VM}/opendap/sample/sst.nc", engine="netcdf4")' in main
-    assert f"If your browser shows another address than {VM} for this page" in main
+    assert "If your browser shows a different address for this page" in main
+    assert f"use that address instead of {VM}." in main
     assert browser.complaints() == []
 
 

@@ -74,7 +74,8 @@ def values(guest: Guest, key: str) -> list[str]:
 def test_a_static_address_is_kept_and_said(vm: Guest, typed: str, address: str) -> None:
     status, out, err = network(vm, "static", typed)
     assert (status, err) == (0, "")
-    assert out == f"eth0 has the address {address.partition('/')[0]}; undo: hyrax-network dhcp\n"
+    plain = address.partition("/")[0]
+    assert out == f"eth0 has the address {plain}; to undo this, type: hyrax-network dhcp\n"
     assert values(vm, "Address") == [address]
     assert values(vm, "Name") == ["eth0"]
     assert not values(vm, "DHCP")
@@ -123,11 +124,11 @@ def test_dhcp_with_name_servers_of_ones_own_and_back_to_what_was_shipped(vm: Gue
         (("static", "192.0.2.255/24"), "'192.0.2.255' is the broadcast address of 192.0.2.0/24"),
         (("static", "127.0.0.2/8"), "'127.0.0.2' cannot be the address of a machine"),
         (("static", "224.0.0.1/24"), "'224.0.0.1' cannot be the address of a machine"),
-        (("static", "192.0.02.1/24"), "'192.0.02.1' has an octet with a leading zero"),
+        (("static", "192.0.02.1/24"), "'192.0.02.1' has a number with a leading zero"),
         (("static", "a.b.c.d/24"), "'a.b.c.d' is not an IP address"),
         (("static", "fe80::1/64"), "'fe80::1' cannot be the address of a machine"),
         (("static", "192.0.2.20/24", "--gateway", "192.0.2.20"), "is this VM's own address"),
-        (("static", "192.0.2.20/24", "--gateway", "192.0.3.1"), "does not lie in the network of"),
+        (("static", "192.0.2.20/24", "--gateway", "192.0.3.1"), "is not in the network of"),
         (("static", "192.0.2.20/24", "--gateway", "fd00::1"), "are not of the same kind"),
         (("static", "192.0.2.20/24", "--gateway"), "--gateway needs a value"),
         (("static", "192.0.2.20/24", "--dns", "x"), "'x' is not an IP address"),
@@ -164,8 +165,8 @@ def test_an_address_that_is_not_free_is_said_with_the_way_back(vm: Guest) -> Non
     status, out, err = network(vm, "static", "192.0.2.9/24")
     assert (status, out) == (1, "")
     assert err == (
-        "hyrax-network: 192.0.2.9/24 is not free on eth0. It is kept; "
-        "to go back, type: hyrax-network dhcp\n"
+        "hyrax-network: 192.0.2.9/24 is not free on eth0. The setting is kept; "
+        "to undo it, type: hyrax-network dhcp\n"
     )
     banner = vm.read("run/hyrax/issue")
     assert "address:   none: 192.0.2.9/24 is not free on eth0\n" in banner
@@ -176,7 +177,7 @@ def test_a_gateway_that_does_not_answer_is_said(vm: Guest) -> None:
     vm.write("silent", "")
     status, _, err = network(vm, "static", "192.0.2.9/24", "--gateway", "192.0.2.1")
     assert status == 1
-    assert "the gateway 192.0.2.1 does not answer. It is kept" in err
+    assert "the gateway 192.0.2.1 does not answer. The setting is kept" in err
 
 
 def test_no_answer_to_dhcp_is_said(vm: Guest) -> None:
@@ -184,7 +185,7 @@ def test_no_answer_to_dhcp_is_said(vm: Guest) -> None:
     status, _, err = network(vm, "dhcp")
     assert (status, err) == (
         1,
-        "hyrax-network: no answer to DHCP on eth0; it goes on asking by itself\n",
+        "hyrax-network: no answer to DHCP on eth0; this VM keeps asking\n",
     )
 
 
@@ -216,7 +217,7 @@ def test_a_networkd_that_has_crashed_over_it_is_waited_for(vm: Guest) -> None:
     vm.write("addresses", "")
     status, out, err = network(vm, "static", "192.0.2.20/24")
     assert (status, out) == (1, "")
-    assert "is not free on eth0. It is kept" in err
+    assert "is not free on eth0. The setting is kept" in err
 
 
 def test_status(vm: Guest) -> None:

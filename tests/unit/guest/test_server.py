@@ -41,10 +41,10 @@ def server(guest: Guest, *arguments: str) -> tuple[int, str, str]:
         (["status", "now"], "status takes nothing after it but --json"),
         (["logs", "--all"], "'--all' is not an option"),
         (["set", "email"], "takes a key and a value"),
-        (["set", "colour", "red"], "'colour' is not a setting; there are: email"),
-        (["set", "email", "me"], "'me' cannot be the email; it is: who is asked"),
-        (["set", "email", "a@b\nBES.User=root"], "cannot be the email"),
-        (["set", "email", "a@b.c;x"], "cannot be the email"),
+        (["set", "colour", "red"], "'colour' is not a setting; expected one of: email"),
+        (["set", "email", "me"], "'me' is not valid for email; expected: who is asked"),
+        (["set", "email", "a@b\nBES.User=root"], "is not valid for email"),
+        (["set", "email", "a@b.c;x"], "is not valid for email"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(

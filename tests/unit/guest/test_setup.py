@@ -49,19 +49,20 @@ def test_an_nfs_export_is_added_tested_and_removed(machine: Guest, port: int) ->
     before = machine.state()
     host = f"127.0.0.1:{port}"
     menu = adding(
-        machine, {"The computer that has the data": host, "What it exports": "/sea level/2020"}
+        machine,
+        {"The computer that has the data": host, "The folder that it exports": "/sea level/2020"},
     )
-    menu.answer("Its name on this server")
+    menu.answer("The name of the data set")
     shown = menu.see("Press Enter")
     url = f"nfs://127.0.0.1:{port}/sea%20level/2020"
     assert f"The same by command:\r\n    hyrax-data add {url} --as 2020\r\n" in shown
     assert "http://192.0.2.7:8080/opendap/data/2020/\r\n\r\nDone." in shown
     assert f"NAME=2020\nURL={url}\n" in machine.read("etc/hyrax/data.d/2020.conf")
     menu.press(ENTER)
-    menu.choose("There are 1: 2020", 3)
-    menu.answer("Which one is not to be served")
+    menu.choose("Served now (1): 2020", 3)
+    menu.answer("Which one do you want to stop")
     menu.answer("Stop serving 2020?")  # "no" is what Enter means
-    menu.choose("There are 1: 2020", 3)
+    menu.choose("Served now (1): 2020", 3)
     menu.answer("Which one")
     menu.answer("Stop serving", "\t")
     assert "2020 is no longer served" in menu.answer("Press Enter")
@@ -81,8 +82,8 @@ def test_one_that_cannot_be_reached_is_kept_only_if_wanted(
         menu.see("The computer that has the data")
         # What was typed the first time is there the second time.
         menu.press(*([] if wanted else [f"127.0.0.1:{closed_port}"]), ENTER)
-        menu.answer("What it exports", *([] if wanted else ["sst"]))
-        menu.answer("Its name")
+        menu.answer("The folder that it exports", *([] if wanted else ["sst"]))
+        menu.answer("The name of the data set")
         shown = menu.see("Press Enter")
         assert "refuses connections" in shown
         assert "That did not work." in shown
@@ -90,7 +91,7 @@ def test_one_that_cannot_be_reached_is_kept_only_if_wanted(
         menu.press(ENTER)
         menu.answer("Keep it", *(["\t"] if wanted else []))
     assert "--as sst --force" in menu.answer("Press Enter")
-    menu.see("There are 1: sst")
+    menu.see("Served now (1): sst")
     leave(menu)
 
 
@@ -99,9 +100,9 @@ def test_a_share_asks_for_its_password_and_names_it_nowhere(machine: Guest, port
     host = f"127.0.0.1:{port}"
     menu = adding(
         machine,
-        {"The Windows computer": host, "The share": "sst\\2020", "The user": "SHIP\\me"},
+        {"The Windows computer": host, "The share": "sst\\2020", "A user who": "SHIP\\me"},
     )
-    menu.answer("Its name")
+    menu.answer("The name of the data set")
     shown = menu.see("Password of SHIP\\me on 127.0.0.1:")
     command = f"hyrax-data add smb://127.0.0.1:{port}/sst/2020 --user 'SHIP\\me' --as 2020"
     assert command in shown
@@ -120,7 +121,7 @@ def test_a_setting_of_the_server(machine: Guest) -> None:
     menu.choose("Data are served", SERVER)
     menu.answer("who is asked")
     menu.answer("email: who is asked", "nobody")
-    assert "'nobody' cannot be the email; it is: who is asked" in menu.answer("Press Enter")
+    assert "'nobody' is not valid for email; expected: who is asked" in menu.answer("Press Enter")
     menu.answer("names of data files")
     menu.answer("email:", "me@example.org")
     shown = menu.see("Press Enter")
@@ -156,7 +157,7 @@ def test_a_key_is_let_in_and_taken_away(machine: Guest, tmp_path: Path) -> None:
     assert machine.read("home/opendap/.ssh/authorized_keys") == f"{key}\n"
     menu.press(ENTER)
     menu.choose("SSH accepts keys only", 3)
-    menu.answer("Which key may not log in")
+    menu.answer("Which key do you want to remove")
     assert "may not log in any more" in menu.see("Press Enter")
     assert machine.read("home/opendap/.ssh/authorized_keys") == ""
     menu.press(ENTER)
@@ -169,7 +170,7 @@ def test_a_wrong_address_is_told_and_changes_nothing(machine: Guest) -> None:
     menu = Menu(machine)
     menu.choose("Data are served", NETWORK)
     menu.choose("Addresses: 192.0.2.7", 2)
-    menu.answer("The address, and how many", "10.0.0.300/24")
+    menu.answer("The address and, after", "10.0.0.300/24")
     menu.answer("The gateway", "10.0.0.1")
     menu.answer("The name servers")
     shown = menu.see("Press Enter")
@@ -203,12 +204,12 @@ def test_escape_goes_back_everywhere_and_changes_nothing(machine: Guest) -> None
     for row, words, below, deeper in (
         (DATA, "none yet.", 0, "The computer that"),
         (DATA, "none yet.", 3, "There are none yet."),
-        (NETWORK, "Addresses:", 2, "The address, and"),
+        (NETWORK, "Addresses:", 2, "The address and"),
         (NETWORK, "Addresses:", 3, "Addresses of the"),
         (NETWORK, "Addresses:", 4, "The name of this VM"),
         (SSH, "SSH accepts", 2, "The public key"),
         (SSH, "SSH accepts", 3, "There are no keys."),
-        (SERVER, "Settings of", 0, "back to the default"),
+        (SERVER, "Settings of", 0, "leave this empty for the default"),
         (DIAGNOSE, "Begin with status", 1, "There are none yet."),
     ):
         menu.pick(row)
@@ -233,9 +234,11 @@ def test_escape_goes_back_everywhere_and_changes_nothing(machine: Guest) -> None
 
 def test_ctrl_c_ends_the_command_and_not_the_menu(machine: Guest, port: int) -> None:
     before = machine.state()
-    menu = adding(machine, {"The computer": f"127.0.0.1:{port}", "What it exports": "sst"})
+    menu = adding(
+        machine, {"The computer": f"127.0.0.1:{port}", "The folder that it exports": "sst"}
+    )
     machine.write("pause", "^mount")
-    menu.answer("Its name")
+    menu.answer("The name of the data set")
     menu.see("--as sst")
     deadline = time.monotonic() + 20
     while (machine.root / "pause").exists():
@@ -277,7 +280,7 @@ def test_a_terminal_that_cannot_show_it(
 def test_the_first_line_tells_when_nothing_is_served(machine: Guest) -> None:
     (machine.root / "etc/systemd/system/multi-user.target.wants/hyrax.target").unlink()
     menu = Menu(machine)
-    menu.see("No data are served at this moment; 'diagnose' tells why.")
+    menu.see("No data are served now; choose 'diagnose' to see why.")
     menu.press(ESCAPE)
     assert menu.end() == 0
 

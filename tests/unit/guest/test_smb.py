@@ -157,9 +157,9 @@ def test_a_password_typed_on_a_terminal(guest: Guest, smbd: SmbServer, answer: b
     ("mount", "kernel", "login", "words"),
     [
         (13, "Status code returned 0xc000006d STATUS_LOGON_FAILURE", "me", "the user 'me' or the"),
-        (13, "Status code returned 0xc000006d STATUS_LOGON_FAILURE", "", "lets no guest in"),
+        (13, "Status code returned 0xc000006d STATUS_LOGON_FAILURE", "", "does not let guests in"),
         (13, "x STATUS_ACCOUNT_LOCKED_OUT", "me", "let the user 'me' in: account locked out"),
-        (13, "CIFS: VFS: sign fail cmd 0x3", "", "wants signed connections"),
+        (13, "CIFS: VFS: sign fail cmd 0x3", "", "requires signed connections"),
         (13, "CIFS: VFS: sign fail cmd 0x3", "me", "does not know the user 'me'"),
         (13, "CIFS: VFS: cifs_mount failed", "me", "let the user 'me' read '/sst/a'"),
         (13, "CIFS: VFS: cifs_mount failed", "", "let a guest (no --user was named) read '/sst/a'"),
@@ -217,7 +217,7 @@ def test_a_failing_systemctl_undoes_the_credentials_too(guest: Guest, smbd: SmbS
         (["smb://h/s", "--domain", "SHIP"], "--domain needs a user"),
         (
             ["smb://h/s", "--smb-version", "1.0"],
-            "'1.0' is not a version of SMB that can be used (3.1.1",
+            "'1.0' is not a version of SMB that can be used; expected one of: 3.1.1",
         ),
         (["smb://h/s", "--smb-version", "3.1.1,uid=0"], "is not a version"),
         (["smb://h/s", "--smb-version"], "--smb-version needs a value"),
@@ -225,10 +225,10 @@ def test_a_failing_systemctl_undoes_the_credentials_too(guest: Guest, smbd: SmbS
             ["smb://h/s", "--nfs-version", "4"],
             "--nfs-version is for NFS exports, not for SMB shares",
         ),
-        (["smb://me:secret@h/s"], "a password does not belong into the URL"),
-        (["//me:secret@h/s"], "a password does not belong into the URL"),
-        (["smb://h/s", "--password=secret"], "a password does not belong in a command"),
-        (["smb://h/s", "--pass", "secret"], "a password does not belong in a command"),
+        (["smb://me:secret@h/s"], "do not put the password into the URL"),
+        (["//me:secret@h/s"], "do not put the password into the URL"),
+        (["smb://h/s", "--password=secret"], "do not type the password into the command"),
+        (["smb://h/s", "--pass", "secret"], "do not type the password into the command"),
         (["nfs://h/x"], "this image (smb) has no client for nfs:// URLs; get hyrax-vm-nfs-dapdir"),
     ],
 )
@@ -262,9 +262,9 @@ def test_the_probe_tells_the_newest_dialect(
         status, _, err = guest.data("add", f"smb://127.0.0.1:{server.port}/sst")
         assert (status == 0) == (word == "3.1.1")
         if word == "2.0.2":
-            assert "2.0.2 at most, which this VM does not; renew" in err
+            assert "2.0.2 at most, which this VM does not use; upgrade" in err
         elif status:
-            assert f"speaks SMB {word} at most, not 3.1.1; renew it, or" in err
+            assert f"speaks SMB {word} at most, not 3.1.1; upgrade it, or" in err
             assert f"--smb-version {word}. Nothing was changed" in err
     finally:
         server.stop()
@@ -320,14 +320,14 @@ def test_folders_on_the_disk_of_a_local_image(guest: Guest) -> None:
     guest.write("srv/hyrax/data/no name/a.nc", "x")
     status, out, err = guest.data("list")
     assert (status, out) == (0, f"{'mine':20} /srv/hyrax/data/mine\n")
-    assert "the folder 'no name' is no data set" in err
+    assert "the folder 'no name' is not a data set" in err
     status, out, err = guest.data("status")
     name, state, space, read, place = out.splitlines()[1].split()
     assert (status, name, state, read, place) == (0, "mine", "local", "-", "/srv/hyrax/data/mine")
     assert "/" in space
     before = guest.state()
     status, _, err = guest.data("remove", "mine")
-    assert status == 2 and "lies on this VM's own disk" in err and "rm -r" in err
+    assert status == 2 and "is on this VM's own disk" in err and "rm -r" in err
     assert guest.state() == before
     guest.write("forbid-find", "")
     assert guest.run("usr/lib/hyrax-vm/banner")[0] == 0

@@ -262,7 +262,7 @@ def test_a_folder_whose_name_cannot_be_one_is_told(guest: Guest) -> None:
     guest.write("srv/hyrax/data/My Data/a.nc", "x")
     for command in ("list", "status"):
         _, _, err = guest.data(command)
-        assert "the folder 'My Data' is no data set: rename it" in err
+        assert "the folder 'My Data' is not a data set; rename it" in err
 
 
 def quick_state(guest: Guest, name: str) -> str:

@@ -130,7 +130,7 @@ def lacking(folder: Path) -> index.Release:
 def test_what_a_release_does_not_have_is_said(folder: Path) -> None:
     text = page.page(index.arranged("AB" * 20, [lacking(folder)]))
     sections = {part.split('"')[0]: part for part in text.split('<section class="choice" id="')[1:]}
-    said = "This version has no file for it."
+    said = "This version has no file for this hypervisor."
     assert {name: part.count(said) for name, part in sections.items()} == {
         **dict.fromkeys(("vmware", "kvm", "proxmox"), 0),
         **dict.fromkeys(("esxi", "virtualbox"), 1),

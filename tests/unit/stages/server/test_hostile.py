@@ -171,8 +171,8 @@ def conf(line: str) -> list[Entry]:
     [
         (moved("usr/bin/besdaemon", f"opt/x\n{RUNS}/besdaemon"), [], "program .* is refused"),
         (moved("etc/bes/", f"opt/x\n{RUNS}/bes/"), [], "file .* is refused"),
-        (conf("BES.ServerPort=1 ; +/usr/bin/touch /owned"), [], "which is no port"),
-        (conf("BES.ServerPort=$(touch /owned)"), [], "which is no port"),
+        (conf("BES.ServerPort=1 ; +/usr/bin/touch /owned"), [], "which is not a port"),
+        (conf("BES.ServerPort=$(touch /owned)"), [], "which is not a port"),
         ([*HYRAX_LAYER, link("tom\ncat", "/usr/share/tomcat")], ["CATALINA_HOME=/tom\ncat"],
          "directory .* is refused"),
         ([*HYRAX_LAYER, link("cat", "/usr/share/tomcat")], ["CATALINA_HOME=/cat%h"],

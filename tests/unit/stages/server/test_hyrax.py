@@ -145,7 +145,7 @@ def test_only_libraries_that_hold_something_are_searched(image: server.ServerIma
         (replaced(f"{CONF}/olfs.xml", b"<Other/>"), CONFIG, "has no <ClientPool>"),
         (replaced(f"{TOMCAT}/conf/server.xml", b"<Server/>"), CONFIG, "no <Connector>"),
         ([*LAYER, Entry(f"{TOMCAT}/webapps/opendap/WEB-INF/lib/x.jar", b"x")], CONFIG,
-         r"lib/x\.jar is no jar"),
+         r"lib/x\.jar is not a jar file"),
         (LAYER, [*CONFIG, "--config.env=CATALINA_HOME=/opt/cat"],
          "no directory /opt/cat; there is no /opt"),
         (LAYER, [*CONFIG, "--config.env=CATALINA_BASE=/usr/share/hyrax"],
