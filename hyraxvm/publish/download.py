@@ -23,7 +23,6 @@ from hyraxvm.config import publish
 from hyraxvm.core import archives, cache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.meter import meter
-from hyraxvm.core.paths import ARTIFACTS
 from hyraxvm.core.process import ahead, patiently, pause
 from hyraxvm.formats import FORMATS
 from hyraxvm.formats.verify import sums
@@ -162,6 +161,7 @@ class Site:
 
 
 def download(
+    artifacts: Path,
     site: Site,
     fingerprint: str,
     *,
@@ -173,6 +173,8 @@ def download(
     say: Say,
 ) -> Path:
     """Get one file; returns its path, or that of the folder that it was unpacked to.
+
+    `artifacts` is the folder that `./inv clean` empties.
 
     `version` is a version, `release` or `nightly` for the newest one; `kind` is a format's name.
 
@@ -187,7 +189,7 @@ def download(
     release = _signed(site, _chosen(site, published, version), fingerprint)
     entry = _entry(release, image, kind)
     folder = folder / release.version
-    with _ours(folder):
+    with _ours(artifacts, folder):
         _made(folder)
         target = folder / entry.name
         if target.exists():
@@ -201,12 +203,12 @@ def download(
 
 
 @contextmanager
-def _ours(folder: Path) -> Iterator[None]:
+def _ours(artifacts: Path, folder: Path) -> Iterator[None]:
     """While it lasts, `./inv clean` does not empty a folder that is its own to empty."""
-    if not folder.resolve().is_relative_to(ARTIFACTS.resolve()):
+    if not folder.resolve().is_relative_to(artifacts.resolve()):
         yield
         return
-    with cache.lock(ARTIFACTS / LOCK, shared=True):
+    with cache.lock(artifacts / LOCK, shared=True):
         yield
 
 

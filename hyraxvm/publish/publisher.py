@@ -19,6 +19,7 @@ from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.meter import meter
 from hyraxvm.core.parallel import together
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import page
 from hyraxvm.release import assemble as release
 from hyraxvm.release import index
@@ -126,6 +127,7 @@ def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int,
 
 
 def folder(
+    workspace: Workspace,
     store: Store,
     path: Path,
     key: bytes,
@@ -139,7 +141,7 @@ def folder(
     """
     fingerprint, keep = settings.key(), settings.nightly.keep
     # What was checked stays as it is until it is sent.
-    with cache.lock(release.ARTIFACTS / release.PUBLISHING, shared=True):
+    with cache.lock(workspace.artifacts / release.PUBLISHING, shared=True):
         say(f"checking {path}")
         chosen = plan(store, path, release.read(path, key, fingerprint), keep)
         if chosen is None:

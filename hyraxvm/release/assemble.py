@@ -18,16 +18,8 @@ from hyraxvm.config import publish
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, tool_versions
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.paths import (
-    ARTIFACTS,
-    IMAGES_LOCK,
-    IMAGES_TOML,
-    PACKER,
-    PROVISION,
-    ROOT,
-    TEMPLATES,
-)
 from hyraxvm.core.process import output
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.verify import sums
 from hyraxvm.release import collect, index, notes, provenance, sbom, signing
 from hyraxvm.stages.pipeline import Artifact
@@ -38,11 +30,11 @@ HYRAX: Final = "hyrax"
 LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
 BUSY: Final = "another release is made in this checkout; wait for it, or end it"
 PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish what is there
-RELEASES: Final = ARTIFACTS / "releases"
-# What decides what is built, beside the Debian packages.
+IMAGES_LOCK: Final = "images.lock"
+# The files and folders of the checkout that decide what is built, beside the Debian packages.
 INPUTS: Final = (
-    *(IMAGES_TOML, IMAGES_LOCK, ROOT / "requirements.txt", ROOT / "debian-packages.txt"),
-    ROOT / "pyproject.toml",
+    *("images.toml", IMAGES_LOCK, "requirements.txt", "debian-packages.txt", "pyproject.toml"),
+    *("packer", "provision", "templates"),
 )
 
 
@@ -50,6 +42,7 @@ Build = Callable[[Sequence[config.Recipe]], Sequence[Artifact] | None]
 
 
 def make(
+    workspace: Workspace,
     version: str,
     wanted: Sequence[config.Recipe],
     *,
@@ -67,15 +60,16 @@ def make(
         UserError: Something is not as it should be, all of which is looked at before the building.
         Failure: A build or a test failed.
     """
-    with cache.lock(ARTIFACTS / LOCK, BUSY):
-        revision = check(version)
+    with cache.lock(workspace.artifacts / LOCK, BUSY):
+        revision = check(workspace, version)
         key = settings.key()
         signing.public_key(key)
-        text = changelog(version)
+        text = changelog(workspace, version)
         before, old = previous(store, "release", version) if store else ("", None)
         return assemble(
+            workspace,
             version,
-            collect.collect(wanted, build(wanted)),
+            collect.collect(workspace, wanted, build(wanted)),
             revision=revision,
             key=key,
             text=text,
@@ -97,6 +91,7 @@ def server(table: config.Config, named: str | None) -> str:
 
 
 def recipes(
+    workspace: Workspace,
     table: config.Config,
     images: Sequence[str],
     named: str | None,
@@ -110,12 +105,13 @@ def recipes(
     names = dict.fromkeys(images) or sorted(table.image)
     names = [config.choose("image", name, table.image) for name in names]
     # What is published is made from what is in git: nothing is pinned on the way.
-    choice.check_pinned(table, wanted, IMAGES_LOCK)
-    chosen = choice.choose(table, wanted, None, say, IMAGES_LOCK)
+    lock = workspace.root / IMAGES_LOCK
+    choice.check_pinned(table, wanted, lock)
+    chosen = choice.choose(workspace.cache, table, wanted, None, say, lock)
     return [chosen.recipe(table, name) for name in names]
 
 
-def check(version: str) -> str:
+def check(workspace: Workspace, version: str) -> str:
     """Return the revision that is to be released as `version`.
 
     Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
@@ -128,33 +124,39 @@ def check(version: str) -> str:
             f"version {version!r} is not the one in pyproject.toml, {__version__!r}; "
             f"write it there, commit, and type: git tag -s v{version}"
         )
-    revision = clean_revision()
+    revision = clean_revision(workspace)
     tag = f"v{version}"
-    tagged = output(["git", "tag", "--list", tag, "--format", "%(*objectname)%(objectname)"])
+    tagged = output(
+        ["git", "tag", "--list", tag, "--format", "%(*objectname)%(objectname)"],
+        cwd=workspace.root,
+    )
     if not tagged.strip():
         raise UserError(f"there is no tag {tag}; type: git tag -s {tag}")
     # An annotated tag names its commit first.
     if tagged.strip()[: len(revision)] != revision:
         raise UserError(f"tag {tag} is on another commit than the one that is checked out")
-    changelog(version)  # also where another job writes the notes: hours later is too late
+    changelog(
+        workspace, version
+    )  # also where another job writes the notes: hours later is too late
     return revision
 
 
-def changelog(version: str) -> str:
+def changelog(workspace: Workspace, version: str) -> str:
     """What CHANGELOG.md says of a version; raises `UserError`: nothing, or not when."""
-    return notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
+    return notes.section(workspace.root / "CHANGELOG.md", version)
 
 
-def clean_revision() -> str:
+def clean_revision(workspace: Workspace) -> str:
     """The commit that is checked out; raises `UserError`: files differ from it."""
-    changed = output(["git", "status", "--porcelain"], cwd=ROOT).splitlines()
+    changed = output(["git", "status", "--porcelain"], cwd=workspace.root).splitlines()
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(f"{changed[0][3:]}{more}: not as in git; commit first, or git stash")
-    return output(["git", "rev-parse", "HEAD"], cwd=ROOT).strip()
+    return output(["git", "rev-parse", "HEAD"], cwd=workspace.root).strip()
 
 
 def assemble(
+    workspace: Workspace,
     version: str,
     built: Sequence[collect.Built],
     *,
@@ -172,8 +174,8 @@ def assemble(
     Raises:
         UserError: gpg cannot sign, or somebody publishes a folder of this name with other content.
     """
-    folder = RELEASES / version
-    work = RELEASES / f".{version}.work"
+    folder = workspace.releases / version
+    work = workspace.releases / f".{version}.work"
     cache.remove_tree(work)
     work.mkdir(parents=True)
     try:
@@ -181,9 +183,9 @@ def assemble(
         for one in built:
             on_line(f"bill of materials of {one.name}")
             for name in (f"{one.name}{MANIFEST}", *(e["name"] for e in one.manifest["files"])):
-                os.link(ARTIFACTS / name, work / name)
+                os.link(workspace.artifacts / name, work / name)
             (work / f"{one.name}{sbom.SUFFIX}").write_text(sbom.sbom(one.manifest))
-            images.append(_entry(one))
+            images.append(_entry(workspace, one))
         manifests = [one.manifest for one in built]
         release = index.Release(
             version=version,
@@ -202,9 +204,10 @@ def assemble(
                 digests.items(),
                 manifests,
                 version=version,
-                repository=_repository(),
+                repository=_repository(workspace),
                 revision=revision,
-                inputs=[*filter(Path.is_file, INPUTS), *_files(PACKER, PROVISION, TEMPLATES)],
+                root=workspace.root,
+                inputs=_inputs(workspace),
                 tools=_tools(),
             )
         )
@@ -218,7 +221,7 @@ def assemble(
         signing.sign(work / SUMS, key)
         if folder.exists():
             busy = f"{folder}: is being published as it was; wait for it, or end it"
-            with cache.lock(ARTIFACTS / PUBLISHING, busy):
+            with cache.lock(workspace.artifacts / PUBLISHING, busy):
                 cache.remove_tree(folder)
         work.rename(folder)
     finally:
@@ -272,7 +275,7 @@ def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict
     return found[0].version, manifests
 
 
-def _entry(built: collect.Built) -> index.Image:
+def _entry(workspace: Workspace, built: collect.Built) -> index.Image:
     manifest, recipe = built.manifest, built.recipe
     return index.Image(
         image=recipe.name,
@@ -286,7 +289,7 @@ def _entry(built: collect.Built) -> index.Image:
             version=manifest["server"]["version"],
             title=manifest["release"]["SERVER_TITLE"],
         ),
-        inputs=collect.inputs(built),
+        inputs=collect.inputs(workspace, built),
         files=[
             index.File(
                 name=entry["name"],
@@ -305,14 +308,15 @@ def _same(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
-def _files(*folders: Path) -> list[Path]:
-    listed = output(["git", "ls-files", "-z", *map(str, folders)], cwd=ROOT)
-    return [ROOT / name for name in listed.split("\0") if name]
+def _inputs(workspace: Workspace) -> list[Path]:
+    listed = output(["git", "ls-files", "-z", *INPUTS], cwd=workspace.root)
+    return [workspace.root / name for name in listed.split("\0") if name]
 
 
-def _repository() -> str:
+def _repository(workspace: Workspace) -> str:
     try:
-        return provenance.clean_url(output(["git", "remote", "get-url", "origin"], cwd=ROOT))
+        url = output(["git", "remote", "get-url", "origin"], cwd=workspace.root)
+        return provenance.clean_url(url)
     except Failure:
         return ""
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.paths import ROOT
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
@@ -24,13 +23,14 @@ def statement(
     version: str,
     repository: str,
     revision: str,
+    root: Path,
     inputs: Sequence[Path],
     tools: Mapping[str, str],
 ) -> str:
     """The statement as JSON, the same for the same arguments.
 
-    `subjects` are pairs of file name and SHA-256, `inputs` the files of the checkout that decide
-    what is built, `tools` name -> version of the programs that built it.
+    `subjects` are pairs of file name and SHA-256, `inputs` the files of the checkout at
+    `root` that decide what is built, `tools` name -> version of the programs that built it.
     """
     dates = sorted(manifest["release"]["BUILD_DATE"] for manifest in manifests)
     content = {
@@ -52,7 +52,7 @@ def statement(
                     },
                     *(
                         {
-                            "name": str(path.relative_to(ROOT)),
+                            "name": str(path.relative_to(root)),
                             "digest": {"sha256": cache.file_digest(path)},
                         }
                         for path in sorted(inputs)

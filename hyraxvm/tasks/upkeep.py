@@ -12,9 +12,10 @@ from hyraxvm.tasks.common import reported
 @reported
 def doctor(c: Context) -> None:
     """Show each tool, the version found and needed, and the accelerator that is chosen."""
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import doctor
 
-    lines, healthy = doctor.report()
+    lines, healthy = doctor.report(Workspace.here())
     print("\n".join(lines))
     if not healthy:
         raise Failure("something is missing; ./inv installs it: type ./inv --list")
@@ -48,7 +49,8 @@ def bench(c: Context, what: list[str], size: int = 1000) -> None:
 @reported
 def clean(c: Context, cache: bool = False) -> None:
     """Remove what was built, its reports and logs."""
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import clean as housekeeping
 
-    for line in housekeeping.clean(cache):
+    for line in housekeeping.clean(Workspace.here(), cache):
         print(line)

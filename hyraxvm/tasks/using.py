@@ -37,7 +37,8 @@ def download(
     """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
     from hyraxvm import formats
     from hyraxvm.config import images, publish
-    from hyraxvm.core import parallel, paths
+    from hyraxvm.core import parallel
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import download
     from hyraxvm.store.s3 import WORKERS
 
@@ -46,13 +47,15 @@ def download(
         url or publish.required(settings.download.url, "download.url"), settings.store
     )
     fingerprint = publish.fingerprint(key) if key else settings.key()
+    workspace = Workspace.here()
     get = functools.partial(
         download.download,
+        workspace.artifacts,
         site,
         fingerprint,
         version=release,
         kind=formats.choose([format])[0].name,
-        folder=Path(to) if to else paths.ARTIFACTS / "downloads",
+        folder=Path(to) if to else workspace.downloads,
         unpack=unpack,
         say=print,
     )
@@ -104,13 +107,17 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
     """Boot a built image for a person: console here, port 8080 forwarded, Ctrl-A X to leave."""
     from hyraxvm import formats
     from hyraxvm.config import images
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import listing
     from hyraxvm.tools.run import interactive_artifact
 
     table = images.load()
     recipes = [images.recipe(table, image, name) for name in ([server] if server else table.server)]
     wanted = formats.choose([format] if format else [])
-    found = [path for one in wanted for each in recipes if (path := listing.built(each, one))]
+    workspace = Workspace.here()
+    found = [
+        path for one in wanted for each in recipes if (path := listing.built(workspace, each, one))
+    ]
     if not found:
         as_ = f" as {format}" if format else ""
         again = f" --format {format}" if format else ""

@@ -19,7 +19,7 @@ from guest import Guest
 from images import make_files, make_standin
 from nfs import NfsServer
 
-from hyraxvm.core.paths import REPORTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.provision.samples import make_samples
 from hyraxvm.vm.machine import Machine
 from hyraxvm.vm.qemu import Drive, MachineSpec
@@ -42,7 +42,7 @@ def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     machine = made.recipe.machine
     drive = Drive(machine.disk_controller, made.master, "qcow2")
     spec = MachineSpec((drive,), (machine.nic,), machine.memory_mib, machine.cpus)
-    logs = REPORTS / "servers" / made.recipe.server_name
+    logs = Workspace.here().reports / "servers" / made.recipe.server_name
     with Machine(spec.over(scratch), scratch, logs) as booted:
         guest = Guest(booted)
         _guests.append(guest)

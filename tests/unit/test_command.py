@@ -96,18 +96,15 @@ def test_a_killed_build_takes_its_programs_along(tmp_path: Path) -> None:
     assert gone(child)
 
 
-def test_the_mmdebstrap_command_names_no_mirror(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_the_mmdebstrap_command_names_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = images.recipe(images.load(), "nfs")
-    argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"))
+    argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"), Path("/packages"))
     assert argv[-2:] == ["bookworm", "/out.tar"]
     assert not [word for word in argv if "://" in word]
     assert any(word.startswith("--include=") and "nfs-common" in word for word in argv)
     for euid, mode in ((0, "root"), (1000, "unshare")):
         monkeypatch.setattr(os, "geteuid", lambda euid=euid: euid)
-        assert f"--mode={mode}" in rootfs.command(recipe, Path("/c"), Path("/o"))
+        assert f"--mode={mode}" in rootfs.command(recipe, Path("/c"), Path("/o"), Path("/p"))
         assert (process.as_root(["true"])[0] == "unshare") is (euid != 0)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from hyraxvm.core import cache, code
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import PROVISION, REPORTS, ROOT
+from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.process import run
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.opening import manifest_path
 
 DEADLINE = 3600.0  # seconds, for all machines of a file
@@ -32,9 +33,9 @@ def _short(line: str) -> str:
     return f"{share:>4} {outcome.lower()} on {machine}: {test}" + (f" [{case}]" if case else "")
 
 
-def reports(artifact: Path) -> Path:
-    """The directory that keeps an artifact's console, journal, JUnit and HTML reports."""
-    return REPORTS / artifact.name
+def reports(workspace: Workspace, artifact: Path) -> Path:
+    """Return the folder of an artifact's console, journal, JUnit and HTML reports."""
+    return workspace.reports / artifact.name
 
 
 def key(artifact: Path) -> str:
@@ -43,17 +44,21 @@ def key(artifact: Path) -> str:
     return cache.digest(cache.file_digest(artifact), *claims, code.digest(ROOT, TESTS, __name__))
 
 
-def verdict(artifact: Path) -> dict[str, Any] | None:
-    """What an earlier test of this very file said, or None: it has to be tested."""
+def verdict(workspace: Workspace, artifact: Path) -> dict[str, Any] | None:
+    """Return what an earlier test of this very file found, or None: it has to be tested."""
     try:
-        found: dict[str, Any] = json.loads((reports(artifact) / "verdict.json").read_text())
+        found: dict[str, Any] = json.loads(
+            (reports(workspace, artifact) / "verdict.json").read_text()
+        )
     except (OSError, ValueError):
         return None
     return found if found.get("key") == key(artifact) else None
 
 
-def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> dict[str, Any]:
-    """Boot and exercise one artifact, `machines` at a time; returns the verdict.
+def test(
+    workspace: Workspace, artifact: Path, on_line: Callable[[str], None], machines: int = 2
+) -> dict[str, Any]:
+    """Boot and exercise one artifact, `machines` at a time; return the verdict.
 
     Raises `UserError`: there is no such file; `Failure`: a test failed.
     """
@@ -63,7 +68,7 @@ def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> d
         raise UserError(
             f"{manifest_path(artifact)}: no such file; the manifest must lie beside the artifact"
         )
-    folder = reports(artifact)
+    folder = reports(workspace, artifact)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdict.json").unlink(missing_ok=True)
     started = time.monotonic()

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache, code
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.process import as_root, output, run
 from hyraxvm.stages.server.stage import Server
@@ -64,6 +65,7 @@ def key(recipe: Recipe, rootfs: str, server: str, root: Path = ROOT) -> str:
 
 
 def build(
+    results: StageCache,
     recipe: Recipe,
     stage_key: str,
     rootfs: Path,
@@ -86,7 +88,7 @@ def build(
         for rest in ("disk.raw", "root.img", "esp.img"):
             (work / rest).unlink()
 
-    folder = cache.produce("disk", stage_key, make)
+    folder = results.produce("disk", stage_key, make)
     return Disk(
         qcow2=folder / "disk.qcow2", kernel=folder / "vmlinuz", initrd=folder / "initrd.img"
     )

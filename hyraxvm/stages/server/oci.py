@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hyraxvm.core import cache
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import dying_with_parent, output, run
 from hyraxvm.stages.server.image_tree import Tree, merge
@@ -135,7 +136,14 @@ def pull_key(reference: str, digest: str, arch: str) -> str:
     return cache.digest(reference, digest, arch)
 
 
-def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[str], None]) -> Path:
+def pull(
+    results: StageCache,
+    reference: str,
+    digest: str,
+    arch: str,
+    log: Path,
+    on_line: Callable[[str], None],
+) -> Path:
     """Return the cached layout of an image; skopeo verifies every digest on the way.
 
     Raises `Failure`: it cannot be had, or is not what the digest says.
@@ -149,7 +157,7 @@ def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[s
         run(argv, log=log, deadline=DEADLINE, on_line=on_line)
 
     # It is in a registry already.
-    return cache.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
+    return results.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
 
 
 def read_image(layout: Path, arch: str = "amd64") -> Image:

@@ -15,6 +15,7 @@ from loopback import ACCESS, SECRET, Rclone, s3
 from shop import NAME, Shop, assemble, make_image, passed, workshop
 
 from hyraxvm.config import images
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.publish import download
 from hyraxvm.release import signing
@@ -87,13 +88,18 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
 
 
 @pytest.fixture
-def artifacts(tmp_path: Path) -> Iterator[Path]:
-    """An `artifacts/` with a tested image in it."""
-    with workshop(tmp_path):
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    """The workspace of every task, with a tested image in its `artifacts/`."""
+    with workshop(tmp_path) as made:
         make_image(tmp_path)
         for entry in FORMATS.values():
-            passed(tmp_path / f"{NAME}{entry.suffix}", tmp_path / "reports")
-        yield tmp_path
+            passed(tmp_path / f"{NAME}{entry.suffix}", made.reports)
+        yield made
+
+
+@pytest.fixture
+def artifacts(workspace: Workspace) -> Path:
+    return workspace.artifacts
 
 
 @pytest.fixture(scope="session")

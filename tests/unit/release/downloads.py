@@ -15,11 +15,14 @@ from hyraxvm.config import publish
 from hyraxvm.publish import download
 
 
-def get(url: str | download.Site, key: str, to: Path, **more: Any) -> Path:
+def get(
+    url: str | download.Site, key: str, to: Path, artifacts: Path | None = None, **more: Any
+) -> Path:
     time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
     site = download.Site(url, publish.load().store) if isinstance(url, str) else url
     wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
-    return download.download(site, key, folder=to, say=lambda line: None, **wanted)
+    artifacts = artifacts or to.parent / "artifacts"
+    return download.download(artifacts, site, key, folder=to, say=lambda line: None, **wanted)
 
 
 def left(folder: Path) -> list[str]:

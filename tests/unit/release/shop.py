@@ -16,16 +16,17 @@ from loopback import Rclone
 from hyraxvm import __version__
 from hyraxvm.config import images, publish
 from hyraxvm.core import archives, cache
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
-from hyraxvm.publish import download, publisher
+from hyraxvm.publish import publisher
 from hyraxvm.release import assemble as release
 from hyraxvm.release import collect, index, signing
 from hyraxvm.stages.boot_test import stage as boot_test
-from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.package.stage import SUMS
 from hyraxvm.stages.server import stage as server
 from hyraxvm.store.s3 import Store
-from hyraxvm.tools import clean
 
 NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
@@ -74,6 +75,7 @@ class Shop:
         """Publish a finished release; returns what is said meanwhile."""
         said: list[str] = []
         publisher.folder(
+            workspace(folder.parents[1]),
             to or self.store(),
             folder,
             signing.public_key(self.key),
@@ -158,7 +160,7 @@ def make_image(
         "packages": packages or PACKAGES,
         "files": files,
     }
-    keys = collect.keys(recipe, manifest)
+    keys = collect.keys(workspace(folder), recipe, manifest)
     for entry in files:
         entry["key"] = keys[entry["format"]]
     (folder / f"{name}.manifest.json").write_text(json.dumps(manifest))
@@ -172,35 +174,37 @@ def passed(path: Path, reports: Path) -> None:
     (folder / "verdict.json").write_text(json.dumps({"key": boot_test.key(path)}))
 
 
+def workspace(artifacts: Path) -> Workspace:
+    """Return this checkout with another `artifacts/`, and a cache beside it."""
+    return Workspace(ROOT, artifacts, StageCache(artifacts.with_name(f"{artifacts.name}-cache")))
+
+
 @contextlib.contextmanager
-def workshop(folder: Path) -> Iterator[Path]:
-    """`artifacts/` elsewhere, for as long as it lasts."""
+def workshop(folder: Path) -> Iterator[Workspace]:
+    """Have every task use another `artifacts/` inside this block."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (download, clean, release, collect):
-            patch.setattr(module, "ARTIFACTS", folder)
-        patch.setattr(release, "RELEASES", folder / "releases")
-        patch.setattr(package, "ARTIFACTS", folder)
-        patch.setattr(boot_test, "REPORTS", folder / "reports")
-        yield folder
+        made = workspace(folder)
+        patch.setattr(Workspace, "here", lambda: made)
+        yield made
 
 
 def assemble(
     folder: Path, version: str, built: Sequence[collect.Built], key: str, **more: Any
 ) -> Path:
-    with workshop(folder):
-        return release.assemble(
-            version,
-            built,
-            **{
-                "revision": "0123456789ab" + "0" * 28,
-                "key": key,
-                "text": "- Something new.",
-                "previous": "",
-                "old": {},
-                "on_line": lambda line: None,
-                **more,
-            },
-        )
+    return release.assemble(
+        workspace(folder),
+        version,
+        built,
+        **{
+            "revision": "0123456789ab" + "0" * 28,
+            "key": key,
+            "text": "- Something new.",
+            "previous": "",
+            "old": {},
+            "on_line": lambda line: None,
+            **more,
+        },
+    )
 
 
 def bare(folder: Path, key: str, name: str, data: bytes) -> Path:

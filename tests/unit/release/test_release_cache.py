@@ -20,6 +20,7 @@ from shop import Shop
 
 from hyraxvm.config import publish
 from hyraxvm.core import cache
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
 from hyraxvm.store import stage_cache
 from hyraxvm.store.s3 import Store
@@ -46,10 +47,7 @@ class Machine:
             (work / "rootfs.tar").write_bytes(text)
             (work / "packages.json").write_text(json.dumps({"bash": "5.2"}))
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_CACHE_HOME", str(self.home))
-            patch.setattr(cache, "remote", self.remote)
-            folder = cache.produce(stage, key, make)
+        folder = StageCache(self.home, self.remote).produce(stage, key, make)
         assert sorted(path.name for path in folder.iterdir()) == ["packages.json", "rootfs.tar"]
         # Neither archives nor half-made results stay.
         left = [path.name for path in folder.parent.iterdir() if path.is_dir()]
@@ -89,11 +87,11 @@ def test_what_one_machine_has_made_the_others_fetch(
 
 
 def test_what_is_local_stays_here(
-    machine: Callable[..., Machine], shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    machine: Callable[..., Machine], shop: Shop, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cache, "remote", machine().remote)
-    cache.produce("oci", KEY, lambda work: (work / "layout").mkdir(), local=True)
+    StageCache(tmp_path, machine().remote).produce(
+        "oci", KEY, lambda work: (work / "layout").mkdir(), local=True
+    )
     assert shop.objects() == set()
 
 

@@ -27,6 +27,9 @@ TRANSFER = """
 import sys
 from pathlib import Path
 from hyraxvm.config import publish as publishing
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import download, publisher
 from hyraxvm.release import signing
 from hyraxvm.store.s3 import Store
@@ -39,10 +42,13 @@ def peak():
 release, target, key = sys.argv[1:]
 settings = publishing.load()
 store = Store(settings.store)
-publisher.folder(store, Path(release), signing.public_key(key), settings, lambda line: None)
+artifacts = Path(target).parent / "artifacts"
+workspace = Workspace(ROOT, artifacts, StageCache(artifacts / "cache"))
+public = signing.public_key(key)
+publisher.folder(workspace, store, Path(release), public, settings, lambda line: None)
 sent = peak()
 download.download(
-    download.Site(settings.download.url, settings.store), key,
+    artifacts, download.Site(settings.download.url, settings.store), key,
     image="nfs", version="release", kind="vmx", folder=Path(target), unpack=True,
     say=lambda line: None,
 )
@@ -150,7 +156,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     site = download.Site(web.url, shop.settings().store)
     wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
     with pytest.raises(UserError, match="0 MB free, 0 MB are needed; free some space, or name"):
-        download.download(site, key, folder=tmp_path, say=print, **wanted)
+        download.download(tmp_path / "artifacts", site, key, folder=tmp_path, say=print, **wanted)
     web.kill()
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
 
@@ -159,6 +165,9 @@ STALLED = """
 import sys
 from pathlib import Path
 from hyraxvm.config import publish as publishing
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.core.parallel import together
 from hyraxvm.publish import download
 from hyraxvm.store.s3 import Store

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from shop import workspace
 
 from hyraxvm import cli
 from hyraxvm.config import publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
-from hyraxvm.publish import nightly
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import index
 
 
@@ -114,8 +115,7 @@ def test_a_users_error_is_one_line_and_status_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nightly, "LOCK", tmp_path / ".nightly.lock")
-    monkeypatch.setattr(nightly, "SUMMARY", tmp_path / "nightly.md")
+    monkeypatch.setattr(Workspace, "here", lambda: workspace(tmp_path))
     good = tmp_path / "hyrax.toml"
     good.write_text('[vm]\nhostname = "dap1"\n')
     words = [str(good) if word == "GOOD" else word for word in words]

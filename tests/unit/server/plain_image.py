@@ -9,6 +9,7 @@ from typing import Any
 from image_maker import Entry, folder, program
 
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
 
@@ -50,7 +51,9 @@ def recipe(reference: str, digest: str, **more: Any) -> images.Recipe:
 
 def built(reference: str, tmp_path: Path, **more: Any) -> server.Server:
     chosen = recipe(reference, oci.local_digest(reference), **more)
-    return server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
+    results = StageCache(tmp_path / "cache")
+    key = server.key(chosen)
+    return server.build(results, chosen, key, tmp_path / "log", lambda line: None)
 
 
 def listed(squashfs: Path) -> set[str]:
