@@ -21,9 +21,9 @@ from urllib3.exceptions import HTTPError
 
 from hyraxvm.config import publish
 from hyraxvm.core import archives, cache
+from hyraxvm.core.cancel import call_in_background, in_background, sleep
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.meter import meter
-from hyraxvm.core.process import ahead, patiently, pause
+from hyraxvm.core.progress import meter
 from hyraxvm.formats import FORMATS
 from hyraxvm.formats.verify import sums
 from hyraxvm.release import index, provenance, signing
@@ -74,7 +74,7 @@ class Site:
                         raise UserError(f"{self.url}{name}: too long; allowed are {MAX_TEXT} bytes")
                 return data
 
-        return self._persist(name, lambda: patiently(read), lambda: 0)
+        return self._persist(name, lambda: call_in_background(read), lambda: 0)
 
     def fetch(self, name: str, part: Path, size: int, moved: Callable[[int], None]) -> str:
         """Continue `part` until it has `size` bytes, or all that the server has; never much more.
@@ -95,7 +95,7 @@ class Site:
             if begin >= size:
                 return
             with part.open("ab") as sink:
-                for at, chunk in ahead(self._chunks(name, begin)):
+                for at, chunk in in_background(self._chunks(name, begin)):
                     if at < sink.tell():
                         # The server does not know ranges: from the beginning.
                         moved(-sink.tell())
@@ -157,7 +157,7 @@ class Site:
                     raise Failure(
                         f"{self.url}{name}: {error}; type the same command again to go on"
                     ) from error
-                pause(WAIT * 2 ** (tries - 1))
+                sleep(WAIT * 2 ** (tries - 1))
 
 
 def download(

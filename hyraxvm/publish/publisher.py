@@ -17,8 +17,8 @@ from typing import Final
 from hyraxvm.config import publish as publishing
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.meter import meter
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
+from hyraxvm.core.progress import meter
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import page
 from hyraxvm.release import assemble as release
@@ -79,7 +79,7 @@ def plan(store: Store, path: Path, new: index.Release, keep: int) -> Plan | None
     if _stands(published, new):
         return None
     files = sorted(file for file in path.iterdir() if file.is_file())
-    held = together(
+    held = run_parallel(
         [partial(store.holds, file, f"{new.path}/{file.name}") for file in files], WORKERS
     )
     there = [file for file, has in zip(files, held, strict=True) if has]

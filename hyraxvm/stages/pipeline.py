@@ -14,7 +14,7 @@ from typing import cast
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.progress import Progress
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import Format, Source, format_of
@@ -78,7 +78,7 @@ def build(
             for recipe, formats in wanted
         ]
         with workspace.cache.in_use():
-            paths = [path for made in together(tasks, len(tasks)) for path in made]
+            paths = [path for made in run_parallel(tasks, len(tasks)) for path in made]
         if not test:
             return [Artifact(path, None) for path in paths]
         return _all_tested(workspace, paths, progress)
@@ -99,7 +99,7 @@ def _all_tested(workspace: Workspace, paths: Sequence[Path], progress: Progress)
         except Failure as failure:
             return failure
 
-    tried = together([partial(test, path) for path in new], side_by_side)
+    tried = run_parallel([partial(test, path) for path in new], side_by_side)
     results = dict(zip(new, tried, strict=True))
     failures = [f"{p.name}: {r}" for p, r in results.items() if isinstance(r, Failure)]
     if failures:
@@ -159,7 +159,7 @@ def master(
             return server.build(results, recipe, plan.server, log, on_line, progress.say)
 
     # Both use one core most of the time.
-    both = together([make_rootfs, make_server], 2)
+    both = run_parallel([make_rootfs, make_server], 2)
     tar, served = cast(tuple[Path, server.Server], tuple(both))
     with progress.stage("disk") as on_line:
         log = _log(workspace, plan, "disk")

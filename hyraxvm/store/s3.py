@@ -26,8 +26,8 @@ from botocore.exceptions import (
 
 from hyraxvm.config import publish
 from hyraxvm.core import cache
+from hyraxvm.core.cancel import call_in_background, in_background
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.process import ahead, patiently
 from hyraxvm.store import parts
 from hyraxvm.store.parts import MIB, InParts, Whole
 
@@ -104,7 +104,9 @@ class Store:
         """Call an operation of the S3 API about one object."""
         with self.told(key):
             call = getattr(self.client, operation)
-            return patiently(partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments))
+            return call_in_background(
+                partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments)
+            )
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return a small object's content and ETag, or None: there is no such object."""
@@ -117,7 +119,7 @@ class Store:
 
         try:
             with self.told(key):
-                return patiently(get)
+                return call_in_background(get)
         except Gone:
             return None
 
@@ -157,14 +159,14 @@ class Store:
         )
         with self.told(key):
             try:
-                patiently(partial(put, **condition))
+                call_in_background(partial(put, **condition))
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
                     raise Conflict(key) from None
                 if code != "NotImplemented":
                     raise
-                patiently(put)
+                call_in_background(put)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, page by page."""
@@ -198,7 +200,7 @@ class Store:
                 Delete={"Objects": batch, "Quiet": True},
             )
             with self.told(prefix):
-                done = patiently(delete)
+                done = call_in_background(delete)
             for error in done.get("Errors", []):
                 raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
         return len(found)
@@ -245,12 +247,12 @@ class Store:
             yield from found["Body"].iter_chunks(MIB)
 
         with self.told(key):
-            yield from ahead(get())
+            yield from in_background(get())
 
     def _listed(self, operation: str, what: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
         with self.told(arguments.get("Prefix", "").removeprefix(self.prefix)):
-            for page in ahead(page for page in pages):
+            for page in in_background(page for page in pages):
                 yield from page.get(what, [])
 
     @contextmanager

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from hyraxvm.config import publish
 from hyraxvm.core import archives, cache
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.meter import meter
 from hyraxvm.core.process import output
+from hyraxvm.core.progress import meter
 from hyraxvm.store.s3 import Differs, Gone, Store
 from hyraxvm.store.upload import upload
 

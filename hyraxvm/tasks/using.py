@@ -61,7 +61,7 @@ def download(
     )
     names = dict.fromkeys(image or [images.load().defaults.image])
     jobs = [functools.partial(get, image=name) for name in names]
-    for path in parallel.together(jobs, WORKERS):
+    for path in parallel.run_parallel(jobs, WORKERS):
         print(path)
 
 

@@ -21,7 +21,7 @@ from typing import Final
 from hyraxvm.config import publish as publishing
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.process import dying_with_parent, output
 from hyraxvm.publish import download
 from hyraxvm.store.s3 import WORKERS, Store
@@ -88,7 +88,7 @@ def transfer(megabytes: int) -> list[str]:
                     if digest != digests[path]:
                         raise Failure(f"{path.name}: came back changed")
 
-                together([partial(one, path) for path in files], WORKERS)
+                run_parallel([partial(one, path) for path in files], WORKERS)
 
             def copy(source: str, target: str) -> None:
                 output([str(RCLONE), "copy", "--config", "", source, target], deadline=600)

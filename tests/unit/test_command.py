@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.config import images
-from hyraxvm.core import process
+from hyraxvm.core import cancel, process
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import ROOT
 from hyraxvm.stages.disk import stage as disk
@@ -162,11 +162,11 @@ def test_what_is_read_ahead_comes_in_its_order_and_an_error_last() -> None:
 
     got: list[int] = []
     with pytest.raises(LookupError, match="over"):
-        for item in process.ahead(source()):
+        for item in cancel.in_background(source()):
             got.append(item)
     assert got == list(range(20))
-    assert list(process.ahead(item for item in "abc")) == ["a", "b", "c"]
-    assert process.patiently(lambda: "x") == "x"
+    assert list(cancel.in_background(item for item in "abc")) == ["a", "b", "c"]
+    assert cancel.call_in_background(lambda: "x") == "x"
 
 
 def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
@@ -177,17 +177,17 @@ def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
         waits.set()
         stops.wait(60)
 
-    read = process.ahead(source())
+    read = cancel.in_background(source())
     assert next(read) == 1
     assert waits.wait(10)
     started = time.monotonic()
-    with process.halt():
+    with cancel.cancelling():
         with pytest.raises(Failure, match="stopped"):
             next(read)
         with pytest.raises(Failure, match="stopped"):
-            process.patiently(lambda: stops.wait(60))
+            cancel.call_in_background(lambda: stops.wait(60))
         with pytest.raises(Failure, match="stopped"):
-            process.pause(60)
+            cancel.sleep(60)
     assert time.monotonic() - started < 5
     stops.set()
 
@@ -201,7 +201,7 @@ def test_what_nobody_wants_any_more_is_closed() -> None:
         finally:
             closed.set()
 
-    read = process.ahead(source())
+    read = cancel.in_background(source())
     assert next(read) == 0
     del read
     assert closed.wait(10)

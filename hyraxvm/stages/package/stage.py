@@ -19,7 +19,7 @@ from hyraxvm.config.images import Recipe
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, code
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.paths import ROOT
 from hyraxvm.formats import FORMATS, Format, Source, disk_images
 
@@ -90,7 +90,9 @@ def build(
                 partial(_make, source, chosen, keys[chosen.name], work, log, on_line)
                 for chosen in missing
             ]
-            entries |= {entry["format"]: entry for entry in together(tasks, os.cpu_count() or 1)}
+            entries |= {
+                entry["format"]: entry for entry in run_parallel(tasks, os.cpu_count() or 1)
+            }
             _check_budgets(source, list(entries.values()), largest)
             written = work / manifest.name
             listed = [entries[name] for name in FORMATS if name in entries]

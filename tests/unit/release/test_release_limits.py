@@ -168,7 +168,7 @@ from hyraxvm.config import publish as publishing
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.publish import download
 from hyraxvm.store.s3 import Store
 
@@ -185,7 +185,7 @@ calls = {
     "keys": lambda: list(Store(settings).keys("")),
 }
 try:
-    together([calls[what]] * 2, 2)
+    run_parallel([calls[what]] * 2, 2)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
