@@ -83,6 +83,11 @@ def load() -> Settings:
     return toml.load(Path(os.environ.get(VARIABLE) or PUBLISH_TOML), Settings)
 
 
+def clean_url(url: str) -> str:
+    """Return a URL without the name or the token of a user in it."""
+    return re.sub(r"^(\w+://)[^@/]*@", r"\1", url.strip())
+
+
 def fingerprint(text: str) -> str:
     """Read a fingerprint as people copy it; raises `UserError`: it is none."""
     found = text.replace(" ", "").upper().removeprefix("0X")

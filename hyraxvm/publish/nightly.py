@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from hyraxvm.config import images as config
 from hyraxvm.config import publish as publishing
+from hyraxvm.config.model import Artifact
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import publisher as publish
-from hyraxvm.release import assemble, collect, index, notes, signing
-from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.release import assemble, checks, collect, index, notes, signing
 from hyraxvm.store.s3 import Store
 
 SUMMARY: Final = "nightly.md"  # in artifacts/
@@ -100,7 +100,7 @@ class Publisher:
         """Raise `UserError` unless the key, the store and the checkout are as they should be."""
         self.key = self.settings.key()
         self.public_key = signing.public_key(self.key)
-        self.revision = assemble.clean_revision(self.workspace)
+        self.revision = checks.clean_revision(self.workspace)
         self.store = Store(self.settings.store)
         publish.current(self.store)
 

@@ -12,39 +12,40 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hyraxvm import __version__
-from hyraxvm.config import images as config
-from hyraxvm.config import publish
+from hyraxvm.config import images, publish
+from hyraxvm.config.model import Artifact
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, tool_versions
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.verify import sums
-from hyraxvm.release import collect, index, notes, provenance, sbom, signing
-from hyraxvm.stages.pipeline import Artifact
-from hyraxvm.stages.server import choice
+from hyraxvm.release import checks, collect, index, notes, provenance, sbom, signing
 from hyraxvm.store.s3 import Store
 
-HYRAX: Final = "hyrax"
 LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
 BUSY: Final = "another release is made in this checkout; wait for it, or end it"
 PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish what is there
-IMAGES_LOCK: Final = "images.lock"
 # The files and folders of the checkout that decide what is built, beside the Debian packages.
 INPUTS: Final = (
-    *("images.toml", IMAGES_LOCK, "requirements.txt", "debian-packages.txt", "pyproject.toml"),
+    *(
+        "images.toml",
+        checks.IMAGES_LOCK,
+        "requirements.txt",
+        "debian-packages.txt",
+        "pyproject.toml",
+    ),
     *("packer", "provision", "templates"),
 )
 
 
-Build = Callable[[Sequence[config.Recipe]], Sequence[Artifact] | None]
+Build = Callable[[Sequence[images.Recipe]], Sequence[Artifact] | None]
 
 
 def make(
     workspace: Workspace,
     version: str,
-    wanted: Sequence[config.Recipe],
+    wanted: Sequence[images.Recipe],
     *,
     build: Build,
     settings: publish.Settings,
@@ -61,10 +62,10 @@ def make(
         Failure: A build or a test failed.
     """
     with cache.lock(workspace.artifacts / LOCK, BUSY):
-        revision = check(workspace, version)
+        revision = checks.tagged_revision(workspace, version)
         key = settings.key()
         signing.public_key(key)
-        text = changelog(workspace, version)
+        text = checks.changelog(workspace, version)
         before, old = previous(store, "release", version) if store else ("", None)
         return assemble(
             workspace,
@@ -77,82 +78,6 @@ def make(
             old=old,
             on_line=on_line,
         )
-
-
-def server(table: config.Config, named: str | None) -> str:
-    """The server of a release; raises `UserError`: it is not Hyrax, and nobody has named it."""
-    if not named and HYRAX not in table.server:
-        others = " or ".join(f"--server {name}" for name in sorted(table.server))
-        raise UserError(
-            f"images.toml has no server {HYRAX!r}, and no other is released unless it is named; "
-            f"add {others}"
-        )
-    return config.choose("server", named or HYRAX, table.server)
-
-
-def recipes(
-    workspace: Workspace,
-    table: config.Config,
-    images: Sequence[str],
-    named: str | None,
-    say: Callable[[str], None],
-) -> list[config.Recipe]:
-    """The images of a release, all if none is named, with the server's image that is pinned.
-
-    Raises `UserError`: see `server`, or the image is not pinned; `Failure`: it cannot be had here.
-    """
-    wanted = server(table, named)
-    names = dict.fromkeys(images) or sorted(table.image)
-    names = [config.choose("image", name, table.image) for name in names]
-    # What is published is made from what is in git: nothing is pinned on the way.
-    lock = workspace.root / IMAGES_LOCK
-    choice.check_pinned(table, wanted, lock)
-    chosen = choice.choose(workspace.cache, table, wanted, None, say, lock)
-    return [chosen.recipe(table, name) for name in names]
-
-
-def check(workspace: Workspace, version: str) -> str:
-    """Return the revision that is to be released as `version`.
-
-    Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
-    missing or elsewhere, or the changelog has no section on it.
-    """
-    if index.kind(version) != "release":
-        raise UserError(f"{version!r}: is a nightly's version; type: ./inv nightly")
-    if version != __version__:
-        raise UserError(
-            f"version {version!r} is not the one in pyproject.toml, {__version__!r}; "
-            f"write it there, commit, and type: git tag -s v{version}"
-        )
-    revision = clean_revision(workspace)
-    tag = f"v{version}"
-    tagged = output(
-        ["git", "tag", "--list", tag, "--format", "%(*objectname)%(objectname)"],
-        cwd=workspace.root,
-    )
-    if not tagged.strip():
-        raise UserError(f"there is no tag {tag}; type: git tag -s {tag}")
-    # An annotated tag names its commit first.
-    if tagged.strip()[: len(revision)] != revision:
-        raise UserError(f"tag {tag} is on another commit than the one that is checked out")
-    changelog(
-        workspace, version
-    )  # also where another job writes the notes: hours later is too late
-    return revision
-
-
-def changelog(workspace: Workspace, version: str) -> str:
-    """What CHANGELOG.md says of a version; raises `UserError`: nothing, or not when."""
-    return notes.section(workspace.root / "CHANGELOG.md", version)
-
-
-def clean_revision(workspace: Workspace) -> str:
-    """The commit that is checked out; raises `UserError`: files differ from it."""
-    changed = output(["git", "status", "--porcelain"], cwd=workspace.root).splitlines()
-    if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise UserError(f"{changed[0][3:]}{more}: not as in git; commit first, or git stash")
-    return output(["git", "rev-parse", "HEAD"], cwd=workspace.root).strip()
 
 
 def assemble(
@@ -179,13 +104,13 @@ def assemble(
     cache.remove_tree(work)
     work.mkdir(parents=True)
     try:
-        images = []
+        entries = []
         for one in built:
             on_line(f"bill of materials of {one.name}")
             for name in (f"{one.name}{MANIFEST}", *(e["name"] for e in one.manifest["files"])):
                 os.link(workspace.artifacts / name, work / name)
             (work / f"{one.name}{sbom.SUFFIX}").write_text(sbom.sbom(one.manifest))
-            images.append(_entry(workspace, one))
+            entries.append(_entry(workspace, one))
         manifests = [one.manifest for one in built]
         release = index.Release(
             version=version,
@@ -194,7 +119,7 @@ def assemble(
             date=max(manifest["release"]["BUILD_DATE"] for manifest in manifests),
             revision=revision,
             key=key,
-            images=sorted(images, key=lambda image: image.image),
+            images=sorted(entries, key=lambda image: image.image),
         )
         (work / index.RELEASE).write_bytes(index.dump(release))
         (work / index.NOTES).write_text(notes.notes(version, text, manifests, previous, old))
@@ -316,7 +241,7 @@ def _inputs(workspace: Workspace) -> list[Path]:
 def _repository(workspace: Workspace) -> str:
     try:
         url = output(["git", "remote", "get-url", "origin"], cwd=workspace.root)
-        return provenance.clean_url(url)
+        return publish.clean_url(url)
     except Failure:
         return ""
 

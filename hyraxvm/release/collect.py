@@ -11,15 +11,14 @@ from pydantic import ValidationError
 
 from hyraxvm import __version__
 from hyraxvm.config import images
-from hyraxvm.config.model import ServerImage
+from hyraxvm.config.model import Artifact, ServerImage
 from hyraxvm.config.names import MANIFEST
 from hyraxvm.core import cache
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.release import notes
-from hyraxvm.stages.boot_test import stage as boot_test
-from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.plan import Plan
 
 LOST: Final = ("-dirty", "unknown")  # ends of revisions that nobody can check out
@@ -63,7 +62,7 @@ def collect(
             path = workspace.artifacts / listed[name]["name"]
             if not path.is_file() or cache.file_digest(path) != listed[name]["sha256"]:
                 raise UserError(f"{path}: is not what its manifest says; build it again")
-            if boot_test.verdict(workspace, path) is None:
+            if verdict.read(workspace, path) is None:
                 raise UserError(
                     f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
                 )
@@ -114,7 +113,7 @@ def there(workspace: Workspace, recipe: images.Recipe) -> list[Artifact]:
     """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
     built = collect(workspace, [recipe], None)[0]
     paths = [workspace.artifacts / entry["name"] for entry in built.manifest["files"]]
-    return [Artifact(path, boot_test.verdict(workspace, path)) for path in paths]
+    return [Artifact(path, verdict.read(workspace, path)) for path in paths]
 
 
 def inputs(workspace: Workspace, built: Built) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -68,11 +67,6 @@ def statement(
         },
     }
     return json.dumps(content, indent=1) + "\n"
-
-
-def clean_url(url: str) -> str:
-    """A remote's URL without a user's name or token in it."""
-    return re.sub(r"^(\w+://)[^@/]*@", r"\1", url.strip())
 
 
 def _servers(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import Artifact
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.parallel import run_parallel
@@ -20,6 +21,7 @@ from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import Format, Source, format_of
 from hyraxvm.stages import sizes
 from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.disk import stage as disk
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.plan import Plan
@@ -38,14 +40,6 @@ class Master:
     rootfs: Path
     server: server.Server
     disk: Path
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """What `build` made: the file, and the boot test's verdict if it was asked for."""
-
-    path: Path
-    verdict: dict[str, object] | None
 
 
 def build(
@@ -86,7 +80,7 @@ def build(
 
 def _all_tested(workspace: Workspace, paths: Sequence[Path], progress: Progress) -> list[Artifact]:
     """Test two files side by side, or two machines of one; a failure does not hide the rest."""
-    verdicts = {path: boot_test.verdict(workspace, path) for path in paths}
+    verdicts = {path: verdict.read(workspace, path) for path in paths}
     # The zips first: each has several machines.
     new = sorted((p for p in paths if not verdicts[p]), key=lambda p: format_of(p).name != "vmx")
     side_by_side = max(1, min(MACHINES, len(new)))

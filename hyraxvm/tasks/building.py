@@ -48,7 +48,7 @@ def build(
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
-    from hyraxvm.stages.boot_test import stage as boot_test
+    from hyraxvm.stages.boot_test import verdict
     from hyraxvm.stages.server import choice
 
     table = images.load()
@@ -73,7 +73,7 @@ def build(
     for artifact in made:
         print(f"{artifact.path}  {artifact.path.stat().st_size / 1e6:.1f} MB")
         if artifact.verdict:
-            report = boot_test.reports(workspace, artifact.path) / "report.html"
+            report = verdict.reports(workspace, artifact.path) / "report.html"
             print(f"    boot test passed; report: {report}")
     stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
     if stages:
@@ -146,7 +146,7 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.formats.verify import verify_all
-    from hyraxvm.stages.boot_test import stage as boottest
+    from hyraxvm.stages.boot_test import stage, verdict
     from hyraxvm.tools import regression as suite
 
     paths = files(file, "boot-test")
@@ -157,8 +157,8 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
     workspace = Workspace.here()
     for path in paths:
         with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
-            boottest.test(workspace, path, on_line)
-        folder = boottest.reports(workspace, path)
+            stage.test(workspace, path, on_line)
+        folder = verdict.reports(workspace, path)
         print(f"{path}: passed; report: {folder / 'report.html'}")
         if regression:
             with progress.stage(f"regression suite, {path.name}", loud=True) as on_line:

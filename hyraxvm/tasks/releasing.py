@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from invoke import Context, task
 
 from hyraxvm.tasks.common import reported, sharing, today
+
+if TYPE_CHECKING:
+    from hyraxvm.config.model import Artifact
 
 SERVER_HELP: Final = "data server, if it is not to be Hyrax"
 
@@ -36,28 +39,27 @@ def release(
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import publisher
-    from hyraxvm.release import assemble as release
-    from hyraxvm.release import collect, index, signing
+    from hyraxvm.release import assemble, checks, collect, index, signing
     from hyraxvm.stages import pipeline
     from hyraxvm.store.s3 import Store
 
     index.kind(version)
     progress = Progress()
     workspace = sharing(Workspace.here(), progress.say)
-    wanted = release.recipes(workspace, images.load(), [image] if image else [], server, print)
+    wanted = checks.recipes(workspace, images.load(), [image] if image else [], server, print)
 
-    def build(recipes: Sequence[images.Recipe]) -> list[pipeline.Artifact] | None:
+    def build(recipes: Sequence[images.Recipe]) -> list[Artifact] | None:
         every = [(recipe, formats.choose([])) for recipe in recipes]
         return None if built else pipeline.build(workspace, every, progress)
 
     if image:
-        release.check(workspace, version)
+        checks.tagged_revision(workspace, version)
         collect.collect(workspace, wanted, build(wanted))
         return
     settings = publish.load()
     # The notes compare with what is published, also where somebody else publishes them.
     store = Store(settings.store) if settings.store.bucket or not no_publish else None
-    folder = release.make(
+    folder = assemble.make(
         workspace,
         version,
         wanted,
@@ -95,7 +97,7 @@ def nightly(
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import nightly
-    from hyraxvm.release import assemble, collect
+    from hyraxvm.release import checks, collect
     from hyraxvm.stages import pipeline
 
     progress = Progress()
@@ -104,13 +106,13 @@ def nightly(
     def set_up() -> tuple[list[images.Recipe], nightly.Publisher | None]:
         nonlocal workspace
         workspace = sharing(workspace, progress.say)
-        wanted = assemble.recipes(workspace, images.load(), image, server, print)
-        assemble.clean_revision(workspace)
+        wanted = checks.recipes(workspace, images.load(), image, server, print)
+        checks.clean_revision(workspace)
         if no_publish or image:
             return wanted, None
         return wanted, nightly.Publisher(workspace, publish.load(), progress.say)
 
-    def build(recipe: images.Recipe) -> list[pipeline.Artifact]:
+    def build(recipe: images.Recipe) -> list[Artifact]:
         if built:
             return collect.there(workspace, recipe)
         wanted = [(recipe, formats.choose([]))]
@@ -125,10 +127,10 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
     """List the jobs that build the images side by side on several machines."""
     from hyraxvm.config import images
     from hyraxvm.publish import nightly
-    from hyraxvm.release import assemble
+    from hyraxvm.release import checks
 
     table = images.load()
-    chosen = assemble.server(table, server)
+    chosen = checks.server(table, server)
     if json_:
         print(nightly.matrix(sorted(table.image), chosen))
     else:

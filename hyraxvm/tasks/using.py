@@ -40,12 +40,11 @@ def download(
     from hyraxvm.core import parallel
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import download
+    from hyraxvm.publish.site import Site
     from hyraxvm.store.s3 import WORKERS
 
     settings = publish.load()
-    site = download.Site(
-        url or publish.required(settings.download.url, "download.url"), settings.store
-    )
+    site = Site(url or publish.required(settings.download.url, "download.url"), settings.store)
     fingerprint = publish.fingerprint(key) if key else settings.key()
     workspace = Workspace.here()
     get = functools.partial(

@@ -23,7 +23,7 @@ from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.process import dying_with_parent, output
-from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.store.s3 import WORKERS, Store
 from hyraxvm.store.upload import upload
 
@@ -80,7 +80,7 @@ def transfer(megabytes: int) -> list[str]:
 
             def fetch() -> None:
                 target = fresh("fetched")
-                site = download.Site(f"s3://{BUCKET}/0", store_settings)
+                site = Site(f"s3://{BUCKET}/0", store_settings)
 
                 def one(path: Path) -> None:
                     size = path.stat().st_size

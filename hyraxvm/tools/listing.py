@@ -8,7 +8,7 @@ from hyraxvm.config.images import Config, Recipe, recipe
 from hyraxvm.core.columns import align
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS, Format
-from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.boot_test import verdict
 
 COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "boot test")
 
@@ -35,7 +35,7 @@ def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
 
 def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]:
     artifact = built(workspace, chosen, wanted)
-    tested = artifact is not None and boot_test.verdict(workspace, artifact) is not None
+    tested = artifact is not None and verdict.read(workspace, artifact) is not None
     values = (
         chosen.name,
         chosen.server_name,

@@ -14,6 +14,7 @@ from hyraxvm.core.progress import Progress
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages import pipeline
 from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.plan import Plan
 
 WORKSPACE = Workspace(Path("root"), Path("artifacts"), StageCache(Path("cache")))
@@ -34,7 +35,7 @@ def test_files_are_tested_side_by_side_and_one_failure_does_not_hide_the_others(
             raise Failure(f"1 test of {path.name} failed")
         return {"key": path.name}
 
-    monkeypatch.setattr(boot_test, "verdict", lambda workspace, path: None)
+    monkeypatch.setattr(verdict, "read", lambda workspace, path: None)
     monkeypatch.setattr(boot_test, "test", fake)
     with pytest.raises(Failure) as raised:
         paths = [Path(name) for name in NAMES]
@@ -57,8 +58,8 @@ def test_the_only_file_has_both_places_and_one_with_a_verdict_is_not_tested(
         return {"key": "new"}
 
     monkeypatch.setattr(
-        boot_test,
-        "verdict",
+        verdict,
+        "read",
         lambda workspace, path: None if path.name == "b.zip" else {"key": "old"},
     )
     monkeypatch.setattr(boot_test, "test", fake)

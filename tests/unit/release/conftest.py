@@ -17,7 +17,7 @@ from shop import NAME, Shop, assemble, make_image, passed, workshop
 from hyraxvm.config import images
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
-from hyraxvm.publish import download
+from hyraxvm.publish import site as web_site
 from hyraxvm.release import signing
 from hyraxvm.store import parts
 
@@ -115,7 +115,7 @@ def nfs(table: images.Config) -> images.Recipe:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore waits up to seconds between two tries, and downloads do so too."""
-    monkeypatch.setattr(download, "WAIT", 0.001)
+    monkeypatch.setattr(web_site, "WAIT", 0.001)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
 
 

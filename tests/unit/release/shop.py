@@ -23,7 +23,7 @@ from hyraxvm.formats import FORMATS
 from hyraxvm.publish import publisher
 from hyraxvm.release import assemble as release
 from hyraxvm.release import collect, index, signing
-from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.package.stage import SUMS
 from hyraxvm.stages.server import stage as server
 from hyraxvm.store.s3 import Store
@@ -171,7 +171,7 @@ def passed(path: Path, reports: Path) -> None:
     """Leave the verdict of a boot test, as one that passed does."""
     folder = reports / path.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdict.json").write_text(json.dumps({"key": boot_test.key(path)}))
+    (folder / "verdict.json").write_text(json.dumps({"key": verdict.key(path)}))
 
 
 def workspace(artifacts: Path) -> Workspace:

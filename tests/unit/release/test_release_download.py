@@ -16,7 +16,7 @@ from loopback import Quiet, Rclone, serving
 from shop import NAME, Shop, assemble, make_image, workspace
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.tools import clean
 
 
@@ -49,7 +49,7 @@ def test_nobody_cleans_up_under_a_download(
 ) -> None:
     here = workspace(tmp_path / "artifacts")
     tried: list[str] = []
-    fetch = download.Site.fetch
+    fetch = Site.fetch
 
     def meanwhile(*words: Any) -> str:
         try:
@@ -58,7 +58,7 @@ def test_nobody_cleans_up_under_a_download(
             tried.append(str(error))
         return fetch(*words)
 
-    monkeypatch.setattr(download.Site, "fetch", meanwhile)
+    monkeypatch.setattr(Site, "fetch", meanwhile)
     (tmp_path / "artifacts").mkdir()
     got = get(own[0], key, tmp_path / place, here.artifacts)
     assert got.read_bytes() == (own[1] / "releases/1.0.0" / got.name).read_bytes()

@@ -21,6 +21,7 @@ from hyraxvm.config import publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.store import parts
 
 TRANSFER = """
@@ -31,6 +32,7 @@ from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import download, publisher
+from hyraxvm.publish.site import Site
 from hyraxvm.release import signing
 from hyraxvm.store.s3 import Store
 
@@ -48,7 +50,7 @@ public = signing.public_key(key)
 publisher.folder(workspace, store, Path(release), public, settings, lambda line: None)
 sent = peak()
 download.download(
-    artifacts, download.Site(settings.download.url, settings.store), key,
+    artifacts, Site(settings.download.url, settings.store), key,
     image="nfs", version="release", kind="vmx", folder=Path(target), unpack=True,
     say=lambda line: None,
 )
@@ -153,7 +155,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     web = Rclone(shop.folder / "vm", kind="http")
     used = download.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: used._replace(free=1000))
-    site = download.Site(web.url, shop.settings().store)
+    site = Site(web.url, shop.settings().store)
     wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
     with pytest.raises(UserError, match="0 MB free, 0 MB are needed; free some space, or name"):
         download.download(tmp_path / "artifacts", site, key, folder=tmp_path, say=print, **wanted)
@@ -170,13 +172,14 @@ from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.core.parallel import run_parallel
 from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.store.s3 import Store
 
 what, url, part = sys.argv[1:]
 settings = publishing.Store(
     bucket="some-bucket", prefix="", endpoint=url, region="", profile="", cache=""
 )
-site = download.Site(f"{url}/x", settings)
+site = Site(f"{url}/x", settings)
 calls = {
     "text": lambda: site.text("index.json"),
     "fetch": lambda: site.fetch("large.zip", Path(part), 10**6, lambda count: None),

@@ -19,7 +19,7 @@ from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import assemble as release
-from hyraxvm.release import notes, sbom, signing
+from hyraxvm.release import checks, notes, sbom, signing
 from hyraxvm.tools import clean
 
 
@@ -131,7 +131,7 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
         none = settings.store.model_copy(update={"bucket": ""})
         settings = settings.model_copy(update={"store": none})
     monkeypatch.setattr(publish, "load", lambda: settings)
-    monkeypatch.setattr(release, "check", lambda workspace, version: "0" * 40)
+    monkeypatch.setattr(checks, "tagged_revision", lambda workspace, version: "0" * 40)
     monkeypatch.setattr(notes, "section", lambda path, version: "- Something new.")
     table = images.load()
     only = table.model_copy(update={"image": {"nfs": table.image["nfs"]}})
@@ -150,7 +150,7 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
 def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
     shop: Shop, workspace: Workspace, nfs: images.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "check", lambda workspace, version: "0" * 40)
+    monkeypatch.setattr(checks, "tagged_revision", lambda workspace, version: "0" * 40)
     monkeypatch.setattr(notes, "section", lambda path, version: "- Something new.")
     tried: list[str] = []
 

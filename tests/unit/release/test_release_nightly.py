@@ -13,19 +13,19 @@ from shop import NAME, PACKAGES, Shop, make_image, passed
 
 from hyraxvm import cli
 from hyraxvm.config import images, publish
+from hyraxvm.config.model import Artifact
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.publish import nightly
-from hyraxvm.release import assemble
+from hyraxvm.release import checks
 from hyraxvm.stages import pipeline
-from hyraxvm.stages.pipeline import Artifact
 from hyraxvm.store import stage_cache
 
 
 @pytest.fixture
 def night(workspace: Workspace, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> nightly.Publisher:
-    monkeypatch.setattr(assemble, "clean_revision", lambda workspace: "0" * 40)
+    monkeypatch.setattr(checks, "clean_revision", lambda workspace: "0" * 40)
     return nightly.Publisher(workspace, shop.settings(), lambda line: None)
 
 
@@ -99,8 +99,8 @@ def test_a_set_up_that_fails_is_in_the_summary(
 
     place, name = {
         "connect": (stage_cache, "connect"),
-        "recipes": (assemble, "recipes"),
-        "revision": (assemble, "clean_revision"),
+        "recipes": (checks, "recipes"),
+        "revision": (checks, "clean_revision"),
         "load": (publish, "load"),
     }[where]
     monkeypatch.setattr(stage_cache, "connect", lambda say: None)
@@ -118,7 +118,7 @@ def test_a_nightly_of_one_image_refuses_a_tree_with_changes(
     def changed(workspace: Workspace) -> str:
         raise UserError("file: not as in git; commit first, or git stash")
 
-    monkeypatch.setattr(assemble, "clean_revision", changed)
+    monkeypatch.setattr(checks, "clean_revision", changed)
     monkeypatch.setattr(pipeline, "build", lambda *words, **more: pytest.fail("it was built"))
     with pytest.raises(SystemExit) as raised:
         cli.run(["nightly", "nfs", "--server", "dapdir"])

@@ -20,7 +20,7 @@ from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.release import assemble, collect, index
+from hyraxvm.release import checks, collect, index
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import stage as provision
@@ -31,7 +31,7 @@ from hyraxvm.stages.server import stage as server
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with one commit."""
-    monkeypatch.setattr(assemble, "__version__", "1.0.0")
+    monkeypatch.setattr(checks, "__version__", "1.0.0")
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, os.devnull)
     git(tmp_path, "init", "-q")
@@ -60,10 +60,12 @@ def commit(folder: Path) -> None:
 def test_a_clean_tree_at_its_tag_is_released(checkout: Path, kind: str) -> None:
     who = ("-c", "user.name=T", "-c", "user.email=t@example.org")
     git(checkout, *who, "tag", *(["-a", "-m", "x"] if kind == "annotated" else []), "v1.0.0")
-    assert assemble.check(at(checkout), "1.0.0") == git(checkout, "rev-parse", "HEAD").strip()
+    assert (
+        checks.tagged_revision(at(checkout), "1.0.0") == git(checkout, "rev-parse", "HEAD").strip()
+    )
     commit(checkout)
     with pytest.raises(UserError, match=r"tag v1.0.0 is on another commit than"):
-        assemble.check(at(checkout), "1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
 
 
 def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None:
@@ -99,36 +101,36 @@ def test_a_file_that_is_not_in_git_makes_the_revision_dirty(
 
 def test_what_is_not_ready_is_refused(checkout: Path) -> None:
     with pytest.raises(UserError, match=r"there is no tag v1.0.0; type: git tag -s v1.0.0"):
-        assemble.check(at(checkout), "1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
     with pytest.raises(UserError, match=r"'1.0.1' is not the one in pyproject.toml, '1.0.0'"):
-        assemble.check(at(checkout), "1.0.1")
+        checks.tagged_revision(at(checkout), "1.0.1")
     for version in ("1.0", "v1.0.0", "1.0.0/..", "1.0.0 ", "1.0.0\n"):
         with pytest.raises(UserError, match="is no version; allowed are"):
-            assemble.check(at(checkout), version)
+            checks.tagged_revision(at(checkout), version)
     with pytest.raises(UserError, match="is a nightly's version"):
-        assemble.check(at(checkout), "20260101")
+        checks.tagged_revision(at(checkout), "20260101")
     git(checkout, "tag", "v1.0.0")
-    assemble.check(at(checkout), "1.0.0")
+    checks.tagged_revision(at(checkout), "1.0.0")
     (checkout / "CHANGELOG.md").write_text("## 1.0.0 (unreleased)\n")
     git(checkout, "add", ".")
     commit(checkout)
     git(checkout, "tag", "--force", "v1.0.0")
     with pytest.raises(UserError, match=r"the section on 1.0.0 says 'unreleased'; write"):
-        assemble.check(at(checkout), "1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
     (checkout / "file").write_text("2")
     (checkout / "new").touch()
     with pytest.raises(UserError, match="file and 1 more: not as in git"):
-        assemble.check(at(checkout), "1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
 
 
 def test_nothing_but_hyrax_unless_it_is_named(table: images.Config, tmp_path: Path) -> None:
     without = table.model_copy(update={"server": {"dapdir": table.server["dapdir"]}})
     with pytest.raises(UserError, match="no server 'hyrax', and no other is released unless"):
-        assemble.recipes(at(tmp_path), without, [], None, print)
-    found = assemble.recipes(at(tmp_path), without, [], "dapdir", print)
+        checks.recipes(at(tmp_path), without, [], None, print)
+    found = checks.recipes(at(tmp_path), without, [], "dapdir", print)
     assert [one.name for one in found] == sorted(table.image)
-    assert assemble.server(table, None) == "hyrax"
-    assert assemble.server(table, "dapdir") == "dapdir"
+    assert checks.server(table, None) == "hyrax"
+    assert checks.server(table, "dapdir") == "dapdir"
 
 
 def test_a_server_that_is_not_pinned_is_refused_and_nothing_is_written(
@@ -140,10 +142,10 @@ def test_a_server_that_is_not_pinned_is_refused_and_nothing_is_written(
     with pytest.raises(
         UserError, match=r"has no digest for server 'hyrax'; type: ./inv pin hyrax, and commit"
     ):
-        assemble.recipes(at(tmp_path), table, ["nfs"], None, print)
+        checks.recipes(at(tmp_path), table, ["nfs"], None, print)
     assert list(tmp_path.iterdir()) == []
     choice.pin(table, "hyrax", lock)
-    (found,) = assemble.recipes(at(tmp_path), table, ["nfs"], None, print)
+    (found,) = checks.recipes(at(tmp_path), table, ["nfs"], None, print)
     assert found.server_digest == digest
 
 
