@@ -33,7 +33,7 @@ Folder = Annotated[
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
 
 
-class Store(Model):
+class StoreSettings(Model):
     """A bucket of an S3-compatible store; what is empty comes from where boto3 looks."""
 
     bucket: Bucket
@@ -65,7 +65,7 @@ class Nightly(Model):
 class Settings(Model):
     """The whole file."""
 
-    store: Store
+    store: StoreSettings
     download: Download
     signing: Signing
     nightly: Nightly

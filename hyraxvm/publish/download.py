@@ -53,11 +53,11 @@ def download(
     if unpack and not FORMATS[kind].suffix.endswith(".zip"):
         raise UserError(f"format {kind!r} is not packed; leave --unpack out")
     published = index.read_index(site.text(index.INDEX), f"{site.url}{index.INDEX}")
-    release = _signed(site, _chosen(site, published, version), fingerprint)
-    entry = _entry(release, image, kind)
+    release = _read_signed(site, _choose_release(site, published, version), fingerprint)
+    entry = _choose_file(release, image, kind)
     folder = folder / release.version
-    with _ours(artifacts, folder):
-        _made(folder)
+    with _kept_from_clean(artifacts, folder):
+        _make_folder(folder)
         target = folder / entry.name
         if target.exists():
             if not target.is_file() or cache.file_digest(target) != entry.sha256:
@@ -66,11 +66,11 @@ def download(
         else:
             _fetch(site, release, entry, target)
             say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {fingerprint}")
-        return _unpacked(target) if unpack else target
+        return _unpack(target) if unpack else target
 
 
 @contextmanager
-def _ours(artifacts: Path, folder: Path) -> Iterator[None]:
+def _kept_from_clean(artifacts: Path, folder: Path) -> Iterator[None]:
     """While it lasts, `./inv clean` does not empty a folder that is its own to empty."""
     if not folder.resolve().is_relative_to(artifacts.resolve()):
         yield
@@ -79,7 +79,7 @@ def _ours(artifacts: Path, folder: Path) -> Iterator[None]:
         yield
 
 
-def _made(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,7 +88,7 @@ def _made(folder: Path) -> None:
         ) from error
 
 
-def _chosen(site: Site, published: index.Index, version: str) -> index.Release:
+def _choose_release(site: Site, published: index.Index, version: str) -> index.Release:
     named = {"release": published.latest.release, "nightly": published.latest.nightly}
     wanted = named.get(version, version)
     found = published.find(wanted)
@@ -102,7 +102,7 @@ def _chosen(site: Site, published: index.Index, version: str) -> index.Release:
     return found
 
 
-def _signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
+def _read_signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
     """What the key's owner has signed under this version."""
     where = f"{site.url}{release.path}"
     if release.key != fingerprint:
@@ -129,7 +129,7 @@ def _signed(site: Site, release: index.Release, fingerprint: str) -> index.Relea
     return signed
 
 
-def _entry(release: index.Release, image: str, kind: str) -> index.File:
+def _choose_file(release: index.Release, image: str, kind: str) -> index.File:
     for found in release.images:
         for entry in found.files:
             if (found.image, entry.format) == (image, kind):
@@ -173,7 +173,7 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
         part.replace(target)
 
 
-def _unpacked(artifact: Path) -> Path:
+def _unpack(artifact: Path) -> Path:
     """Unpack a zip beside itself; what is there already stays as it is."""
     work = artifact.with_name(f".{artifact.name}.work")
     cache.remove_tree(work)

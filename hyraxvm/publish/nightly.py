@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hyraxvm.config import images as config
-from hyraxvm.config import publish as publishing
+from hyraxvm.config import images
 from hyraxvm.config.model import Artifact
+from hyraxvm.config.publish import Settings
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.publish import publisher as publish
+from hyraxvm.publish.publisher import publish_folder, published_index
 from hyraxvm.release import assemble, checks, collect, index, notes, signing
 from hyraxvm.store.s3 import Store
 
@@ -25,7 +25,7 @@ UNFINISHED: Final = "**Not finished**: it is running, or was killed."
 BUILDING: Final = "being built"
 BUSY: Final = "another nightly runs in this checkout; wait for it, or end it"
 
-Build = Callable[[config.Recipe], Sequence[Artifact]]
+Build = Callable[[images.Recipe], Sequence[Artifact]]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Outcome:
 
 def run(
     workspace: Workspace,
-    set_up: Callable[[], tuple[Sequence[config.Recipe], Publisher | None]],
+    set_up: Callable[[], tuple[Sequence[images.Recipe], Publisher | None]],
     *,
     build: Build,
     say: Callable[[str], None],
@@ -59,16 +59,16 @@ def run(
         outcomes: list[Outcome] = []
         changed: dict[str, list[str]] = {}
 
-        def tell() -> None:
-            write(workspace, summary(title, outcomes, UNFINISHED, changed))
+        def save() -> None:
+            write_summary(workspace, summary(title, outcomes, UNFINISHED, changed))
 
-        tell()  # before anything can fail: what lies there is yesterday's
+        save()  # before anything can fail: the file there is yesterday's
         try:
             wanted, publisher = set_up()
             if publisher:
                 publisher.check()  # before the hours of building
             outcomes = [Outcome(recipe.name) for recipe in wanted]
-            build_all(wanted, outcomes, build, tell)
+            build_all(wanted, outcomes, build, save)
             failed = [one.image for one in outcomes if one.failure]
             if failed:
                 raise Failure(f"failed: {', '.join(failed)}; nothing was published")
@@ -79,9 +79,9 @@ def run(
                 result = "All passed; nothing was to be published."
         except BaseException as error:
             result = f"**Failed**: {_reason(error, outcomes)}"
-            write(workspace, summary(title, outcomes, result, changed))
+            write_summary(workspace, summary(title, outcomes, result, changed))
             raise
-        write(workspace, summary(title, outcomes, result, changed))
+        write_summary(workspace, summary(title, outcomes, result, changed))
         say(result)
 
 
@@ -89,7 +89,7 @@ class Publisher:
     """Publishes a nightly if it differs from the newest one."""
 
     def __init__(
-        self, workspace: Workspace, settings: publishing.Settings, say: Callable[[str], None]
+        self, workspace: Workspace, settings: Settings, say: Callable[[str], None]
     ) -> None:
         """Take what `publish.toml` says."""
         self.workspace = workspace
@@ -102,11 +102,11 @@ class Publisher:
         self.public_key = signing.public_key(self.key)
         self.revision = checks.clean_revision(self.workspace)
         self.store = Store(self.settings.store)
-        publish.current(self.store)
+        published_index(self.store)
 
     def publish(self, built: Sequence[collect.Built]) -> tuple[str, dict[str, list[str]]]:
         """Publish; returns what happened in one sentence, and the changed packages by image."""
-        published, _ = publish.current(self.store)
+        published, _ = published_index(self.store)
         number = version(published, time.gmtime())
         newest, old = assemble.previous(self.store, "nightly", number)
         changed = differences(old, built)
@@ -123,26 +123,26 @@ class Publisher:
             old=old,
             on_line=self.say,
         )
-        publish.folder(self.workspace, self.store, folder, self.public_key, self.settings, self.say)
+        publish_folder(self.workspace, self.store, folder, self.public_key, self.settings, self.say)
         cache.remove_tree(folder)  # it is in the store; the disk is not to fill night by night
         return f"All passed; {number} is published.", changed
 
 
 def build_all(
-    wanted: Sequence[config.Recipe],
+    wanted: Sequence[images.Recipe],
     outcomes: Sequence[Outcome],
     build: Build,
-    tell: Callable[[], None],
+    on_change: Callable[[], None],
 ) -> None:
-    """Build and test image by image; one that fails does not keep the others from being tried.
+    """Build and test image by image; try the others too where one fails.
 
-    `outcomes`, one for each image, say at any time what has become of it; `tell` is called when
-    one of them has changed.
+    `outcomes`, one for each image, show at any time what has become of it; `on_change` is called
+    after each change of them.
     """
     for recipe, outcome in zip(wanted, outcomes, strict=True):
         started = time.monotonic()
         outcome.result = BUILDING
-        tell()
+        on_change()
         try:
             outcome.artifacts = list(build(recipe))
             outcome.result = "passed"
@@ -151,7 +151,7 @@ def build_all(
             outcome.result = "**failed**"
         finally:
             outcome.seconds = time.monotonic() - started
-        tell()
+        on_change()
 
 
 def _reason(error: BaseException, outcomes: Sequence[Outcome]) -> str:
@@ -232,12 +232,12 @@ def differences(
     }
 
 
-def matrix(images: Sequence[str], server: str) -> str:
+def matrix(names: Sequence[str], server: str) -> str:
     """The jobs of a CI system, one an image, as JSON on one line."""
-    return json.dumps({"include": [{"image": name, "server": server} for name in images]})
+    return json.dumps({"include": [{"image": name, "server": server} for name in names]})
 
 
-def write(workspace: Workspace, text: str) -> None:
+def write_summary(workspace: Workspace, text: str) -> None:
     """Write the summary, whole or not at all."""
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     work = workspace.artifacts / f".{SUMMARY}"

@@ -39,7 +39,7 @@ class _Interrupted(Exception):
 class Site:
     """A folder of the web, or of a store without credentials."""
 
-    def __init__(self, url: str, store: publish.Store) -> None:
+    def __init__(self, url: str, store: publish.StoreSettings) -> None:
         """`url` is `https://...` or `s3://BUCKET/PREFIX`; the latter uses `store`'s endpoint."""
         url = f"{url.rstrip('/')}/"
         self._base = _web(url, store) if url.startswith("s3:") else url
@@ -130,15 +130,15 @@ class Site:
         except (requests.RequestException, HTTPError) as error:
             raise _Interrupted(_reason(error)) from error
 
-    def _persist(self, name: str, attempt: Callable[[], T], there: Callable[[], int]) -> T:
+    def _persist(self, name: str, attempt: Callable[[], T], gained: Callable[[], int]) -> T:
         """Try again after what may pass; a try that has gained bytes does not count."""
-        tries, most = 0, there()
+        tries, most = 0, gained()
         while True:
             try:
                 return attempt()
             except _Interrupted as error:
-                tries = 1 if there() > most else tries + 1
-                most = max(most, there())
+                tries = 1 if gained() > most else tries + 1
+                most = max(most, gained())
                 if tries == TRIES:
                     raise Failure(
                         f"{self.url}{name}: {error}; type the same command again to go on"
@@ -151,7 +151,7 @@ def _reason(error: BaseException) -> str:
     return found[-1] if found else type(error).__name__
 
 
-def _web(url: str, store: publish.Store) -> str:
+def _web(url: str, store: publish.StoreSettings) -> str:
     """The web address of `s3://BUCKET/PREFIX/`, as boto3 makes it."""
     match = re.fullmatch(r"s3://([^/]+)/(.*)", url)
     if not match:

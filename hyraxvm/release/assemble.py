@@ -94,7 +94,7 @@ def assemble(
 ) -> Path:
     """Make the folder of a release, sign it, and return it; a finished one is left as it is.
 
-    `text` and `old` are those of `notes.notes`, `previous` the version that they are about.
+    `text` and `old` are those of `notes.release_notes`, `previous` the version that they are about.
 
     Raises:
         UserError: gpg cannot sign, or somebody publishes a folder of this name with other content.
@@ -109,7 +109,7 @@ def assemble(
             on_line(f"bill of materials of {one.name}")
             for name in (f"{one.name}{MANIFEST}", *(e["name"] for e in one.manifest["files"])):
                 os.link(workspace.artifacts / name, work / name)
-            (work / f"{one.name}{sbom.SUFFIX}").write_text(sbom.sbom(one.manifest))
+            (work / f"{one.name}{sbom.SUFFIX}").write_text(sbom.bill_of_materials(one.manifest))
             entries.append(_entry(workspace, one))
         manifests = [one.manifest for one in built]
         release = index.Release(
@@ -122,7 +122,9 @@ def assemble(
             images=sorted(entries, key=lambda image: image.image),
         )
         (work / index.RELEASE).write_bytes(index.dump(release))
-        (work / index.NOTES).write_text(notes.notes(version, text, manifests, previous, old))
+        (work / index.NOTES).write_text(
+            notes.release_notes(version, text, manifests, previous, old)
+        )
         digests = {path.name: cache.file_digest(path) for path in work.iterdir()}
         (work / index.PROVENANCE).write_text(
             provenance.statement(
@@ -186,7 +188,7 @@ def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict
     published = index.read_index(data[0], f"{store.name}{index.INDEX}") if data else None
     found = [
         one
-        for one in (published.of(kind) if published else [])
+        for one in (published.available(kind) if published else [])
         if index.order(one.version) < index.order(version)
     ]
     if not found:
@@ -200,16 +202,16 @@ def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict
     return found[0].version, manifests
 
 
-def _entry(workspace: Workspace, built: collect.Built) -> index.Image:
+def _entry(workspace: Workspace, built: collect.Built) -> index.PublishedImage:
     manifest, recipe = built.manifest, built.recipe
-    return index.Image(
+    return index.PublishedImage(
         image=recipe.name,
         title=recipe.image.title,
         access=recipe.image.access,
         name=built.name,
         base=recipe.base_name,
         arch=recipe.base.arch,
-        server=index.Server(
+        server=index.PublishedServer(
             name=manifest["server"]["name"],
             version=manifest["server"]["version"],
             title=manifest["release"]["SERVER_TITLE"],

@@ -109,7 +109,7 @@ def keys(
     return Plan(recipe, refresh, workspace.root).formats(image, files)
 
 
-def there(workspace: Workspace, recipe: images.Recipe) -> list[Artifact]:
+def tested_artifacts(workspace: Workspace, recipe: images.Recipe) -> list[Artifact]:
     """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
     built = collect(workspace, [recipe], None)[0]
     paths = [workspace.artifacts / entry["name"] for entry in built.manifest["files"]]

@@ -56,7 +56,7 @@ def changes(old: Packages, new: Packages) -> list[str]:
     return lines
 
 
-def notes(
+def release_notes(
     version: str,
     text: str,
     manifests: Sequence[Mapping[str, Any]],

@@ -38,7 +38,7 @@ class Master:
     """What the stages before packaging have made: the root file system, the server, the disk."""
 
     rootfs: Path
-    server: server.Server
+    server: server.PackedServer
     disk: Path
 
 
@@ -146,7 +146,7 @@ def master(
             log = _log(workspace, plan, "rootfs")
             return rootfs.build(results, recipe, plan.rootfs, log, on_line)
 
-    def make_server() -> server.Server:
+    def make_server() -> server.PackedServer:
         with progress.stage("server") as on_line:
             log = _log(workspace, plan, "server")
             # Not every line of pulling, but what each line of the trim list has saved.
@@ -154,7 +154,7 @@ def master(
 
     # Both use one core most of the time.
     both = run_parallel([make_rootfs, make_server], 2)
-    tar, served = cast(tuple[Path, server.Server], tuple(both))
+    tar, served = cast(tuple[Path, server.PackedServer], tuple(both))
     with progress.stage("disk") as on_line:
         log = _log(workspace, plan, "disk")
         made = disk.build(results, recipe, plan.disk, tar, served, log, on_line)

@@ -85,11 +85,11 @@ class Store:
     `Failure` for what the store could not do after several tries.
     """
 
-    def __init__(self, settings: publish.Store, attempts: int = 6) -> None:
+    def __init__(self, settings: publish.StoreSettings, attempts: int = 6) -> None:
         """Find credentials as boto3 does; nothing is sent yet."""
         self.bucket = publish.required(settings.bucket, "store.bucket")
         self.prefix = settings.prefix
-        with self.told(""):
+        with self._explained(""):
             try:
                 self.client = client(settings, attempts=attempts)
             except ValueError as error:
@@ -102,7 +102,7 @@ class Store:
 
     def ask(self, operation: str, key: str, **arguments: Any) -> Any:
         """Call an operation of the S3 API about one object."""
-        with self.told(key):
+        with self._explained(key):
             call = getattr(self.client, operation)
             return call_in_background(
                 partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments)
@@ -118,7 +118,7 @@ class Store:
             return found["Body"].read(), found["ETag"]
 
         try:
-            with self.told(key):
+            with self._explained(key):
                 return call_in_background(get)
         except Gone:
             return None
@@ -157,7 +157,7 @@ class Store:
             CacheControl=cache,
             ChecksumSHA256=parts.checksum(data),
         )
-        with self.told(key):
+        with self._explained(key):
             try:
                 call_in_background(partial(put, **condition))
             except ClientError as error:
@@ -199,7 +199,7 @@ class Store:
                 Bucket=self.bucket,
                 Delete={"Objects": batch, "Quiet": True},
             )
-            with self.told(prefix):
+            with self._explained(prefix):
                 done = call_in_background(delete)
             for error in done.get("Errors", []):
                 raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
@@ -246,17 +246,17 @@ class Store:
                 raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
             yield from found["Body"].iter_chunks(MIB)
 
-        with self.told(key):
+        with self._explained(key):
             yield from in_background(get())
 
     def _listed(self, operation: str, what: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
-        with self.told(arguments.get("Prefix", "").removeprefix(self.prefix)):
+        with self._explained(arguments.get("Prefix", "").removeprefix(self.prefix)):
             for page in in_background(page for page in pages):
                 yield from page.get(what, [])
 
     @contextmanager
-    def told(self, key: str) -> Iterator[None]:
+    def _explained(self, key: str) -> Iterator[None]:
         """Turn what botocore raises into one line."""
         where = f"s3://{self.bucket}/{self.prefix}{key}"
         try:
@@ -282,7 +282,7 @@ class Store:
             raise Failure(f"{where}: {' '.join(str(error).split())[:300]}") from error
 
 
-def client(settings: publish.Store, *, anonymous: bool = False, attempts: int = 6) -> Any:
+def client(settings: publish.StoreSettings, *, anonymous: bool = False, attempts: int = 6) -> Any:
     """A boto3 client for S3; without credentials if `anonymous`."""
     session = boto3.session.Session(
         profile_name=(settings.profile or None) if not anonymous else None,

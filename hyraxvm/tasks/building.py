@@ -120,7 +120,7 @@ def test(
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
     # All formats of an image hold the same disk, which is compared when they are made.
-    dealt = [formats.choose(format)] * len(names) if format else formats.deal(len(names))
+    dealt = [formats.choose(format)] * len(names) if format else formats.for_images(len(names))
     unit_tests(workspace, k)
     if unit:
         return

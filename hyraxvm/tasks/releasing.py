@@ -70,7 +70,7 @@ def release(
     )
     if store and not no_publish:
         key = signing.public_key(settings.signing.key)
-        publisher.folder(workspace, store, folder, key, settings, progress.say)
+        publisher.publish_folder(workspace, store, folder, key, settings, progress.say)
     print(folder)
 
 
@@ -114,7 +114,7 @@ def nightly(
 
     def build(recipe: images.Recipe) -> list[Artifact]:
         if built:
-            return collect.there(workspace, recipe)
+            return collect.tested_artifacts(workspace, recipe)
         wanted = [(recipe, formats.choose([]))]
         return pipeline.build(workspace, wanted, progress, refresh=today())
 
@@ -147,20 +147,20 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
 @reported
 def publish(c: Context, version: str, dry_run: bool = False) -> None:
     """Publish a finished release, or go on where an interrupted publish has stopped."""
-    from hyraxvm.config import publish as publishing
+    from hyraxvm.config.publish import load
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
-    from hyraxvm.publish import publisher as publish
+    from hyraxvm.publish import publisher
     from hyraxvm.release import index, signing
     from hyraxvm.store.s3 import Store
 
     index.kind(version)
-    settings = publishing.load()
+    settings = load()
     key = signing.public_key(settings.key())
     say = Progress().say
     workspace = Workspace.here()
     folder = workspace.releases / version
-    publish.folder(workspace, Store(settings.store), folder, key, settings, say, dry_run)
+    publisher.publish_folder(workspace, Store(settings.store), folder, key, settings, say, dry_run)
 
 
 @task(help={"version": "published version", "reason": "what users read who ask for it"})

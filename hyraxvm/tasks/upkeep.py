@@ -50,7 +50,7 @@ def bench(c: Context, what: list[str], size: int = 1000) -> None:
 def clean(c: Context, cache: bool = False) -> None:
     """Remove what was built, its reports and logs."""
     from hyraxvm.core.workspace import Workspace
-    from hyraxvm.tools import clean as housekeeping
+    from hyraxvm.tools import clean
 
-    for line in housekeeping.clean(Workspace.here(), cache):
+    for line in clean.clean(Workspace.here(), cache):
         print(line)

@@ -82,14 +82,14 @@ def settings(
 ) -> None:
     """Check a settings file for the first boot, and write the disk that hands it to a machine."""
     from hyraxvm.config import images
-    from hyraxvm.tools import settings_disk as settings
+    from hyraxvm.tools import settings_disk
 
     table = images.load()
     source = Path(file)
     recipe = images.recipe(table, image, server or table.defaults.auto[0])
-    settings.check(source, recipe)
+    settings_disk.check(source, recipe)
     disk = Path(to) if to else source.with_suffix(".iso")
-    settings.write_disk(source, disk)
+    settings_disk.write_disk(source, disk)
     print(f"{source}: right for image {recipe.name} with {recipe.server.title}")
     print(f"{disk}: attach it as a CD before the first start; it holds what {source} holds")
 

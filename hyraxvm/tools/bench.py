@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hyraxvm.config import publish as publishing
+from hyraxvm.config.publish import StoreSettings
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.parallel import run_parallel
@@ -55,7 +55,7 @@ def transfer(megabytes: int) -> list[str]:
         top = Path(work, "store")
         (top / BUCKET).mkdir(parents=True)
         with _server(top) as url:
-            store_settings = publishing.Store(
+            store_settings = StoreSettings(
                 bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile="", cache=""
             )
             # Nothing of the user's own takes part.

@@ -33,7 +33,7 @@ from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import disk_images, format_of
 from hyraxvm.formats.opening import manifest_path, open_artifact
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import MachineSpec
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
@@ -168,7 +168,7 @@ def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
     """A machine whose console stands in the reports of tests that fail; `logs` gets its journal."""
     # Of an earlier run.
     shutil.rmtree(logs, ignore_errors=True)
-    with Machine(spec, folder, logs) as running:
+    with VirtualMachine(spec, folder, logs) as running:
         guest = Guest(running)
         _guests.append(guest)
         try:

@@ -21,7 +21,7 @@ from nfs import NfsServer
 
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 _guests: list[Guest] = []
@@ -43,7 +43,7 @@ def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     drive = Drive(machine.disk_controller, made.master, "qcow2")
     spec = MachineSpec((drive,), (machine.nic,), machine.memory_mib, machine.cpus)
     logs = Workspace.here().reports / "servers" / made.recipe.server_name
-    with Machine(spec.over(scratch), scratch, logs) as booted:
+    with VirtualMachine(spec.over(scratch), scratch, logs) as booted:
         guest = Guest(booted)
         _guests.append(guest)
         try:

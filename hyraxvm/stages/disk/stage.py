@@ -22,7 +22,7 @@ from hyraxvm.core import cache, code
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.process import as_root, output, run
-from hyraxvm.stages.server.stage import Server
+from hyraxvm.stages.server.stage import PackedServer
 
 DEADLINE = 600.0  # seconds
 MIB = 1024 * 1024
@@ -69,7 +69,7 @@ def build(
     recipe: Recipe,
     stage_key: str,
     rootfs: Path,
-    server: Server,
+    server: PackedServer,
     log: Path,
     on_line: Callable[[str], None],
 ) -> Disk:
@@ -78,7 +78,7 @@ def build(
     def make(work: Path) -> None:
         on_line("unpacking the root file system")
         tree = work / "tree"
-        plant(tree, rootfs, server.squashfs, work, log)
+        fill_tree(tree, rootfs, server.squashfs, work, log)
         on_line("making the file systems")
         raw = work / "disk.raw"
         assemble(tree, raw, recipe.machine.disk_gib, work, log)
@@ -94,7 +94,7 @@ def build(
     )
 
 
-def plant(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
+def fill_tree(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
     """Unpack the root file system and lay the server and the provisioning boot's files into it."""
     tree.mkdir()
     fstab, machine_id = work / "fstab", work / "machine-id"

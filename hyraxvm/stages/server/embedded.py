@@ -63,14 +63,14 @@ def sources(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
     return folder / "requirements.txt", folder / recipe.server_name
 
 
-def configuration(recipe: Recipe, source: Path) -> oci.Image:
+def configuration(recipe: Recipe, source: Path) -> oci.OciImage:
     """What the image says of itself; nothing is built."""
     name, home = recipe.server_name, recipe.server.home
     init = source / name / "__init__.py"
     version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
     if version is None:
         raise Failure(f'{init}: has no line `__version__ = "..."`')
-    return oci.Image(
+    return oci.OciImage(
         digest="",
         entrypoint=["/usr/bin/python3", "-m", name],
         environment={

@@ -36,7 +36,7 @@ FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # that units and scripts hold just
 VERSION_LABELS = ("org.opencontainers.image.version", "version")
 
 
-class Server(BaseModel):
+class PackedServer(BaseModel):
     """The stage's output."""
 
     model_config = ConfigDict(frozen=True)
@@ -92,7 +92,7 @@ def build(
     log: Path,
     on_line: Callable[[str], None],
     say: Callable[[str], None] | None = None,
-) -> Server:
+) -> PackedServer:
     """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
 
     Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
@@ -124,7 +124,7 @@ def build(
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
     done = results.produce("server", stage_key, make)
-    made = Server(squashfs=done / "server.squashfs", image=_kept(done))
+    made = PackedServer(squashfs=done / "server.squashfs", image=_kept(done))
     _check_budget(recipe, made)
     return made
 
@@ -148,7 +148,7 @@ def preview(recipe: Recipe, results: StageCache | None = None) -> ServerImage:
 
 def describe(
     recipe: Recipe,
-    image: oci.Image,
+    image: oci.OciImage,
     tree: Tree,
     packages: dict[str, str],
     trimmed: list[Trimmed],
@@ -250,7 +250,7 @@ def _account(tree: Tree, user: str) -> Account:
 
 def _image(
     recipe: Recipe,
-    image: oci.Image,
+    image: oci.OciImage,
     prepared: Prepared,
     packages: dict[str, str] | None = None,
     trimmed: list[Trimmed] | None = None,
@@ -278,7 +278,7 @@ def _image(
     )
 
 
-def version(image: oci.Image, reference: str, *stated: str | None) -> str:
+def version(image: oci.OciImage, reference: str, *stated: str | None) -> str:
     """The server's version: the first that is stated, else the tag, else the digest's beginning.
 
     It goes into file names: letters, digits, `.` and `+`, a digit first. A tag without a digit is
@@ -304,7 +304,7 @@ def _hook(recipe: Recipe) -> ModuleType | None:
     return module
 
 
-def _program(tree: Tree, image: oci.Image) -> str:
+def _program(tree: Tree, image: oci.OciImage) -> str:
     """The full path of what the image runs; raises `Failure`: it is not there.
 
     It is a plain one: systemd takes signs before it as orders, `+` for all privileges.
@@ -330,7 +330,7 @@ def _table(tree: Tree, path: str) -> list[list[str]]:
     return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def _check_budget(recipe: Recipe, made: Server) -> None:
+def _check_budget(recipe: Recipe, made: PackedServer) -> None:
     size = made.squashfs.stat().st_size
     if size > recipe.budget.server * 10**6:
         name = recipe.server_name

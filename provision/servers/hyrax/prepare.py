@@ -30,7 +30,7 @@ SCANS = {  # what Tomcat searches libraries for: kind of search -> names in a ja
 TIMEOUT = "20000"  # milliseconds for a client to send its request
 
 
-def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
+def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
     """Find the BES, Tomcat, Java and their users; make what they write in.
 
     Raises `Failure`: something is not in the image.

@@ -74,7 +74,7 @@ class Shop:
     ) -> list[str]:
         """Publish a finished release; returns what is said meanwhile."""
         said: list[str] = []
-        publisher.folder(
+        publisher.publish_folder(
             workspace(folder.parents[1]),
             to or self.store(),
             folder,
@@ -213,14 +213,14 @@ def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
     (folder / name).write_bytes(data)
     kind = next(one.name for one in FORMATS.values() if name.endswith(one.suffix))
     digest = cache.file_digest(folder / name)
-    image = index.Image(
+    image = index.PublishedImage(
         image="nfs",
         title="An image",
         access="nfs",
         name="image",
         base="debian-12",
         arch="amd64",
-        server=index.Server(name="dapdir", version="1", title="dapdir"),
+        server=index.PublishedServer(name="dapdir", version="1", title="dapdir"),
         inputs="0" * 64,
         files=[index.File(name=name, format=kind, size=len(data), sha256=digest)],
         manifest="image.manifest.json",

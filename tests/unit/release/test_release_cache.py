@@ -24,7 +24,7 @@ from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
 from hyraxvm.store import stage_cache
 from hyraxvm.store.s3 import Store
-from hyraxvm.store.stage_cache import Entry, Shared
+from hyraxvm.store.stage_cache import CacheEntry, SharedCache
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 KEY = "ab" * 32
@@ -38,7 +38,7 @@ class Machine:
         self.said: list[str] = []
         self.made: list[str] = []
         settings = shop.settings(url).store
-        self.remote = Shared(Store(settings, attempts=2), secret, self.said.append)
+        self.remote = SharedCache(Store(settings, attempts=2), secret, self.said.append)
 
     def produce(self, stage: str = "rootfs", key: str = KEY, text: bytes = b"x" * 9000) -> Path:
         def make(work: Path) -> None:
@@ -212,7 +212,7 @@ def test_an_archive_holds_plain_files_and_nothing_else(
     path = tmp_path / "packed"
     path.write_bytes(packed)
     here = machine()
-    entry = Entry(
+    entry = CacheEntry(
         sha256=cache.file_digest(path), size=len(packed), unpacked=unpacked, code="0" * 64
     )
     code = here.remote._code("rootfs", KEY, entry)

@@ -47,7 +47,7 @@ store = Store(settings.store)
 artifacts = Path(target).parent / "artifacts"
 workspace = Workspace(ROOT, artifacts, StageCache(artifacts / "cache"))
 public = signing.public_key(key)
-publisher.folder(workspace, store, Path(release), public, settings, lambda line: None)
+publisher.publish_folder(workspace, store, Path(release), public, settings, lambda line: None)
 sent = peak()
 download.download(
     artifacts, Site(settings.download.url, settings.store), key,
@@ -176,7 +176,7 @@ from hyraxvm.publish.site import Site
 from hyraxvm.store.s3 import Store
 
 what, url, part = sys.argv[1:]
-settings = publishing.Store(
+settings = publishing.StoreSettings(
     bucket="some-bucket", prefix="", endpoint=url, region="", profile="", cache=""
 )
 site = Site(f"{url}/x", settings)

@@ -63,7 +63,7 @@ def test_the_bill_of_materials_is_valid_and_names_every_package(folder: Path) ->
     assert depends["server:dapdir"] == ["pkg:pypi/numpy@2.3.5"]
     assert len(depends[NAME]) == 4
     manifest = json.loads((folder / f"{NAME}.manifest.json").read_text())
-    assert sbom.sbom(manifest) == text
+    assert sbom.bill_of_materials(manifest) == text
 
 
 def test_the_provenance_names_what_went_in_and_what_came_out(folder: Path) -> None:

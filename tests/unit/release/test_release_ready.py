@@ -154,7 +154,7 @@ def test_only_what_is_whole_and_tested_is_collected(
 ) -> None:
     (found,) = collect.collect(workspace, [nfs], None)
     assert found.name == NAME
-    assert collect.there(workspace, nfs)[0].verdict is not None
+    assert collect.tested_artifacts(workspace, nfs)[0].verdict is not None
     smb = images.recipe(table, "smb", "dapdir")
     with pytest.raises(UserError, match="image 'smb' with server 'dapdir' is not built; type: "):
         collect.collect(workspace, [nfs, smb], None)

@@ -25,7 +25,7 @@ def test_versions_are_ordered_by_age() -> None:
 def test_candidates_are_never_the_latest(folder: Path) -> None:
     one = index.read_release((folder / "release.json").read_bytes(), "")
     candidate = one.model_copy(update={"version": "2.0.0-rc1", "path": "releases/2.0.0-rc1"})
-    found = index.arranged("0" * 40, [one, candidate])
+    found = index.make_index("0" * 40, [one, candidate])
     assert [entry.version for entry in found.releases] == ["2.0.0-rc1", "1.0.0"]
     assert found.latest.release == "1.0.0"
 

@@ -49,7 +49,7 @@ def recipe(reference: str, digest: str, **more: Any) -> images.Recipe:
     )
 
 
-def built(reference: str, tmp_path: Path, **more: Any) -> server.Server:
+def built(reference: str, tmp_path: Path, **more: Any) -> server.PackedServer:
     chosen = recipe(reference, oci.local_digest(reference), **more)
     results = StageCache(tmp_path / "cache")
     key = server.key(chosen)

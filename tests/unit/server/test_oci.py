@@ -274,7 +274,7 @@ def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
     ],
 )
 def test_the_version_is_fit_for_a_file_name(label: str, reference: str, wanted: str) -> None:
-    image = oci.Image(
+    image = oci.OciImage(
         digest="sha256:0123456789abcdef", entrypoint=[], environment={}, working_directory="/",
         user="", ports=[], volumes=[], labels={"version": label}, layers=[], diff_ids=[],
     )  # fmt: skip
