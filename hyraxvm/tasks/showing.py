@@ -14,9 +14,10 @@ from hyraxvm.tasks.common import files, refuse, reported
 def list_(c: Context, json_: bool = False) -> None:
     """List images, servers and formats, and what is built."""
     from hyraxvm.config import images
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import listing
 
-    rows = listing.rows(images.load())
+    rows = listing.rows(Workspace.here(), images.load())
     print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
 
 
@@ -37,11 +38,12 @@ def verify(c: Context, file: list[str]) -> None:
 def render(c: Context, image: str, server: str | None = None) -> None:
     """Write and show every rendered template and script, without building."""
     from hyraxvm.config import images
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages.server import choice
     from hyraxvm.tools import preview
 
     table = images.load()
     recipe = images.recipe(table, image, server)
     pinned = choice.cached(table, recipe.server_name)
-    for path in preview.write(pinned.recipe(table, image)):
+    for path in preview.write(Workspace.here(), pinned.recipe(table, image)):
         print(f"\n==== {path}\n{path.read_text()}", end="")

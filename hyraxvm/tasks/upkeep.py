@@ -12,9 +12,10 @@ from hyraxvm.tasks.common import reported
 @reported
 def doctor(c: Context) -> None:
     """Show each tool, the version found and needed, and the accelerator that is chosen."""
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import doctor
 
-    lines, healthy = doctor.report()
+    lines, healthy = doctor.report(Workspace.here())
     print("\n".join(lines))
     if not healthy:
         raise Failure("something is missing; ./inv installs it: type ./inv --list")
@@ -41,19 +42,19 @@ def lint(c: Context) -> None:
 @reported
 def bench(c: Context, what: list[str], size: int = 1000, write: bool = False) -> None:
     """Measure transfers, or show what builds and tests have measured."""
-    from hyraxvm.core.paths import ARTIFACTS
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import bench, figures
 
     if what == ["transfer"]:
         for line in bench.transfer(size):
             print(line)
     elif what == ["report"]:
-        found = figures.collect(ARTIFACTS)
+        found = figures.collect(Workspace.here().artifacts)
         print(figures.table(found))
         if write:
             figures.write(found)
     elif what == ["slowest"]:
-        print(figures.slowest(ARTIFACTS))
+        print(figures.slowest(Workspace.here().artifacts))
     else:
         raise UserError("name transfer, report or slowest; type: ./inv bench report")
 
@@ -62,7 +63,8 @@ def bench(c: Context, what: list[str], size: int = 1000, write: bool = False) ->
 @reported
 def clean(c: Context, cache: bool = False) -> None:
     """Remove what was built, its reports and logs."""
-    from hyraxvm.tools import clean as housekeeping
+    from hyraxvm.core.workspace import Workspace
+    from hyraxvm.tools import clean
 
-    for line in housekeeping.clean(cache):
+    for line in clean.clean(Workspace.here(), cache):
         print(line)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from hyraxvm.core.paths import REPORTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import disk_images, format_of
 from hyraxvm.formats.opening import manifest_path, open_artifact
 from hyraxvm.stages.provision.samples import make_samples
@@ -54,7 +54,7 @@ __all__ = ["pytest_runtest_makereport"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("boot tests")
     group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
-    group.addoption("--reports", metavar="DIR", type=Path, help=f"default: {REPORTS}/NAME")
+    group.addoption("--reports", metavar="DIR", type=Path, help="default: in artifacts/reports/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -137,7 +137,7 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     path: Path = request.param
-    reports = request.config.getoption("--reports") or REPORTS / path.name
+    reports = request.config.getoption("--reports") or Workspace.here().reports / path.name
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
         opened = open_artifact(path, Path(folder))
         drive = opened.spec.drives[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hyraxvm.vm.console import LOGIN_PROMPT, ConsoleError, Result
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import HOST, HTTP, MachineSpec
 
 USER = PASSWORD = "opendap"
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 class Guest:
     """A machine and who is logged in on its console."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: VirtualMachine) -> None:
         self.machine = machine
         self.console = machine.console
         self.password = PASSWORD

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import MachineSpec
 from tests.boot.guest import Guest
 
@@ -33,7 +33,7 @@ def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
     """A machine whose console stands in the reports of tests that fail; `logs` gets its journal."""
     # Of an earlier run.
     shutil.rmtree(logs, ignore_errors=True)
-    with Machine(spec, folder, logs) as running:
+    with VirtualMachine(spec, folder, logs) as running:
         guest = Guest(running)
         _guests.append(guest)
         try:

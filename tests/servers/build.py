@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyraxvm.config import images
 from hyraxvm.core.progress import Progress
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages import pipeline
 from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.server import oci
@@ -60,7 +61,8 @@ FILES: dict[str, object] = {
 }
 
 
-def build(chosen: images.Recipe, logs: Path, say: Callable[[str], None]) -> Built:
+def build(chosen: images.Recipe, artifacts: Path, say: Callable[[str], None]) -> Built:
     """Run the stages; what is cached is not made again."""
-    made = pipeline.master(Plan(chosen), logs, Progress(say))
+    workspace = replace(Workspace.here(), artifacts=artifacts)
+    made = pipeline.master(workspace, Plan(chosen), Progress(say))
     return Built(chosen, made.server.image, made.server.squashfs, made.disk)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.core.paths import REPORTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.provision.samples import make_samples
 from hyraxvm.vm.qemu import Drive, MachineSpec
 from tests.boot.guest import Guest
@@ -32,7 +32,7 @@ def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     machine = made.recipe.machine
     drive = Drive(machine.disk_controller, made.master, "qcow2")
     spec = MachineSpec((drive,), (machine.nic,), machine.memory_mib, machine.cpus)
-    logs = REPORTS / "servers" / made.recipe.server_name
+    logs = Workspace.here().reports / "servers" / made.recipe.server_name
     with booted(spec.over(scratch), scratch, logs) as guest:
         guest.wait_ready()
         yield guest

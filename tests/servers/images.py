@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from hyraxvm.core import cache
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.rootfs import stage as rootfs
 from tests.unit.stages.server.image_maker import TAG
 
@@ -110,6 +111,7 @@ def make_files() -> str:
 
 def _make(packages: str, hooks: list[str], *config: str) -> str:
     """Pack it once: the same image again spares the stages that work from it."""
+    results = Workspace.here().cache
 
     def pack(work: Path) -> None:
         layer, image = work / "layer.tar", f"{work / 'layout'}:{TAG}"
@@ -118,7 +120,7 @@ def _make(packages: str, hooks: list[str], *config: str) -> str:
                 *("mmdebstrap", "--quiet", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"),
                 *("--variant=extract", f"--include={packages}"),
                 "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-                *rootfs.keep_packages(rootfs.package_cache(), "extract"),
+                *rootfs.keep_packages(rootfs.package_cache(results), "extract"),
                 *(f"--extract-hook={hook}" for hook in hooks),
                 *("bookworm", str(layer)),
             ],
@@ -134,4 +136,4 @@ def _make(packages: str, hooks: list[str], *config: str) -> str:
         layer.unlink()
 
     key = cache.digest(packages, hooks, list(config), HERE / "standin", Path(__file__))
-    return f"oci:{cache.produce('test-images', key, pack) / 'layout'}:{TAG}"
+    return f"oci:{results.produce('test-images', key, pack) / 'layout'}:{TAG}"

@@ -30,7 +30,7 @@ SCANS = {  # how Tomcat searches libraries: kind of search -> names in a jar tha
 TIMEOUT = "20000"  # milliseconds in which a client must send its request
 
 
-def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
+def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
     """Find the BES, Tomcat, Java and their users; make the folders in which they write.
 
     Raises `Failure` if something is not in the image.

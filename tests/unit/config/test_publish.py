@@ -10,8 +10,9 @@ from hyraxvm import cli
 from hyraxvm.config import publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
-from hyraxvm.publish import nightly
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import index
+from tests.unit.release.shop import workspace
 
 
 def test_versions_are_ordered_by_age() -> None:
@@ -24,7 +25,7 @@ def test_versions_are_ordered_by_age() -> None:
 def test_candidates_are_never_the_latest(folder: Path) -> None:
     one = index.read_release((folder / "release.json").read_bytes(), "")
     candidate = one.model_copy(update={"version": "2.0.0-rc1", "path": "releases/2.0.0-rc1"})
-    found = index.arranged("0" * 40, [one, candidate])
+    found = index.make_index("0" * 40, [one, candidate])
     assert [entry.version for entry in found.releases] == ["2.0.0-rc1", "1.0.0"]
     assert found.latest.release == "1.0.0"
 
@@ -94,7 +95,7 @@ def test_fingerprints_as_people_copy_them() -> None:
         (["release", "1.0"], "'1.0': is no version; allowed are 1.2.3"),
         (["bench", "transfer", "--size", "x"], "invalid literal for int() with base 10: 'x'"),
         (["bench", "transfer", "--size", "0"], "--size 0: too small; allowed are 4 megabytes"),
-        (["bench", "sleep"], "name what to measure; type: ./inv bench transfer"),
+        (["bench", "sleep"], "name transfer, report or slowest; type: ./inv bench report"),
         (["verify", "/nowhere"], "/nowhere: no such file"),
         (["verify"], "no file is named; type: ./inv verify FILE..."),
         (["pin", "dapdir"], "server 'dapdir' is packed here, not pulled; pin: hyrax"),
@@ -114,8 +115,7 @@ def test_a_users_error_is_one_line_and_status_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nightly, "LOCK", tmp_path / ".nightly.lock")
-    monkeypatch.setattr(nightly, "SUMMARY", tmp_path / "nightly.md")
+    monkeypatch.setattr(Workspace, "here", lambda: workspace(tmp_path))
     good = tmp_path / "hyrax.toml"
     good.write_text('[vm]\nhostname = "dap1"\n')
     words = [str(good) if word == "GOOD" else word for word in words]

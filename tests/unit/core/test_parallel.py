@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.core import archives, process
+from hyraxvm.core import archives, cancel, process
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.progress import Progress
 
 
@@ -27,8 +27,8 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
         barrier.wait()
         return "quick"
 
-    assert together([slow, quick], 2) == ["slow", "quick"]
-    assert together([], 2) == []
+    assert run_parallel([slow, quick], 2) == ["slow", "quick"]
+    assert run_parallel([], 2) == []
 
 
 def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path: Path) -> None:
@@ -52,15 +52,15 @@ def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path:
 
     def inner() -> None:
         assert started.wait(10)
-        together([lambda: process.run(["false"], log=tmp_path / "f", deadline=9), two_long], 2)
+        run_parallel([lambda: process.run(["false"], log=tmp_path / "f", deadline=9), two_long], 2)
 
     begun = time.monotonic()
     # The nested call waits for its other task; the outer sees the stopped one fail before it.
     with pytest.raises(Failure, match=r"^false: exit status 1"):
-        together([long, inner], 2)
+        run_parallel([long, inner], 2)
     assert time.monotonic() - begun < 20
     assert after == ["second program"]
-    assert not process._running
+    assert not cancel._programs
 
 
 def test_work_that_is_no_program_stops_when_another_task_fails(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_work_that_is_no_program_stops_when_another_task_fails(tmp_path: Path) -
 
     begun = time.monotonic()
     with pytest.raises(Failure, match=r"^no$"):
-        together([pack, fail], 2)
+        run_parallel([pack, fail], 2)
     assert time.monotonic() - begun < 5
-    process.go_on()
+    cancel.check_cancelled()
 
 
 def test_tasks_that_have_not_begun_do_not_begin() -> None:
@@ -90,7 +90,7 @@ def test_tasks_that_have_not_begun_do_not_begin() -> None:
         raise Failure("no")
 
     with pytest.raises(Failure, match=r"^no$"):
-        together([fail, lambda: time.sleep(0.2), *[lambda: begun.append(1)] * 5], 1)
+        run_parallel([fail, lambda: time.sleep(0.2), *[lambda: begun.append(1)] * 5], 1)
     assert len(begun) < 5
 
 

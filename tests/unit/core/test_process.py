@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.config import images
-from hyraxvm.core import process
+from hyraxvm.core import cancel, process
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import ROOT
 from hyraxvm.stages.disk import stage as disk
@@ -96,18 +96,15 @@ def test_a_killed_build_takes_its_programs_along(tmp_path: Path) -> None:
     assert gone(child)
 
 
-def test_the_mmdebstrap_command_names_no_mirror(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_the_mmdebstrap_command_names_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = images.recipe(images.load(), "nfs")
-    argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"))
+    argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"), Path("/packages"))
     assert argv[-2:] == ["bookworm", "/out.tar"]
     assert not [word for word in argv if "://" in word]
     assert any(word.startswith("--include=") and "nfs-common" in word for word in argv)
     for euid, mode in ((0, "root"), (1000, "unshare")):
         monkeypatch.setattr(os, "geteuid", lambda euid=euid: euid)
-        assert f"--mode={mode}" in rootfs.command(recipe, Path("/c"), Path("/o"))
+        assert f"--mode={mode}" in rootfs.command(recipe, Path("/c"), Path("/o"), Path("/p"))
         assert (process.as_root(["true"])[0] == "unshare") is (euid != 0)
 
 
@@ -165,11 +162,11 @@ def test_what_is_read_ahead_comes_in_its_order_and_an_error_last() -> None:
 
     got: list[int] = []
     with pytest.raises(LookupError, match="over"):
-        for item in process.ahead(source()):
+        for item in cancel.in_background(source()):
             got.append(item)
     assert got == list(range(20))
-    assert list(process.ahead(item for item in "abc")) == ["a", "b", "c"]
-    assert process.patiently(lambda: "x") == "x"
+    assert list(cancel.in_background(item for item in "abc")) == ["a", "b", "c"]
+    assert cancel.call_in_background(lambda: "x") == "x"
 
 
 def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
@@ -180,17 +177,17 @@ def test_what_waits_for_ever_is_left_behind_when_all_is_to_stop() -> None:
         waits.set()
         stops.wait(60)
 
-    read = process.ahead(source())
+    read = cancel.in_background(source())
     assert next(read) == 1
     assert waits.wait(10)
     started = time.monotonic()
-    with process.halt():
+    with cancel.cancelling():
         with pytest.raises(Failure, match="stopped"):
             next(read)
         with pytest.raises(Failure, match="stopped"):
-            process.patiently(lambda: stops.wait(60))
+            cancel.call_in_background(lambda: stops.wait(60))
         with pytest.raises(Failure, match="stopped"):
-            process.pause(60)
+            cancel.sleep(60)
     assert time.monotonic() - started < 5
     stops.set()
 
@@ -204,7 +201,7 @@ def test_what_nobody_wants_any_more_is_closed() -> None:
         finally:
             closed.set()
 
-    read = process.ahead(source())
+    read = cancel.in_background(source())
     assert next(read) == 0
     del read
     assert closed.wait(10)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyraxvm.core.errors import UserError
-from hyraxvm.formats import FORMATS, choose, deal, disk_images, format_of, image_name
+from hyraxvm.formats import FORMATS, choose, disk_images, for_images, format_of, image_name
 from hyraxvm.formats.opening import open_artifact
 from hyraxvm.vm.qemu import Drive
 from tests.unit.formats.shelf import Shelf, refused
@@ -79,7 +79,7 @@ def test_names_tell_the_format() -> None:
 
 @pytest.mark.parametrize("images", [1, 2, 3, 5])
 def test_every_image_is_dealt_the_first_format_and_every_format_an_image(images: int) -> None:
-    dealt = [[each.name for each in hand] for hand in deal(images)]
+    dealt = [[each.name for each in hand] for hand in for_images(images)]
     assert len(dealt) == images
     assert {hand[0] for hand in dealt} == {next(iter(FORMATS))}
     assert sorted(name for hand in dealt for name in hand[1:]) == sorted(list(FORMATS)[1:])

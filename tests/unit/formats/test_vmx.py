@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hyraxvm.core.errors import UserError
 from hyraxvm.formats.vmx import (
     MAX_BYTES,
-    Disk,
     Nic,
+    VmxDisk,
     VmxSpec,
     parse_vmx,
     read_vmx,
@@ -81,7 +81,7 @@ def test_parse_golden() -> None:
     vmx = parse_vmx(GOLDEN)
     assert (vmx.display_name, vmx.guest_os) == ("Hyrax VM (NFS)", "debian10-64")
     assert (vmx.firmware, vmx.memory_mib, vmx.cpus) == ("bios", 1024, 2)
-    assert vmx.disks == (Disk("pvscsi", "hyrax-vm.vmdk"),)
+    assert vmx.disks == (VmxDisk("pvscsi", "hyrax-vm.vmdk"),)
     assert vmx.nics == (Nic("vmxnet3", "nat"),)
     assert vmx.raw["pcibridge7.virtualdev"] == "pcieRootPort"
 
@@ -131,7 +131,7 @@ def test_round_trip(
     text = render_vmx(spec)
     vmx = parse_vmx(text.replace("\n", "\r\n") if crlf else text)
     assert vmx.display_name == name
-    assert vmx.disks == tuple(Disk(controller, file) for file in disks)
+    assert vmx.disks == tuple(VmxDisk(controller, file) for file in disks)
     assert vmx.nics == tuple(nics)
     assert (vmx.memory_mib, vmx.cpus, vmx.firmware) == (memory * 4, cpus, firmware)
     # The rules of the format, whatever the name: quoted, one line each, no key twice, no MAC.
@@ -193,7 +193,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 def test_files_are_read_with_a_limit_and_as_utf8(tmp_path: Path) -> None:
     path = tmp_path / "image.vmx"
     path.write_text(render_vmx(SPEC), encoding="utf-8")
-    assert read_vmx(path).disks == (Disk("pvscsi", "hyrax-vm.vmdk"),)
+    assert read_vmx(path).disks == (VmxDisk("pvscsi", "hyrax-vm.vmdk"),)
     path.write_bytes(b'displayName = "\xff"\n')
     with pytest.raises(UserError, match=r"image.vmx: byte 15: not UTF-8"):
         read_vmx(path)

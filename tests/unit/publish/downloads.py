@@ -10,15 +10,17 @@ from typing import Any
 
 from hyraxvm.config import publish
 from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from tests.unit.store.faults import Proxy
 from tests.unit.store.loopback import Rclone
 
 
-def get(url: str | download.Site, key: str, to: Path, **more: Any) -> Path:
+def get(url: str | Site, key: str, to: Path, artifacts: Path | None = None, **more: Any) -> Path:
     time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
-    site = download.Site(url, publish.load().store) if isinstance(url, str) else url
+    site = Site(url, publish.load().store) if isinstance(url, str) else url
     wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
-    return download.download(site, key, folder=to, say=lambda line: None, **wanted)
+    artifacts = artifacts or to.parent / "artifacts"
+    return download.download(artifacts, site, key, folder=to, say=lambda line: None, **wanted)
 
 
 def left(folder: Path) -> list[str]:
@@ -26,11 +28,11 @@ def left(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def behind(web: Rclone, url: str, *faults: tuple[str, Any]) -> Iterator[download.Site]:
+def behind(web: Rclone, url: str, *faults: tuple[str, Any]) -> Iterator[Site]:
     """A site of `web` behind a bad network, whose faults hit the file and what comes after it."""
     with contextlib.closing(Proxy(web.port)) as proxy:
         proxy.faults = [*[("none", 0)] * 5, *faults]
-        site = download.Site(url.replace(web.url, proxy.url), publish.load().store)
+        site = Site(url.replace(web.url, proxy.url), publish.load().store)
         # A connection of its own for each request, so that the faults hit the file.
         site._session.headers["Connection"] = "close"
         yield site

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.tools import clean
 from tests.unit.publish.downloads import behind, get, left
 from tests.unit.release.gpgkeys import make_key
-from tests.unit.release.shop import NAME, Shop, assemble, make_image, workshop
+from tests.unit.release.shop import NAME, Shop, assemble, make_image, workspace
 from tests.unit.store.loopback import Quiet, Rclone, serving
 
 
@@ -47,26 +47,26 @@ def test_the_newest_release_a_nightly_and_a_version(
 def test_nobody_cleans_up_under_a_download(
     own: tuple[str, Path], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
+    here = workspace(tmp_path / "artifacts")
     tried: list[str] = []
-    fetch = download.Site.fetch
+    fetch = Site.fetch
 
     def meanwhile(*words: Any) -> str:
         try:
-            tried.extend(clean.clean(with_cache=False))
+            tried.extend(clean.clean(here, with_cache=False))
         except UserError as error:
             tried.append(str(error))
         return fetch(*words)
 
-    monkeypatch.setattr(download.Site, "fetch", meanwhile)
+    monkeypatch.setattr(Site, "fetch", meanwhile)
     (tmp_path / "artifacts").mkdir()
-    with workshop(tmp_path / "artifacts"):
-        got = get(own[0], key, tmp_path / place)
-        assert got.read_bytes() == (own[1] / "releases/1.0.0" / got.name).read_bytes()
-        if place == "elsewhere":
-            assert tried == ["nothing to remove"]
-            return
-        assert tried == ["a download runs in this checkout; wait for it, or end it"]
-        assert clean.clean(with_cache=False) == [f"removed {got.parent.parent}"]
+    got = get(own[0], key, tmp_path / place, here.artifacts)
+    assert got.read_bytes() == (own[1] / "releases/1.0.0" / got.name).read_bytes()
+    if place == "elsewhere":
+        assert tried == ["nothing to remove"]
+        return
+    assert tried == ["a download runs in this checkout; wait for it, or end it"]
+    assert clean.clean(here, with_cache=False) == [f"removed {got.parent.parent}"]
 
 
 def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_list_that_contradicts_the_release_is_refused(
     (made / "image.zip").write_bytes(b"evil")
     sign(made, key)
     shutil.copytree(made, top / entry.path)
-    (top / "index.json").write_bytes(index.dump(index.arranged(key, [entry])))
+    (top / "index.json").write_bytes(index.dump(index.make_index(key, [entry])))
     (top / "keys").mkdir()
     (top / index.key_path(key)).write_bytes(public)
     with pytest.raises(UserError, match=r"image\.zip is not in the signed list; do not use it"):
@@ -154,7 +154,7 @@ def test_a_withdrawn_version_is_refused(own: tuple[str, Path], key: str, tmp_pat
     with pytest.raises(UserError, match=r"1.0.0 was withdrawn: loses data; the newest is: "):
         get(url, key, tmp_path)
     found = index.read_index(text.encode(), "")
-    path.write_bytes(index.dump(index.arranged(found.key, found.releases)))
+    path.write_bytes(index.dump(index.make_index(found.key, found.releases)))
     with pytest.raises(UserError, match=r"there is no release; there are: 1.0.0, 20260102"):
         get(url, key, tmp_path)
 

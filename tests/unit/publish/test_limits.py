@@ -19,6 +19,7 @@ from hyraxvm.config import publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.store import parts
 from tests.unit.release.shop import NAME, Shop, bare
 from tests.unit.store.loopback import Rclone
@@ -27,7 +28,11 @@ TRANSFER = """
 import sys
 from pathlib import Path
 from hyraxvm.config import publish as publishing
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import download, publisher
+from hyraxvm.publish.site import Site
 from hyraxvm.release import signing
 from hyraxvm.store.s3 import Store
 
@@ -39,10 +44,13 @@ def peak():
 release, target, key = sys.argv[1:]
 settings = publishing.load()
 store = Store(settings.store)
-publisher.folder(store, Path(release), signing.public_key(key), settings, lambda line: None)
+artifacts = Path(target).parent / "artifacts"
+workspace = Workspace(ROOT, artifacts, StageCache(artifacts / "cache"))
+public = signing.public_key(key)
+publisher.publish_folder(workspace, store, Path(release), public, settings, lambda line: None)
 sent = peak()
 download.download(
-    download.Site(settings.download.url, settings.store), key,
+    artifacts, Site(settings.download.url, settings.store), key,
     image="nfs", version="release", kind="vmx", folder=Path(target), unpack=True,
     say=lambda line: None,
 )
@@ -147,10 +155,10 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     web = Rclone(shop.folder / "vm", kind="http")
     used = download.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: used._replace(free=1000))
-    site = download.Site(web.url, shop.settings().store)
+    site = Site(web.url, shop.settings().store)
     wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
     with pytest.raises(UserError, match="0 MB free, 0 MB are needed; free some space, or name"):
-        download.download(site, key, folder=tmp_path, say=print, **wanted)
+        download.download(tmp_path / "artifacts", site, key, folder=tmp_path, say=print, **wanted)
     web.kill()
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
 
@@ -159,15 +167,19 @@ STALLED = """
 import sys
 from pathlib import Path
 from hyraxvm.config import publish as publishing
-from hyraxvm.core.parallel import together
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.store.s3 import Store
 
 what, url, part = sys.argv[1:]
-settings = publishing.Store(
+settings = publishing.StoreSettings(
     bucket="some-bucket", prefix="", endpoint=url, region="", profile="", cache=""
 )
-site = download.Site(f"{url}/x", settings)
+site = Site(f"{url}/x", settings)
 calls = {
     "text": lambda: site.text("index.json"),
     "fetch": lambda: site.fetch("large.zip", Path(part), 10**6, lambda count: None),
@@ -176,7 +188,7 @@ calls = {
     "keys": lambda: list(Store(settings).keys("")),
 }
 try:
-    together([calls[what]] * 2, 2)
+    run_parallel([calls[what]] * 2, 2)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

@@ -6,32 +6,27 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hyraxvm import cli
 from hyraxvm.config import images, publish
-from hyraxvm.core import cache
+from hyraxvm.config.model import Artifact
 from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.publish import nightly
-from hyraxvm.release import assemble
+from hyraxvm.release import checks
 from hyraxvm.stages import pipeline
-from hyraxvm.stages.pipeline import Artifact
 from hyraxvm.store import stage_cache
 from tests.unit.release.shop import NAME, PACKAGES, Shop, make_image, passed
 
 
 @pytest.fixture
-def night(
-    artifacts: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[nightly.Publisher]:
-    monkeypatch.setattr(nightly, "LOCK", artifacts / ".nightly.lock")
-    monkeypatch.setattr(nightly, "SUMMARY", artifacts / "nightly.md")
-    monkeypatch.setattr(assemble, "clean_revision", lambda: "0" * 40)
-    yield nightly.Publisher(shop.settings(), lambda line: None)
+def night(workspace: Workspace, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> nightly.Publisher:
+    monkeypatch.setattr(checks, "clean_revision", lambda workspace: "0" * 40)
+    return nightly.Publisher(workspace, shop.settings(), lambda line: None)
 
 
 def artifacts_of(folder: Path) -> list[Artifact]:
@@ -42,7 +37,12 @@ def test_a_nightly_is_published_once(
     night: nightly.Publisher, shop: Shop, artifacts: Path, nfs: images.Recipe
 ) -> None:
     def run() -> str:
-        nightly.run(lambda: ([nfs], night), build=lambda one: artifacts_of(artifacts), say=print)
+        nightly.run(
+            night.workspace,
+            lambda: ([nfs], night),
+            build=lambda one: artifacts_of(artifacts),
+            say=print,
+        )
         return (artifacts / "nightly.md").read_text()
 
     today = time.strftime("%Y%m%d", time.gmtime())
@@ -73,7 +73,7 @@ def test_a_night_with_a_failure_publishes_nothing_and_says_what_failed(
 
     wanted = [images.recipe(table, name, "dapdir") for name in ("local", "nfs")]
     with pytest.raises(Failure, match="failed: local; nothing was published"):
-        nightly.run(lambda: (wanted, night), build=build, say=print)
+        nightly.run(night.workspace, lambda: (wanted, night), build=build, say=print)
     text = (artifacts / "nightly.md").read_text()
     assert "| local | **failed** |" in text
     assert "| nfs | passed |" in text
@@ -84,8 +84,9 @@ def test_a_night_with_a_failure_publishes_nothing_and_says_what_failed(
 @pytest.fixture
 def yesterday(night: nightly.Publisher) -> Path:
     """The summary of a night that went well."""
-    nightly.SUMMARY.write_text("# Nightly 2026-01-01\n\nAll passed.\n")
-    return nightly.SUMMARY
+    path = night.workspace.artifacts / nightly.SUMMARY
+    path.write_text("# Nightly 2026-01-01\n\nAll passed.\n")
+    return path
 
 
 @pytest.mark.parametrize("where", ["connect", "recipes", "revision", "load"])
@@ -98,11 +99,10 @@ def test_a_set_up_that_fails_is_in_the_summary(
 
     place, name = {
         "connect": (stage_cache, "connect"),
-        "recipes": (assemble, "recipes"),
-        "revision": (assemble, "clean_revision"),
+        "recipes": (checks, "recipes"),
+        "revision": (checks, "clean_revision"),
         "load": (publish, "load"),
     }[where]
-    monkeypatch.setattr(cache, "remote", None)
     monkeypatch.setattr(stage_cache, "connect", lambda say: None)
     monkeypatch.setattr(place, name, fail)
     with pytest.raises(SystemExit):
@@ -115,11 +115,10 @@ def test_a_set_up_that_fails_is_in_the_summary(
 def test_a_nightly_of_one_image_refuses_a_tree_with_changes(
     yesterday: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def changed() -> str:
+    def changed(workspace: Workspace) -> str:
         raise UserError("file: not as in git; commit first, or git stash")
 
-    monkeypatch.setattr(cache, "remote", None)
-    monkeypatch.setattr(assemble, "clean_revision", changed)
+    monkeypatch.setattr(checks, "clean_revision", changed)
     monkeypatch.setattr(pipeline, "build", lambda *words, **more: pytest.fail("it was built"))
     with pytest.raises(SystemExit) as raised:
         cli.run(["nightly", "nfs", "--server", "dapdir"])
@@ -138,14 +137,14 @@ def test_a_nightly_of_one_image_refuses_a_tree_with_changes(
 )
 def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
     yesterday: Path,
-    artifacts: Path,
+    workspace: Workspace,
     table: images.Config,
     interruption: BaseException,
     told: str,
 ) -> None:
     def build(recipe: images.Recipe) -> list[Artifact]:
         if recipe.name == "local":
-            return artifacts_of(artifacts)
+            return artifacts_of(workspace.artifacts)
         # What a SIGKILL would leave.
         text = yesterday.read_text()
         assert nightly.UNFINISHED in text
@@ -155,7 +154,7 @@ def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
 
     wanted = [images.recipe(table, name, "dapdir") for name in ("local", "nfs", "smb")]
     with pytest.raises(type(interruption)):
-        nightly.run(lambda: (wanted, None), build=build, say=print)
+        nightly.run(workspace, lambda: (wanted, None), build=build, say=print)
     text = yesterday.read_text()
     assert f"\n**Failed**: {told}\n" in text
     assert f"| local | passed | 0.0 | {NAME}.zip (" in text
@@ -174,13 +173,13 @@ def test_two_nightlies_at_once(
 
     first = threading.Thread(
         target=nightly.run,
-        args=(lambda: ([nfs], None),),
+        args=(night.workspace, lambda: ([nfs], None)),
         kwargs={"build": build, "say": print},
     )
     first.start()
     assert begun.wait(10)
     with pytest.raises(UserError, match="another nightly runs in this checkout"):
-        nightly.run(lambda: ([nfs], None), build=build, say=print)
+        nightly.run(night.workspace, lambda: ([nfs], None), build=build, say=print)
     end.set()
     first.join()
     assert "All passed" in (artifacts / "nightly.md").read_text()

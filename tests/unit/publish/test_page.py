@@ -48,7 +48,7 @@ def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
     one = index.read_release((folder / "release.json").read_bytes(), "")
     old = {"version": "0.9.0", "path": "releases/0.9.0", "key": "CD" * 20}
     older = one.model_copy(update=old)
-    text = page.page(index.arranged("AB" * 20, [one, older]))
+    text = page.render_page(index.make_index("AB" * 20, [one, older]))
     found = Page(text)
     for image in one.images:
         for file in image.files:
@@ -67,7 +67,7 @@ def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
 
 
 def test_a_page_with_nothing_on_it() -> None:
-    text = page.page(index.arranged("AB" * 20, []))
+    text = page.render_page(index.make_index("AB" * 20, []))
     assert "Nothing is published yet." in text
     assert Page(text).links == ["#files"]
 
@@ -82,19 +82,19 @@ def hostile(folder: Path) -> index.Release:
     images = []
     for image in one.images:
         texts = {name: HOSTILE for name in ("image", "title", "access", "base", "arch")}
-        images.append(image.model_copy(update={**texts, "server": index.Server(**server)}))
+        images.append(image.model_copy(update={**texts, "server": index.PublishedServer(**server)}))
     made = one.model_copy(update={"images": images, "revision": HOSTILE})
     return index.read_release(index.dump(made), "")
 
 
 def test_hostile_texts_stay_texts(folder: Path) -> None:
     one = index.read_release((folder / "release.json").read_bytes(), "")
-    text = page.page(index.arranged("AB" * 20, [hostile(folder)]))
+    text = page.render_page(index.make_index("AB" * 20, [hostile(folder)]))
     assert text.count("<script") == 1  # the page's own
     assert "&lt;script&gt;bad()" in text
     assert "{{ 7 * 7 }}" in text
     found = Page(text)
-    assert found.links == Page(page.page(index.arranged("AB" * 20, [one]))).links
+    assert found.links == Page(page.render_page(index.make_index("AB" * 20, [one]))).links
     assert HOSTILE in found.values
 
 
@@ -128,7 +128,7 @@ def lacking(folder: Path) -> index.Release:
 
 
 def test_what_a_release_does_not_have_is_said(folder: Path) -> None:
-    text = page.page(index.arranged("AB" * 20, [lacking(folder)]))
+    text = page.render_page(index.make_index("AB" * 20, [lacking(folder)]))
     sections = {part.split('"')[0]: part for part in text.split('<section class="choice" id="')[1:]}
     said = "This version has no file for this hypervisor."
     assert {name: part.count(said) for name, part in sections.items()} == {
@@ -268,7 +268,9 @@ def test_every_link_leads_somewhere(
 
 
 def test_texts_that_are_hostile_run_nothing(folder: Path, tmp_path: Path, browser: Browser) -> None:
-    (tmp_path / "index.html").write_text(page.page(index.arranged("AB" * 20, [hostile(folder)])))
+    (tmp_path / "index.html").write_text(
+        page.render_page(index.make_index("AB" * 20, [hostile(folder)]))
+    )
     with serving(tmp_path) as url:
         browser.open(f"{url}/index.html")
         assert browser.run("return document.scripts.length;") == 1
@@ -278,7 +280,9 @@ def test_texts_that_are_hostile_run_nothing(folder: Path, tmp_path: Path, browse
 
 
 def test_steps_are_shown_with_a_file_only(folder: Path, tmp_path: Path, browser: Browser) -> None:
-    (tmp_path / "index.html").write_text(page.page(index.arranged("AB" * 20, [lacking(folder)])))
+    (tmp_path / "index.html").write_text(
+        page.render_page(index.make_index("AB" * 20, [lacking(folder)]))
+    )
     with serving(tmp_path) as url:
         browser.open(f"{url}/index.html")
         for hypervisor, image, there in (

@@ -19,7 +19,7 @@ from hyraxvm.publish import publisher
 from hyraxvm.release import index
 from hyraxvm.store import s3, upload
 from hyraxvm.tools import clean
-from tests.unit.release.shop import Shop, assemble, make_image, workshop
+from tests.unit.release.shop import Shop, assemble, make_image, workshop, workspace
 
 
 def nightlies(tmp_path: Path, key: str, *versions: str) -> list[Path]:
@@ -107,7 +107,7 @@ def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -
         if not first.acquire(blocking=False):  # several files are sent side by side
             return
         for attempt in (
-            lambda: clean.clean(with_cache=False),
+            lambda: clean.clean(workspace(tmp_path), with_cache=False),
             lambda: assemble(tmp_path, "1.0.0", built, shop.key, text="- Other."),
         ):
             with pytest.raises(UserError) as raised:
@@ -115,17 +115,16 @@ def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -
             tried.append(str(raised.value))
 
     to.client.meta.events.register("before-call.s3.PutObject", meanwhile)
-    with workshop(tmp_path):
-        shop.send(path, to)
-        assert tried == [
-            "a publish runs in this checkout; wait for it, or end it",
-            f"{path}: is being published as it was; wait for it, or end it",
-        ]
-        assert {one.name: one.read_bytes() for one in path.iterdir()} == before
-        shop.check()
-        assemble(tmp_path, "1.0.0", built, shop.key, text="- Other.")
-        assert (path / "RELEASE-NOTES.md").read_bytes() != before["RELEASE-NOTES.md"]
-        assert f"removed {path.parent}" in clean.clean(with_cache=False)
+    shop.send(path, to)
+    assert tried == [
+        "a publish runs in this checkout; wait for it, or end it",
+        f"{path}: is being published as it was; wait for it, or end it",
+    ]
+    assert {one.name: one.read_bytes() for one in path.iterdir()} == before
+    shop.check()
+    assemble(tmp_path, "1.0.0", built, shop.key, text="- Other.")
+    assert (path / "RELEASE-NOTES.md").read_bytes() != before["RELEASE-NOTES.md"]
+    assert f"removed {path.parent}" in clean.clean(workspace(tmp_path), with_cache=False)
 
 
 def test_the_command_publishes_what_is_in_artifacts(

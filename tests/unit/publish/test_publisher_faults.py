@@ -95,7 +95,7 @@ def test_another_publisher_at_the_same_time_is_not_overwritten(
 def seen_index(seen: list[dict[str, Any]]) -> bytes:
     """The index that was there at the second write: the one of the other release alone."""
     both = index.read_index(seen[1]["Body"], "")
-    return index.dump(index.arranged(both.key, [both.releases[0]]))
+    return index.dump(index.make_index(both.key, [both.releases[0]]))
 
 
 def test_wrong_credentials_and_no_bucket(
@@ -127,7 +127,7 @@ def test_a_reason_that_would_make_the_index_unreadable_is_refused(
         publisher.withdraw(shop.store(), "1.0.0", reason)
     assert {name: shop.read(name) for name in shop.objects()} == before
     publisher.withdraw(shop.store(), "1.0.0", "x" * 500)
-    assert publisher.current(shop.store())[0].releases[0].withdrawn == "x" * 500
+    assert publisher.published_index(shop.store())[0].releases[0].withdrawn == "x" * 500
 
 
 def test_an_index_that_nobody_could_read_is_not_written(shop: Shop, folder: Path) -> None:

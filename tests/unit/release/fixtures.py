@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.config import images
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
-from hyraxvm.publish import download
+from hyraxvm.publish import site as web_site
 from hyraxvm.release import signing
 from hyraxvm.store import parts
 from tests.unit.release.gpgkeys import keyring, make_key
@@ -90,13 +91,18 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
 
 
 @pytest.fixture
-def artifacts(tmp_path: Path) -> Iterator[Path]:
-    """An `artifacts/` with a tested image in it."""
-    with workshop(tmp_path):
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    """The workspace of every task, with a tested image in its `artifacts/`."""
+    with workshop(tmp_path) as made:
         make_image(tmp_path)
         for entry in FORMATS.values():
-            passed(tmp_path / f"{NAME}{entry.suffix}", tmp_path / "reports")
-        yield tmp_path
+            passed(tmp_path / f"{NAME}{entry.suffix}", made.reports)
+        yield made
+
+
+@pytest.fixture
+def artifacts(workspace: Workspace) -> Path:
+    return workspace.artifacts
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +118,7 @@ def nfs(table: images.Config) -> images.Recipe:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore waits up to seconds between two tries, and downloads do so too."""
-    monkeypatch.setattr(download, "WAIT", 0.001)
+    monkeypatch.setattr(web_site, "WAIT", 0.001)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
 
 

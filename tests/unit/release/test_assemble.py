@@ -16,8 +16,9 @@ from hyraxvm import cli
 from hyraxvm.config import images, publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import assemble as release
-from hyraxvm.release import notes, sbom, signing
+from hyraxvm.release import checks, notes, sbom, signing
 from hyraxvm.tools import clean
 from tests.unit.release.shop import NAME, Shop, assemble, make_image
 
@@ -62,7 +63,7 @@ def test_the_bill_of_materials_is_valid_and_names_every_package(folder: Path) ->
     assert depends["server:dapdir"] == ["pkg:pypi/numpy@2.3.5"]
     assert len(depends[NAME]) == 4
     manifest = json.loads((folder / f"{NAME}.manifest.json").read_text())
-    assert sbom.sbom(manifest) == text
+    assert sbom.bill_of_materials(manifest) == text
 
 
 def test_the_provenance_names_what_went_in_and_what_came_out(folder: Path) -> None:
@@ -130,8 +131,8 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
         none = settings.store.model_copy(update={"bucket": ""})
         settings = settings.model_copy(update={"store": none})
     monkeypatch.setattr(publish, "load", lambda: settings)
-    monkeypatch.setattr(release, "check", lambda version: "0" * 40)
-    monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
+    monkeypatch.setattr(checks, "tagged_revision", lambda workspace, version: "0" * 40)
+    monkeypatch.setattr(notes, "section", lambda path, version: "- Something new.")
     table = images.load()
     only = table.model_copy(update={"image": {"nfs": table.image["nfs"]}})
     monkeypatch.setattr(images, "load", lambda: only)
@@ -147,21 +148,21 @@ def test_what_is_made_now_and_published_later_has_the_same_notes(
 
 
 def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
-    shop: Shop, artifacts: Path, nfs: images.Recipe, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, workspace: Workspace, nfs: images.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "check", lambda version: "0" * 40)
-    monkeypatch.setattr(notes, "section", lambda text, version: "- Something new.")
+    monkeypatch.setattr(checks, "tagged_revision", lambda workspace, version: "0" * 40)
+    monkeypatch.setattr(notes, "section", lambda path, version: "- Something new.")
     tried: list[str] = []
 
     def build(recipes: object) -> None:
-        for attempt in (lambda: clean.clean(with_cache=False), lambda: make(len)):
+        for attempt in (lambda: clean.clean(workspace, with_cache=False), lambda: make(len)):
             with pytest.raises(UserError) as raised:
                 attempt()
             tried.append(str(raised.value))
 
     def make(build: Any) -> Path:
         more = {"settings": shop.settings(), "store": None, "on_line": tried.append}
-        return release.make("1.2.0", [nfs], build=build, **more)
+        return release.make(workspace, "1.2.0", [nfs], build=build, **more)
 
     made = make(build)
     assert tried[:2] == [
@@ -169,23 +170,32 @@ def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
         "another release is made in this checkout; wait for it, or end it",
     ]
     assert release.read(made, signing.public_key(shop.key), shop.key).version == "1.2.0"
-    assert f"removed {made.parent}" in clean.clean(with_cache=False)
+    assert f"removed {made.parent}" in clean.clean(workspace, with_cache=False)
 
 
 @pytest.mark.parametrize(
     ("changelog", "told"),
     [
         ("# Changelog\n\n## 0.9.0 (2026-01-01)\n", "has no section `## 1.0.0"),
-        ("## 1.0.0 (unreleased)\n- x\n", "says 'unreleased'; write `## 1.0.0 .YYYY-MM-DD.`"),
-        ("## 1.0.0\n- x\n", "says None"),
+        (
+            "## 1.0.0 (unreleased)\n- x\n",
+            "the section on 1.0.0 says 'unreleased'; write `## 1.0.0 .YYYY-MM-DD.`",
+        ),
+        ("## 1.0.0\n- x\n", "the section on 1.0.0 says None"),
     ],
 )
-def test_a_changelog_that_does_not_know_the_release(changelog: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        notes.section(changelog, "1.0.0")
+def test_a_changelog_that_does_not_know_the_release(
+    tmp_path: Path, changelog: str, told: str
+) -> None:
+    path = tmp_path / "CHANGELOG.md"
+    path.write_text(changelog)
+    with pytest.raises(UserError, match=f"CHANGELOG.md: {told}"):
+        notes.section(path, "1.0.0")
 
 
-def test_the_section_of_the_changelog() -> None:
+def test_the_section_of_the_changelog(tmp_path: Path) -> None:
+    path = tmp_path / "CHANGELOG.md"
     text = "# C\n\n## 1.0.1 (2026-02-02)\n\n- b\n\n## 1.0.0 (2026-01-01)\n\n- a\n- A\n"
-    assert notes.section(text, "1.0.1") == "- b"
-    assert notes.section(text, "1.0.0") == "- a\n- A"
+    path.write_text(text)
+    assert notes.section(path, "1.0.1") == "- b"
+    assert notes.section(path, "1.0.0") == "- a\n- A"

@@ -15,9 +15,11 @@ import pytest
 
 from hyraxvm import formats
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
-from hyraxvm.release import assemble, collect, index
+from hyraxvm.core.workspace import Workspace
+from hyraxvm.release import checks, collect, index
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import stage as provision
@@ -28,9 +30,8 @@ from tests.unit.release.shop import NAME, make_image
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository at a commit with a tag."""
-    monkeypatch.setattr(assemble, "ROOT", tmp_path)
-    monkeypatch.setattr(assemble, "__version__", "1.0.0")
+    """A repository with one commit."""
+    monkeypatch.setattr(checks, "__version__", "1.0.0")
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, os.devnull)
     git(tmp_path, "init", "-q")
@@ -38,8 +39,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "CHANGELOG.md").write_text("## 1.0.0 (2026-01-31)\n\n- Something new.\n")
     git(tmp_path, "add", ".")
     commit(tmp_path)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def at(root: Path) -> Workspace:
+    return Workspace(root, root / "artifacts", StageCache(root / "cache"))
 
 
 def git(folder: Path, *words: str) -> str:
@@ -56,10 +60,12 @@ def commit(folder: Path) -> None:
 def test_a_clean_tree_at_its_tag_is_released(checkout: Path, kind: str) -> None:
     who = ("-c", "user.name=T", "-c", "user.email=t@example.org")
     git(checkout, *who, "tag", *(["-a", "-m", "x"] if kind == "annotated" else []), "v1.0.0")
-    assert assemble.check("1.0.0") == git(checkout, "rev-parse", "HEAD").strip()
+    assert (
+        checks.tagged_revision(at(checkout), "1.0.0") == git(checkout, "rev-parse", "HEAD").strip()
+    )
     commit(checkout)
     with pytest.raises(UserError, match=r"tag v1.0.0 is on another commit than"):
-        assemble.check("1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
 
 
 def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None:
@@ -95,74 +101,72 @@ def test_a_file_that_is_not_in_git_makes_the_revision_dirty(
 
 def test_what_is_not_ready_is_refused(checkout: Path) -> None:
     with pytest.raises(UserError, match=r"there is no tag v1.0.0; type: git tag -s v1.0.0"):
-        assemble.check("1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
     with pytest.raises(UserError, match=r"'1.0.1' is not the one in pyproject.toml, '1.0.0'"):
-        assemble.check("1.0.1")
+        checks.tagged_revision(at(checkout), "1.0.1")
     for version in ("1.0", "v1.0.0", "1.0.0/..", "1.0.0 ", "1.0.0\n"):
         with pytest.raises(UserError, match="is no version; allowed are"):
-            assemble.check(version)
+            checks.tagged_revision(at(checkout), version)
     with pytest.raises(UserError, match="is a nightly's version"):
-        assemble.check("20260101")
+        checks.tagged_revision(at(checkout), "20260101")
     git(checkout, "tag", "v1.0.0")
-    assemble.check("1.0.0")
+    checks.tagged_revision(at(checkout), "1.0.0")
     (checkout / "CHANGELOG.md").write_text("## 1.0.0 (unreleased)\n")
     git(checkout, "add", ".")
     commit(checkout)
     git(checkout, "tag", "--force", "v1.0.0")
     with pytest.raises(UserError, match=r"the section on 1.0.0 says 'unreleased'; write"):
-        assemble.check("1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
     (checkout / "file").write_text("2")
     (checkout / "new").touch()
     with pytest.raises(UserError, match="file and 1 more: not as in git"):
-        assemble.check("1.0.0")
+        checks.tagged_revision(at(checkout), "1.0.0")
 
 
-def test_nothing_but_hyrax_unless_it_is_named(table: images.Config) -> None:
+def test_nothing_but_hyrax_unless_it_is_named(table: images.Config, tmp_path: Path) -> None:
     without = table.model_copy(update={"server": {"dapdir": table.server["dapdir"]}})
     with pytest.raises(UserError, match="no server 'hyrax', and no other is released unless"):
-        assemble.recipes(without, [], None, print)
-    assert [one.name for one in assemble.recipes(without, [], "dapdir", print)] == sorted(
-        table.image
-    )
-    assert assemble.server(table, None) == "hyrax"
-    assert assemble.server(table, "dapdir") == "dapdir"
+        checks.recipes(at(tmp_path), without, [], None, print)
+    found = checks.recipes(at(tmp_path), without, [], "dapdir", print)
+    assert [one.name for one in found] == sorted(table.image)
+    assert checks.server(table, None) == "hyrax"
+    assert checks.server(table, "dapdir") == "dapdir"
 
 
 def test_a_server_that_is_not_pinned_is_refused_and_nothing_is_written(
     table: images.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "images.lock"
-    monkeypatch.setattr(assemble, "IMAGES_LOCK", lock)
     digest = f"sha256:{'ab' * 32}"
     monkeypatch.setattr(oci, "remote_digest", lambda *words: digest)
     with pytest.raises(
         UserError, match=r"has no digest for server 'hyrax'; type: ./inv pin hyrax, and commit"
     ):
-        assemble.recipes(table, ["nfs"], None, print)
+        checks.recipes(at(tmp_path), table, ["nfs"], None, print)
     assert list(tmp_path.iterdir()) == []
     choice.pin(table, "hyrax", lock)
-    (found,) = assemble.recipes(table, ["nfs"], None, print)
+    (found,) = checks.recipes(at(tmp_path), table, ["nfs"], None, print)
     assert found.server_digest == digest
 
 
 def test_only_what_is_whole_and_tested_is_collected(
-    artifacts: Path, nfs: images.Recipe, table: images.Config
+    workspace: Workspace, nfs: images.Recipe, table: images.Config
 ) -> None:
-    (found,) = collect.collect([nfs], None)
+    (found,) = collect.collect(workspace, [nfs], None)
     assert found.name == NAME
-    assert collect.there(nfs)[0].verdict is not None
+    assert collect.tested_artifacts(workspace, nfs)[0].verdict is not None
     smb = images.recipe(table, "smb", "dapdir")
     with pytest.raises(UserError, match="image 'smb' with server 'dapdir' is not built; type: "):
-        collect.collect([nfs, smb], None)
-    image = artifacts / f"{NAME}.ova"
+        collect.collect(workspace, [nfs, smb], None)
+    image = workspace.artifacts / f"{NAME}.ova"
     good = image.read_bytes()
     image.write_bytes(good[:-1])
     with pytest.raises(UserError, match=r"ova: is not what its manifest says; build it again"):
-        collect.collect([nfs], None)
+        collect.collect(workspace, [nfs], None)
     image.write_bytes(good)
-    shutil.rmtree(artifacts / "reports" / image.name)
+    shutil.rmtree(workspace.reports / image.name)
     with pytest.raises(UserError, match=r"has not passed the boot tests; type: ./inv boot-test"):
-        collect.collect([nfs], None)
+        collect.collect(workspace, [nfs], None)
 
 
 @pytest.mark.parametrize(
@@ -187,27 +191,31 @@ def test_only_what_is_whole_and_tested_is_collected(
     ],
 )
 def test_a_manifest_that_is_not_for_release(
-    artifacts: Path, nfs: images.Recipe, change: Any, told: str
+    workspace: Workspace, nfs: images.Recipe, change: Any, told: str
 ) -> None:
-    path = artifacts / f"{NAME}.manifest.json"
+    path = workspace.artifacts / f"{NAME}.manifest.json"
     found = json.loads(path.read_text())
     change(found)
     path.write_text(json.dumps(found))
     with pytest.raises(UserError, match=told):
-        collect.collect([nfs], None)
+        collect.collect(workspace, [nfs], None)
 
 
-def test_a_checkout_that_has_other_inputs_is_told(artifacts: Path, nfs: images.Recipe) -> None:
+def test_a_checkout_that_has_other_inputs_is_told(workspace: Workspace, nfs: images.Recipe) -> None:
     larger = nfs.machine.model_copy(update={"memory_mib": 2048})
     with pytest.raises(UserError, match="was made from other inputs than those of this checkout"):
-        collect.collect([nfs.model_copy(update={"machine": larger})], None)
+        collect.collect(workspace, [nfs.model_copy(update={"machine": larger})], None)
 
 
-def test_an_image_of_another_day_and_commit_counts(artifacts: Path, nfs: images.Recipe) -> None:
-    built = make_image(artifacts, refresh="2026-01-02")
-    assert built.manifest["files"] != make_image(artifacts).manifest["files"]
-    make_image(artifacts, refresh="2026-01-02")
-    assert collect.collect([nfs], None)[0].manifest["made_from"]["refresh"] == "2026-01-02"
+def test_an_image_of_another_day_and_commit_counts(
+    workspace: Workspace, nfs: images.Recipe
+) -> None:
+    built = make_image(workspace.artifacts, refresh="2026-01-02")
+    assert built.manifest["files"] != make_image(workspace.artifacts).manifest["files"]
+    make_image(workspace.artifacts, refresh="2026-01-02")
+    assert (
+        collect.collect(workspace, [nfs], None)[0].manifest["made_from"]["refresh"] == "2026-01-02"
+    )
 
 
 def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: images.Recipe) -> None:
@@ -217,15 +225,17 @@ def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: images.Recipe) -> No
     made = formats.Source(nfs, image, Path(), plan.provision(image), {}, "2026-01-02")
     manifest = json.loads(package._manifest(made, [], {}, {}))
     assert "files" not in manifest["server"]
-    assert collect.keys(nfs, manifest) == plan.formats(image)
+    assert collect.keys(at(ROOT), nfs, manifest) == plan.formats(image)
 
 
 @pytest.mark.parametrize("text", ["{", "\0", "[]", "{}", '{"release": 1, "files": []}', "\xff"])
-def test_a_damaged_manifest_is_one_line(artifacts: Path, nfs: images.Recipe, text: str) -> None:
-    path = artifacts / f"{NAME}.manifest.json"
+def test_a_damaged_manifest_is_one_line(
+    workspace: Workspace, nfs: images.Recipe, text: str
+) -> None:
+    path = workspace.artifacts / f"{NAME}.manifest.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"manifest.json: is damaged; remove it, and build again"):
-        collect.collect([nfs], None)
+        collect.collect(workspace, [nfs], None)
 
 
 def test_the_inputs_digest_knows_packages_and_recipe_but_no_dates(
@@ -235,12 +245,14 @@ def test_the_inputs_digest_knows_packages_and_recipe_but_no_dates(
     again = json.loads(json.dumps(one.manifest))
     again["release"]["BUILD_DATE"] = "2027-01-01T00:00:00Z"
     again["server"]["image_digest"] = f"sha256:{'cd' * 32}"
-    assert collect.inputs(collect.Built(nfs, again)) == collect.inputs(one)
+    assert collect.inputs(at(ROOT), collect.Built(nfs, again)) == collect.inputs(at(ROOT), one)
     again["packages"]["bash"] = "5.2-1"
-    assert collect.inputs(collect.Built(nfs, again)) != collect.inputs(one)
+    assert collect.inputs(at(ROOT), collect.Built(nfs, again)) != collect.inputs(at(ROOT), one)
     larger = nfs.machine.model_copy(update={"memory_mib": 2048})
     other = nfs.model_copy(update={"machine": larger})
-    assert collect.inputs(collect.Built(other, one.manifest)) != collect.inputs(one)
+    assert collect.inputs(at(ROOT), collect.Built(other, one.manifest)) != collect.inputs(
+        at(ROOT), one
+    )
 
 
 def test_sums_of_a_checkout_do_not_take_in_releases(artifacts: Path) -> None:

@@ -16,7 +16,7 @@ from hyraxvm.publish import publisher
 from hyraxvm.release import assemble as release
 from hyraxvm.store import upload
 from hyraxvm.store.s3 import Store
-from hyraxvm.store.stage_cache import Shared
+from hyraxvm.store.stage_cache import SharedCache
 from tests.unit.release.shop import Shop, assemble, make_image
 
 # AWS, "Service Authorization Reference", Amazon S3: operation -> action on the object.
@@ -158,7 +158,7 @@ def test_the_rights_of_machines_that_build(shop: Shop, tmp_path: Path, large: Pa
     to = shop.store()
     found = watched(to)
     said: list[str] = []
-    cache = Shared(to, b"k" * 32, said.append)
+    cache = SharedCache(to, b"k" * 32, said.append)
     made, work, spare = (tmp_path / name for name in ("made", "work", "spare"))
     for one in (made, work, spare):
         one.mkdir()

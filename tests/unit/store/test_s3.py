@@ -65,11 +65,11 @@ def test_a_network_that_fails_for_good_is_one_line(shop: Shop, quick: None) -> N
     proxy = Proxy(shop.server.port)
     proxy.faults = [("answer", SLOW_DOWN)] * 50
     with pytest.raises(Failure, match=r"s3://bucket-.*/vm/index.json: the store answers SlowDown"):
-        publisher.current(shop.store(proxy.url))
+        publisher.published_index(shop.store(proxy.url))
     assert len(proxy.struck) == 6  # as docs/maintainer-guide.md has it
     proxy.close()
     with pytest.raises(Failure, match="Could not connect to the endpoint URL"):
-        publisher.current(shop.store(proxy.url))
+        publisher.published_index(shop.store(proxy.url))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_a_service_refuses_is_told_with_the_remedy(shop: Shop, code: str, t
     proxy = Proxy(shop.server.port)
     proxy.faults = [("answer", answer(403, "Forbidden", code))]
     with pytest.raises(UserError, match=told):
-        publisher.current(shop.store(proxy.url))
+        publisher.published_index(shop.store(proxy.url))
     proxy.close()
 
 
@@ -95,9 +95,9 @@ def test_a_clock_that_is_wrong_is_told(shop: Shop, monkeypatch: pytest.MonkeyPat
     hour = datetime.timedelta(hours=1)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *words: now(*words) + hour)
     with pytest.raises(UserError, match=r"index.json: RequestTimeTooSkewed: this computer's clock"):
-        publisher.current(shop.store())
+        publisher.published_index(shop.store())
     monkeypatch.undo()
-    assert publisher.current(shop.store()) == (None, "")
+    assert publisher.published_index(shop.store()) == (None, "")
 
 
 def test_no_such_bucket(shop: Shop) -> None:

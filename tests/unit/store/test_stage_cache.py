@@ -17,10 +17,11 @@ import pytest
 
 from hyraxvm.config import publish
 from hyraxvm.core import cache
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
 from hyraxvm.store import stage_cache
 from hyraxvm.store.s3 import Store
-from hyraxvm.store.stage_cache import Entry, Shared
+from hyraxvm.store.stage_cache import CacheEntry, SharedCache
 from tests.unit.release.shop import Shop
 from tests.unit.store.faults import Proxy, dies
 from tests.unit.store.loopback import AUTH, Rclone, s3
@@ -37,7 +38,7 @@ class Machine:
         self.said: list[str] = []
         self.made: list[str] = []
         settings = shop.settings(url).store
-        self.remote = Shared(Store(settings, attempts=2), secret, self.said.append)
+        self.remote = SharedCache(Store(settings, attempts=2), secret, self.said.append)
 
     def produce(self, stage: str = "rootfs", key: str = KEY, text: bytes = b"x" * 9000) -> Path:
         def make(work: Path) -> None:
@@ -46,10 +47,7 @@ class Machine:
             (work / "rootfs.tar").write_bytes(text)
             (work / "packages.json").write_text(json.dumps({"bash": "5.2"}))
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_CACHE_HOME", str(self.home))
-            patch.setattr(cache, "remote", self.remote)
-            folder = cache.produce(stage, key, make)
+        folder = StageCache(self.home, self.remote).produce(stage, key, make)
         assert sorted(path.name for path in folder.iterdir()) == ["packages.json", "rootfs.tar"]
         # Neither archives nor half-made results stay.
         left = [path.name for path in folder.parent.iterdir() if path.is_dir()]
@@ -89,11 +87,11 @@ def test_what_one_machine_has_made_the_others_fetch(
 
 
 def test_what_is_local_stays_here(
-    machine: Callable[..., Machine], shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    machine: Callable[..., Machine], shop: Shop, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cache, "remote", machine().remote)
-    cache.produce("oci", KEY, lambda work: (work / "layout").mkdir(), local=True)
+    StageCache(tmp_path, machine().remote).produce(
+        "oci", KEY, lambda work: (work / "layout").mkdir(), local=True
+    )
     assert shop.objects() == set()
 
 
@@ -214,7 +212,7 @@ def test_an_archive_holds_plain_files_and_nothing_else(
     path = tmp_path / "packed"
     path.write_bytes(packed)
     here = machine()
-    entry = Entry(
+    entry = CacheEntry(
         sha256=cache.file_digest(path), size=len(packed), unpacked=unpacked, code="0" * 64
     )
     code = here.remote._code("rootfs", KEY, entry)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections import defaultdict
 
 import pytest
 
@@ -40,3 +42,13 @@ def test_no_hosts_of_registries_or_mirrors() -> None:
     for path in files:
         if path.is_file():
             assert not host.search(path.read_text("utf-8", "replace")), path
+
+
+def test_a_class_name_means_one_class() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "hyraxvm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(path.relative_to(ROOT)))
+    assert len(places) > 50
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

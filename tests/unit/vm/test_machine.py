@@ -15,7 +15,7 @@ import pexpect
 import pytest
 
 from hyraxvm.core.errors import Failure
-from hyraxvm.vm.machine import Machine, MachineError, free_port
+from hyraxvm.vm.machine import MachineError, VirtualMachine, free_port
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 
@@ -53,7 +53,7 @@ def gone(marker: Path) -> bool:
 
 def test_machine_forwards_free_ports_and_writes_its_logs(tmp_path: Path) -> None:
     spec = spec_of(disk(tmp_path))
-    with Machine(spec, tmp_path / "a", tmp_path / "logs, a") as machine:
+    with VirtualMachine(spec, tmp_path / "a", tmp_path / "logs, a") as machine:
         assert machine.running
         assert sorted(machine.ports) == [22, 8080]
         for port in machine.ports.values():
@@ -72,8 +72,8 @@ def test_two_machines_on_one_disk_have_own_ports_and_leave_it_unchanged(tmp_path
         spec_of(path).over(tmp_path / n, size) for n, size in (("a", None), ("b", 2**26))
     )
     with (
-        Machine(small, tmp_path / "a", tmp_path / "a") as one,
-        Machine(large, tmp_path / "b", tmp_path / "b") as two,
+        VirtualMachine(small, tmp_path / "a", tmp_path / "a") as one,
+        VirtualMachine(large, tmp_path / "b", tmp_path / "b") as two,
     ):
         assert len({*one.ports.values(), *two.ports.values()}) == 4
         texts = [(tmp_path / name / "qemu.txt").read_text() for name in ("a", "b")]
@@ -96,7 +96,7 @@ def test_two_machines_on_one_disk_have_own_ports_and_leave_it_unchanged(tmp_path
 
 def test_machine_resets_and_shows_the_firmware_on_the_console(tmp_path: Path) -> None:
     spec = spec_of(disk(tmp_path), firmware="efi", memory_mib=256)
-    with Machine(spec, tmp_path / "s", tmp_path / "logs") as machine:
+    with VirtualMachine(spec, tmp_path / "s", tmp_path / "logs") as machine:
         machine.reset()
         machine.console.expect("BdsDxe", 60)
     assert b"BdsDxe" in (tmp_path / "logs" / "console.log").read_bytes()
@@ -105,7 +105,7 @@ def test_machine_resets_and_shows_the_firmware_on_the_console(tmp_path: Path) ->
 def test_machine_that_cannot_start_says_what_qemu_said(tmp_path: Path) -> None:
     with (
         pytest.raises(MachineError, match=r"nowhere\.vmdk"),
-        Machine(spec_of(tmp_path / "nowhere.vmdk"), tmp_path, tmp_path),
+        VirtualMachine(spec_of(tmp_path / "nowhere.vmdk"), tmp_path, tmp_path),
     ):
         pass
     assert not qemus(tmp_path)
@@ -119,14 +119,14 @@ def test_overlay_of_what_is_no_disk_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
 def test_machine_is_ended_by_any_exception(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), Machine(spec_of(disk(tmp_path)), tmp_path, tmp_path):
+    with pytest.raises(error), VirtualMachine(spec_of(disk(tmp_path)), tmp_path, tmp_path):
         assert qemus(tmp_path)
         raise error
     assert not qemus(tmp_path)
 
 
 def test_powerdown_of_a_guest_that_does_not_listen_fails_in_time(tmp_path: Path) -> None:
-    with Machine(spec_of(disk(tmp_path)), tmp_path, tmp_path) as machine:
+    with VirtualMachine(spec_of(disk(tmp_path)), tmp_path, tmp_path) as machine:
         with pytest.raises(MachineError, match=r"still running 0\.5 s later"):
             machine.powerdown(0.5)
         assert machine.running
@@ -138,11 +138,11 @@ def test_machine_dies_with_its_process(tmp_path: Path, number: signal.Signals) -
     program = f"""
 import sys, time
 from pathlib import Path
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import Drive, MachineSpec
 folder = Path({str(tmp_path)!r})
 spec = MachineSpec((Drive("pvscsi", folder / "disk, with a comma.vmdk", "vmdk"),), (), 64, 1)
-with Machine(spec, folder, folder):
+with VirtualMachine(spec, folder, folder):
     print("up", flush=True)
     time.sleep(60)
 """

@@ -1,4 +1,4 @@
-"""An own cache for each test, a registry of its own, and the images that several tests look at."""
+"""A registry, a cache for each test, and the images that several tests look at."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.process import dying_with_parent
 from hyraxvm.stages.server import stage as server
 from tests.unit.stages.server import hyrax_image, plain_image
 from tests.unit.stages.server.image_maker import make_image
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    return tmp_path / "xdg" / "hyrax-vm"
+@pytest.fixture
+def results(tmp_path: Path) -> StageCache:
+    """What `built` keeps its results in too."""
+    return StageCache(tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,4 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> server.ServerImage:
     """What the server's stage has read from an image like Hyrax's."""
-    work = tmp_path_factory.mktemp("hyrax")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(work / "xdg"))
-        return hyrax_image.built(work)
+    return hyrax_image.built(tmp_path_factory.mktemp("hyrax"))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
 from tests.unit.stages.server.image_maker import TAG, Entry, folder, link, make_image, program
@@ -126,7 +127,9 @@ def built(
     layout = make_image(tmp_path / "image", [layer], *options)
     reference = f"oci:{layout}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference))
-    return server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None).image
+    results = StageCache(tmp_path / "cache")
+    key = server.key(chosen)
+    return server.build(results, chosen, key, tmp_path / "log", lambda line: None).image
 
 
 def without(*names: str) -> list[Entry]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
 from tests.unit.stages.server.image_maker import Entry, folder, program
@@ -47,9 +48,11 @@ def recipe(reference: str, digest: str, **more: Any) -> images.Recipe:
     )
 
 
-def built(reference: str, tmp_path: Path, **more: Any) -> server.Server:
+def built(reference: str, tmp_path: Path, **more: Any) -> server.PackedServer:
     chosen = recipe(reference, oci.local_digest(reference), **more)
-    return server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
+    results = StageCache(tmp_path / "cache")
+    key = server.key(chosen)
+    return server.build(results, chosen, key, tmp_path / "log", lambda line: None)
 
 
 def listed(squashfs: Path) -> set[str]:

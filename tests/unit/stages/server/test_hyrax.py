@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
@@ -61,11 +62,11 @@ def test_paths_are_the_images_own(image: server.ServerImage) -> None:
     }  # fmt: skip
 
 
-def test_what_must_be_written_is_made_and_owned(tmp_path: Path) -> None:
+def test_what_must_be_written_is_made_and_owned(results: StageCache, tmp_path: Path) -> None:
     layout = make_image(tmp_path / "image", [LAYER], *CONFIG)
     reference = f"oci:{layout}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference))
-    made = server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
+    made = server.build(results, chosen, server.key(chosen), tmp_path / "log", lambda line: None)
     argv = ["unsquashfs", "-lln", str(made.squashfs)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     rows = {row.split("squashfs-root/")[-1]: row.split() for row in done.stdout.splitlines()}

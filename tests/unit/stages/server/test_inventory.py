@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure
 from hyraxvm.stages.server import inventory, oci
 from hyraxvm.stages.server import stage as server
@@ -139,7 +140,9 @@ def test_an_image_without_any_has_none(tmp_path: Path) -> None:
     assert inventory.packages(tree(tmp_path, [Entry("opt/serve")]), tmp_path) == {}
 
 
-def test_the_list_is_that_of_the_image_before_it_is_trimmed(database: Path, tmp_path: Path) -> None:
+def test_the_list_is_that_of_the_image_before_it_is_trimmed(
+    results: StageCache, database: Path, tmp_path: Path
+) -> None:
     layer = [ROCKY, *files(database, "var/lib/rpm"), program("opt/serve")]
     layout = make_image(tmp_path / "image", [layer], "--config.entrypoint=/opt/serve")
     reference = f"oci:{layout}:{TAG}"
@@ -149,7 +152,7 @@ def test_the_list_is_that_of_the_image_before_it_is_trimmed(database: Path, tmp_
         trim=["/var/lib/rpm"],
     )  # fmt: skip
     chosen = known.model_copy(update={"server_name": "x", "server": served})
-    made = server.build(chosen, server.key(chosen), tmp_path / "log", lambda line: None)
+    made = server.build(results, chosen, server.key(chosen), tmp_path / "log", lambda line: None)
     assert made.image.packages == WANTED
     assert made.image.trimmed[0].bytes > 100_000
     listed = subprocess.run(

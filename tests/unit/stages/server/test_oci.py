@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import oci
@@ -51,7 +52,11 @@ def test_a_file_that_is_no_image_is_said_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transport", ["oci", "oci-archive", "docker-archive", "docker"])
 def test_an_image_that_somebody_has_tampered_with_is_refused(
-    layout: Path, tmp_path: Path, request: pytest.FixtureRequest, own_cache: Path, transport: str
+    layout: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    results: StageCache,
+    transport: str,
 ) -> None:
     """One octet of the highest layer, wherever the transport keeps it."""
     copy = tmp_path / "copy"
@@ -84,6 +89,7 @@ def test_an_image_that_somebody_has_tampered_with_is_refused(
         digest = oci.remote_digest(reference) if transport == "docker" else "sha256:0"
         with pytest.raises(Failure, match=r"(?i)digest|content is|checksum"):
             server.build(
+                results,
                 recipe(reference, digest),
                 server.key(recipe(reference, digest)),
                 tmp_path / "log",
@@ -91,7 +97,7 @@ def test_an_image_that_somebody_has_tampered_with_is_refused(
             )
     finally:
         damaged.write_bytes(original)
-    assert [p for p in (own_cache / "stages/server").glob("*") if p.is_dir()] == []
+    assert [p for p in (results.folder / "stages/server").glob("*") if p.is_dir()] == []
 
 
 def test_an_image_for_other_machines_is_refused(tmp_path: Path) -> None:
@@ -211,13 +217,15 @@ def test_the_landing_page_gets_a_place_only_where_one_is_named(
         built(reference, tmp_path, home="/srv/pages/ROOT")
 
 
-def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> None:
+def test_the_trim_list_is_applied_and_recorded(
+    results: StageCache, layout: Path, tmp_path: Path
+) -> None:
     lines: list[str] = []
     reference = f"oci:{layout}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference), trim=["/etc/m*", "/no/such"])
     quiet: list[str] = []  # of which a person sees one now and then
     made = server.build(
-        chosen, server.key(chosen), tmp_path / "log", quiet.append, say=lines.append
+        results, chosen, server.key(chosen), tmp_path / "log", quiet.append, say=lines.append
     )
     assert not any("trim" in line for line in quiet)
     assert [t.model_dump() for t in made.image.trimmed] == [
@@ -231,7 +239,7 @@ def test_the_trim_list_is_applied_and_recorded(layout: Path, tmp_path: Path) -> 
 
 
 def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
-    layout: Path, tmp_path: Path
+    results: StageCache, layout: Path, tmp_path: Path
 ) -> None:
     large = [*LAYERS, [Entry("opt/lib/deep/er/x", random.Random(1).randbytes(2_000_000))]]
     reference = f"oci:{make_image(tmp_path / 'image', large, *CONFIG)}:{TAG}"
@@ -239,12 +247,13 @@ def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
     small = chosen.model_copy(update={"budget": chosen.budget.model_copy(update={"server": 1})})
     for _ in range(2):  # a result of the cache too
         with pytest.raises(Failure) as caught:
-            server.build(small, server.key(small), tmp_path / "log", lambda line: None)
+            server.build(results, small, server.key(small), tmp_path / "log", lambda line: None)
         said = str(caught.value).splitlines()
         assert said[0].startswith("plain 2.5: packed it has 2.0 MB, allowed are 1 MB")
         assert "budget.plain.server in images.toml" in said[0]
         assert said[2].split() == ["/opt/lib/deep", "2.0", "MB"]
     made = server.build(
+        results,
         chosen,
         server.key(chosen),
         tmp_path / "log",
@@ -265,7 +274,7 @@ def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
     ],
 )
 def test_the_version_is_fit_for_a_file_name(label: str, reference: str, wanted: str) -> None:
-    image = oci.Image(
+    image = oci.OciImage(
         digest="sha256:0123456789abcdef", entrypoint=[], environment={}, working_directory="/",
         user="", ports=[], volumes=[], labels={"version": label}, layers=[], diff_ids=[],
     )  # fmt: skip
@@ -273,12 +282,12 @@ def test_the_version_is_fit_for_a_file_name(label: str, reference: str, wanted: 
 
 
 def test_a_hostile_image_is_refused_by_the_stage_and_leaves_nothing(
-    tmp_path: Path, own_cache: Path
+    tmp_path: Path, results: StageCache
 ) -> None:
     layout = make_image(tmp_path / "bad", [[link("a", "b"), link("b", "a"), Entry("a/x")]], *CONFIG)
     with pytest.raises(Failure, match="circle"):
         built(f"oci:{layout}:{TAG}", tmp_path)
-    assert [p for p in (own_cache / "stages/server").iterdir() if p.is_dir()] == []
+    assert [p for p in (results.folder / "stages/server").iterdir() if p.is_dir()] == []
 
 
 def test_tar_module_reads_what_umoci_packed(layout: Path) -> None:
