@@ -115,6 +115,7 @@ def _is_meant(item: pytest.Item) -> bool:
     """Whether a test is for its machine and for its artifact's way to reach data."""
     assert isinstance(item, pytest.Function)
     machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
+    assert isinstance(artifact, Path)
     role = machine if machine in ("first", "second", "wires") else "brief"
     access = _read_manifest(artifact)["release"]["ACCESS"]
     roles = item.get_closest_marker("machines")

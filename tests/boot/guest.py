@@ -8,7 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyraxvm.vm.console import LOGIN_PROMPT, ConsoleError, Result
 from hyraxvm.vm.machine import Machine
@@ -26,7 +26,7 @@ class Artifact:
     path: Path
     specs: dict[str, MachineSpec]
     folder: Path
-    manifest: dict
+    manifest: dict[str, Any]
     disk_bytes: int
     reports: Path
 

@@ -14,7 +14,7 @@ DATA = "/srv/hyrax/data"
 class LocalDisk:
     """Copies the directory `export`; there is nothing to start or stop."""
 
-    healthy = ("local",)
+    healthy: tuple[str, ...] = ("local",)
     writable = ""
 
     def __init__(self, export: Path, work: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from hyraxvm.vm.machine import Machine
 from hyraxvm.vm.qemu import MachineSpec
 from tests.boot.guest import Guest
 
+# What the fixture `record_property` does: it puts a name and a value into the test's report.
+RecordProperty = Callable[[str, object], None]
+
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
 _guests: list[Guest] = []  # that run now
 
@@ -20,7 +23,7 @@ _guests: list[Guest] = []  # that run now
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
         for guest in _guests:

@@ -16,7 +16,7 @@ class ServerProcess(ABC):
     """A server on `port`; started by `start`, ended by `stop`."""
 
     name: str
-    healthy = ("mounted", "waiting")  # see `fileserver.FileServer`
+    healthy: tuple[str, ...] = ("mounted", "waiting")  # see `fileserver.FileServer`
 
     def __init__(self, log: Path) -> None:
         self.port = free_port(0)

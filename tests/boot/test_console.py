@@ -11,6 +11,7 @@ from hyraxvm.config.names import RELEASE_FILE
 from hyraxvm.vm.console import LOGIN_PROMPT
 from hyraxvm.vm.qemu import HTTP, SSH
 from tests.boot.guest import PASSWORD, USER, Artifact, Guest
+from tests.boot.machines import RecordProperty
 
 pytestmark = pytest.mark.machines("first", "brief")
 # Where a controller has no driver of its own in udev's tree, that of its disk.
@@ -59,7 +60,7 @@ def test_opendap_logs_in_and_may_do_everything(guest: Guest) -> None:
     assert guest.check("systemctl is-active getty@tty1.service") == "active"
 
 
-def test_start_and_idle_memory_are_measured(guest: Guest, record_property) -> None:
+def test_start_and_idle_memory_are_measured(guest: Guest, record_property: RecordProperty) -> None:
     assert guest.first_answer is not None
     record_property("seconds from power-on to the first DAP answer", round(guest.first_answer, 1))
     record_property("accelerator", guest.machine.accelerator.name)
@@ -124,7 +125,7 @@ def test_packages_are_those_of_the_manifest(guest: Guest, artifact: Artifact) ->
     ("access", "package", "module", "program"),
     [("nfs", "nfs-common", "nfsv4", "mount.nfs4"), ("smb", "cifs-utils", "cifs", "mount.cifs")],
 )
-def test_it_has_the_client_that_it_is_for_and_no_other(
+def test_it_has_the_client_of_its_protocol_and_no_other(
     guest: Guest, artifact: Artifact, access: str, package: str, module: str, program: str
 ) -> None:
     wanted = artifact.manifest["release"]["ACCESS"] == access

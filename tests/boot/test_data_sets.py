@@ -16,6 +16,7 @@ from tests.boot.clients import CLIENTS, DIGITS, netcdf4, readings
 from tests.boot.data import CASES, Case, assert_same, local, make_flow
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import RecordProperty
 from tests.boot.nfs import NfsServer
 from tests.boot.smb import SmbServer
 from tests.boot.watching import until
@@ -36,7 +37,9 @@ def test_values(guest: Guest, data_set: str, files: FileServer, client: str, cas
     assert_same(found, local(files.export, case), DIGITS.get(client, 0))
 
 
-def test_list_status_and_test_tell_of_it(guest: Guest, data_set: str, files: FileServer) -> None:
+def test_list_status_and_test_show_the_data_set(
+    guest: Guest, data_set: str, files: FileServer
+) -> None:
     source = files.source(data_set)
     rows = [line.split() for line in guest.check("hyrax-data list").splitlines()]
     assert [data_set, source] in rows
@@ -57,7 +60,7 @@ def test_the_banner_names_the_data_set(guest: Guest, data_set: str) -> None:
 
 
 @pytest.mark.access("nfs", "smb")
-def test_the_guest_cannot_write_although_the_file_server_would_let_it(
+def test_the_guest_cannot_write_to_a_writable_file_server(
     guest: Guest, data_set: str, files: FileServer
 ) -> None:
     status, said = guest.run(f"sudo -n touch /srv/hyrax/data/{data_set}/written")
@@ -75,7 +78,7 @@ def test_the_guest_cannot_write_although_the_file_server_would_let_it(
 
 @pytest.mark.access("nfs", "smb")
 def test_a_file_added_on_the_file_server_appears(
-    guest: Guest, data_set: str, files: FileServer, record_property
+    guest: Guest, data_set: str, files: FileServer, record_property: RecordProperty
 ) -> None:
     path = f"/opendap/data/{data_set}/new.nc.dds"
     assert guest.get(path).status == 404
@@ -131,7 +134,7 @@ NFS, SMB, LOCAL = (pytest.mark.access(kind) for kind in ("nfs", "smb", "local"))
         pytest.param("smb://{host}:{http}/data", "does not answer as an SMB server", marks=SMB),
     ],
 )
-def test_what_cannot_be_served_is_refused_in_words_and_leaves_nothing(
+def test_add_refuses_what_it_cannot_serve_and_changes_nothing(
     guest: Guest, data_set: str, files: NfsServer | SmbServer, arguments: str, said: str
 ) -> None:
     # The forwarded port of the guest's own service: something answers, but no file server.
@@ -191,7 +194,7 @@ def test_a_wrong_command_is_refused_with_status_2(
         ),
     ],
 )
-def test_what_can_be_served_but_is_odd_is_said(
+def test_add_warns_about_empty_or_unreadable_data(
     guest: Guest, files: NfsServer | SmbServer, url: str, said: str
 ) -> None:
     found = guest.check(f"hyrax-data add {url.format(host=HOST, port=files.port)} --as odd", 120)
@@ -200,7 +203,7 @@ def test_what_can_be_served_but_is_odd_is_said(
 
 
 @NFS
-def test_a_version_of_nfs_that_the_server_lacks(
+def test_an_nfs_version_that_the_server_lacks_is_refused(
     guest: Guest, files: NfsServer, tmp_path: Path
 ) -> None:
     old = NfsServer(files.export, tmp_path / "ganesha", minor_versions="0")
@@ -221,12 +224,14 @@ def test_a_version_of_nfs_that_the_server_lacks(
 
 
 @pytest.mark.access("nfs", "smb")
-def test_status_tells_size_distance_and_when_it_was_read_and_is_no_reader(
+def test_status_shows_size_and_last_use_without_being_a_use(
     guest: Guest, data_set: str, files: FileServer
 ) -> None:
     def status() -> dict[str, Any]:
-        (found,) = json.loads(guest.check(f"hyrax-data status {data_set} --json", 60))
-        return found
+        said = guest.check(f"hyrax-data status {data_set} --json", 60)
+        rows: list[dict[str, Any]] = json.loads(said)
+        (row,) = rows
+        return row
 
     assert guest.get(f"/opendap/data/{data_set}/").status == 200
     found = status()

@@ -10,6 +10,7 @@ import pytest
 from tests.boot.clients import CLIENTS, DIGITS
 from tests.boot.data import SAMPLES, assert_same, local
 from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import RecordProperty
 
 pytestmark = pytest.mark.machines("first", "second", "brief")
 IDENTITY = {
@@ -42,7 +43,9 @@ def test_every_copy_has_an_identity_of_its_own(
             assert not set(mine.values()) & set(theirs.values())
 
 
-def test_the_power_button_switches_it_off_cleanly(guest: Guest, record_property) -> None:
+def test_the_power_button_switches_it_off_cleanly(
+    guest: Guest, record_property: RecordProperty
+) -> None:
     guest.login()
     guest.keep_journal()
     record_property("seconds to power off", round(guest.machine.powerdown(60), 1))

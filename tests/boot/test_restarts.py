@@ -14,6 +14,7 @@ from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, Case, assert_same, local
 from tests.boot.fileserver import KINDS, FileServer
 from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import RecordProperty
 from tests.boot.watching import BACK, GAP, Watch, until
 
 pytestmark = pytest.mark.machines("second")
@@ -43,7 +44,7 @@ def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> flo
 
 
 def test_after_a_reboot_the_data_set_is_served(
-    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
+    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property: RecordProperty
 ) -> None:
     record_property("seconds to reboot and serve", round(guest.reboot(), 1))
     assert_data(guest, data_set, files)
@@ -75,8 +76,13 @@ def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> It
         pytest.param(True, id="idle", marks=pytest.mark.access("nfs")),
     ],
 )
-def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
-    guest: Guest, data_set: str, files: FileServer, other: FileServer, idle: bool, record_property
+def test_a_file_server_that_hangs_is_detached_and_comes_back(
+    guest: Guest,
+    data_set: str,
+    files: FileServer,
+    other: FileServer,
+    idle: bool,
+    record_property: RecordProperty,
 ) -> None:
     path = f"/opendap/data/{data_set}/classic.nc.dds"
     until(guest, path, 200, 60)
@@ -106,8 +112,8 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
 
 
 @pytest.mark.access("nfs", "smb")
-def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
-    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
+def test_samples_are_served_while_a_file_server_hangs_or_is_off(
+    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property: RecordProperty
 ) -> None:
     assert_data(guest, data_set, files)
     try:

@@ -16,15 +16,15 @@ from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, PASSWORD, USER, Artifact, Guest
-from tests.boot.machines import EXTRA
+from tests.boot.machines import EXTRA, RecordProperty
 
 pytestmark = pytest.mark.machines("second")
 NEW_PASSWORD = "Correct-Horse-7-Staple"
 
 
 @pytest.mark.access("nfs")
-def test_who_follows_the_banner_serves_data(
-    guest: Guest, files: FileServer, record_property
+def test_a_person_who_follows_the_banner_serves_data(
+    guest: Guest, files: FileServer, record_property: RecordProperty
 ) -> None:
     # Nothing else being known: whom to log in as, what to type, where to look.
     shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", BOOT)
@@ -80,9 +80,7 @@ def offered(guest: Guest, user: str) -> set[str]:
 
 
 @pytest.mark.parametrize("user", [USER, "root"])
-def test_ssh_takes_only_keys_while_the_password_is_the_documented_one(
-    guest: Guest, user: str
-) -> None:
+def test_ssh_takes_only_keys_while_the_password_is_unchanged(guest: Guest, user: str) -> None:
     assert offered(guest, user) == {"publickey"}
 
 

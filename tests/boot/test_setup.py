@@ -12,8 +12,10 @@ import pytest
 from hyraxvm.vm.qemu import HOST
 from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, Case, assert_same, local
-from tests.boot.fileserver import FileServer
 from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
+from tests.boot.nfs import NfsServer
+from tests.boot.smb import SmbServer
 
 ESCAPE = "\x1b"
 PLANTED = "w4ter-mark"
@@ -21,7 +23,7 @@ PLANTED = "w4ter-mark"
 
 @pytest.mark.access("nfs", "smb")
 def test_a_data_set_is_added_in_the_menu(
-    guest: Guest, files: FileServer, added: str, record_property
+    guest: Guest, files: NfsServer | SmbServer, added: str, record_property: RecordProperty
 ) -> None:
     console, place = guest.console, files.source("menu").rpartition("/")[2]
     fields = [f"{HOST}:{files.port}", place, "menu"]
@@ -89,8 +91,8 @@ def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None
 
 
 @pytest.mark.access("local")
-def test_files_of_another_suffix_are_served_when_the_administrator_says_so(
-    guest: Guest, samples: Path, record_property
+def test_the_administrator_can_add_a_suffix_of_data_files(
+    guest: Guest, samples: Path, record_property: RecordProperty
 ) -> None:
     def offered() -> bool:
         path = "/opendap/data/odd/"

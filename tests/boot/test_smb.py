@@ -52,7 +52,7 @@ def test_the_password_is_for_root_alone(guest: Guest, data_set: str) -> None:
         assert core.encode() not in text, command
 
 
-def test_a_guest_and_a_user_of_the_same_server(
+def test_one_server_serves_a_guest_and_a_user(
     guest: Guest, data_set: str, files: SmbServer
 ) -> None:
     guest.check(f"hyrax-data add {files.source(share='open')} --as open", 120)
@@ -76,7 +76,7 @@ def test_a_file_that_the_user_may_not_read_is_named(
     assert f"access denied: 10.0.2.2 does not let the user '{files.user}' read '/closed'" in said
 
 
-def test_a_server_that_wants_everything_signed(
+def test_a_server_that_requires_signing_needs_a_password(
     guest: Guest, files: SmbServer, tmp_path: Path
 ) -> None:
     strict = SmbServer(files.export, tmp_path / "smbd", signing="mandatory")

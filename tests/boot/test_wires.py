@@ -24,7 +24,7 @@ from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, Artifact, Guest
-from tests.boot.machines import booted
+from tests.boot.machines import RecordProperty, booted
 
 pytestmark = [pytest.mark.machines("wires"), pytest.mark.usefixtures("power")]
 PASSWORD = "Sailing-Ships-3-Across"
@@ -76,8 +76,8 @@ def banner(guest: Guest, wanted: str, seconds: float) -> str:
     return shown
 
 
-def test_settings_apply_without_a_network_and_dhcp_is_taken_when_it_comes(
-    power: Power, files: FileServer, key: Path, tmp_path: Path, record_property
+def test_settings_apply_without_a_network_and_dhcp_may_be_late(
+    power: Power, files: FileServer, key: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
     file = tmp_path / "hyrax.toml"
     hashed = subprocess.run(
@@ -168,7 +168,7 @@ name = "ocean"
         )
 
 
-def test_a_copy_on_other_hardware_keeps_its_address_and_gets_an_identity_of_its_own(
+def test_a_copy_keeps_its_address_and_gets_its_own_identity(
     power: Power,
 ) -> None:
     with power(
@@ -201,7 +201,7 @@ def test_a_copy_on_other_hardware_keeps_its_address_and_gets_an_identity_of_its_
         assert guest.check("hyrax-network dhcp", 90) == "eth0 has the address 10.0.2.15 from DHCP"
 
 
-def test_several_cards_all_ask_dhcp_and_changed_settings_apply_again(power: Power) -> None:
+def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None:
     models = ("virtio-net-pci", "e1000", "e1000e")
     extra: list[str] = []
     for number, model in enumerate(models):
