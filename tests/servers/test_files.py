@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hyraxvm.vm.qemu import HOST, HTTP, SSH
 from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
 from tests.boot.nfs import NfsServer
 from tests.boot.watching import BACK, GAP, Watch, until
 from tests.servers.build import Built
@@ -14,7 +15,7 @@ from tests.servers.build import Built
 SAMPLE = "/opendap/sample/sst.nc"
 
 
-def test_what_the_image_says_is_what_runs(plain: Guest, files: Built) -> None:
+def test_the_entrypoint_of_the_image_runs_as_its_user(plain: Guest, files: Built) -> None:
     assert files.image.entrypoint[1:] == ["-m", "http.server", "9000"]
     line = plain.check("ps -eo user,args --no-headers | grep [h]ttp.server")
     assert line.split()[0] == "web"
@@ -53,7 +54,7 @@ def test_it_is_confined(plain: Guest) -> None:
     assert links == ["lo"]
 
 
-def test_a_killed_server_is_back(plain: Guest, record_property) -> None:
+def test_a_killed_server_is_back(plain: Guest, record_property: RecordProperty) -> None:
     plain.check("sudo -n pkill -9 -f '[h]ttp.server'")
     record_property("seconds after kill -9", round(until(plain, SAMPLE, 200, 60), 1))
 
@@ -68,7 +69,7 @@ def test_the_image_has_no_shell_and_says_so(plain: Guest) -> None:
 
 
 def test_a_file_server_that_hangs_is_detached_and_comes_back(
-    plain: Guest, exports: tuple[NfsServer, NfsServer], record_property
+    plain: Guest, exports: tuple[NfsServer, NfsServer], record_property: RecordProperty
 ) -> None:
     one, two = exports
     for name, server in (("one", one), ("two", two)):

@@ -10,6 +10,7 @@ import pytest
 from hyraxvm.tools import regression
 from hyraxvm.vm.qemu import HOST, HTTP, SSH
 from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
 from tests.boot.nfs import NfsServer
 from tests.boot.watching import BACK, GAP, Watch, until
 from tests.servers.build import Built
@@ -30,7 +31,7 @@ def main_pid(guest: Guest, unit: str) -> int:
     return int(guest.check(f"systemctl show --value -p MainPID {unit}"))
 
 
-def test_the_start_is_measured(hyrax: Guest, record_property) -> None:
+def test_the_start_is_measured(hyrax: Guest, record_property: RecordProperty) -> None:
     assert hyrax.first_answer is not None
     record_property("seconds from power-on to the first answer", round(hyrax.first_answer, 1))
     total, used = map(int, hyrax.check("free -m | awk '/^Mem:/ {print $2, $3}'").split())
@@ -99,7 +100,8 @@ def test_no_id_is_shared_between_image_and_guest(hyrax: Guest, standin: Built) -
 
 
 def test_only_the_service_and_ssh_listen(hyrax: Guest) -> None:
-    open_ports, local = set(), set()
+    open_ports: set[int] = set()
+    local: set[int] = set()
     for line in hyrax.check("sudo -n ss -H -lnt").splitlines():
         host, _, port = line.split()[3].rpartition(":")
         loopback = host.startswith("127.") or host in ("[::1]", "[::ffff:127.0.0.1]")
@@ -185,7 +187,7 @@ def test_settings_are_checked_and_take_effect(hyrax: Guest) -> None:
 
 @pytest.mark.parametrize("victim", ["beslistener", "besdaemon"])
 def test_a_killed_bes_is_back_in_seconds_and_tomcat_goes_on(
-    hyrax: Guest, victim: str, record_property
+    hyrax: Guest, victim: str, record_property: RecordProperty
 ) -> None:
     pid = main_pid(hyrax, TOMCAT)
     hyrax.check(f"sudo -n pkill -9 -o -f 'bin/[b]{victim[1:]}'")
@@ -197,7 +199,9 @@ def test_a_killed_bes_is_back_in_seconds_and_tomcat_goes_on(
     )
 
 
-def test_a_killed_tomcat_comes_back_and_the_target_tells(hyrax: Guest, record_property) -> None:
+def test_a_killed_tomcat_comes_back_and_the_target_shows_it(
+    hyrax: Guest, record_property: RecordProperty
+) -> None:
     bes = main_pid(hyrax, BES)
     hyrax.check(f"sudo -n kill -9 {main_pid(hyrax, TOMCAT)}")
     time.sleep(2)
@@ -258,7 +262,7 @@ def test_leftovers_of_downloads_are_removed_and_caches_kept(hyrax: Guest) -> Non
 
 
 def test_a_file_server_that_hangs_is_detached_and_comes_back(
-    hyrax: Guest, exports: tuple[NfsServer, NfsServer], record_property
+    hyrax: Guest, exports: tuple[NfsServer, NfsServer], record_property: RecordProperty
 ) -> None:
     one, two = exports
     for name, server in (("one", one), ("two", two)):
@@ -300,7 +304,9 @@ def test_a_regression_suite_finds_the_files_of_the_image(hyrax: Guest, tmp_path:
     hyrax.check("sudo -n rm -r /srv/hyrax/data/nc")
 
 
-def test_it_stops_quickly_and_the_machine_too(hyrax: Guest, record_property) -> None:
+def test_it_stops_quickly_and_the_machine_too(
+    hyrax: Guest, record_property: RecordProperty
+) -> None:
     started = time.monotonic()
     hyrax.check("sudo -n systemctl stop hyrax.target", 60)
     hyrax.check(f"timeout 30 sh -c 'while systemctl is-active {BES} {TOMCAT}; do sleep 0.2; done'")
