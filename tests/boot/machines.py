@@ -13,11 +13,11 @@ from hyraxvm.vm.machine import Machine
 from hyraxvm.vm.qemu import MachineSpec
 from tests.boot.guest import Guest
 
-# What the fixture `record_property` does: it puts a name and a value into the test's report.
+# The type of pytest's fixture `record_property`: it writes a name and a value into the report.
 RecordProperty = Callable[[str, object], None]
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
-_guests: list[Guest] = []  # that run now
+_guests: list[Guest] = []  # the guests that run now
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,8 +33,12 @@ def pytest_runtest_makereport(
 
 @contextmanager
 def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
-    """A machine whose console stands in the reports of tests that fail; `logs` gets its journal."""
-    # Of an earlier run.
+    """Boot a machine, and end it on exit.
+
+    While it runs, the end of its console is added to the report of each test that fails.  Its
+    journal is written to `logs`.
+    """
+    # These are the logs of an earlier run.
     shutil.rmtree(logs, ignore_errors=True)
     with Machine(spec, folder, logs) as running:
         guest = Guest(running)

@@ -1,4 +1,4 @@
-"""What the server claims in its `capabilities.toml`, line by line, and what it does not."""
+"""What the server claims in its `capabilities.toml`, line by line, and what it does not claim."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_claimed_response_is_given(guest: Guest, server: Capabilities) -> 
     for suffix in server.responses:
         answer = guest.get(f"/opendap/sample/sst.nc{suffix}", timeout=120)
         assert answer.status == 200, suffix
-        # The version's is about the server; all others name the variable.
+        # The response `.ver` names the server; all others name the variable.
         assert (b"dap" if suffix == ".ver" else b"sst") in answer.body.lower(), suffix
 
 

@@ -1,4 +1,4 @@
-"""What a person meets who starts the machine and sits down at its console."""
+"""What anyone who starts the machine finds on its console."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.boot.guest import PASSWORD, USER, Artifact, Guest
 from tests.boot.machines import RecordProperty
 
 pytestmark = pytest.mark.machines("first", "brief")
-# Where a controller has no driver of its own in udev's tree, that of its disk.
+# The driver of the controller in udev's tree; without one, the driver of its disk.
 DISK_DRIVERS = {
     "pvscsi": "vmw_pvscsi",
     "lsisas1068": "mptsas",
@@ -38,7 +38,7 @@ def test_the_banner_shows_product_address_and_how_to_log_in(
     guest: Guest, artifact: Artifact
 ) -> None:
     release = artifact.manifest["release"]
-    # It is printed anew when the server is ready.
+    # The banner is printed again when the server is ready.
     shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", 90)
     shown = shown[shown.rindex(release["NAME"]) :]
     assert f"{release['NAME']} {release['VERSION']}, image {release['IMAGE']}" in shown
@@ -56,7 +56,7 @@ def test_a_wrong_password_is_refused(guest: Guest) -> None:
 def test_opendap_logs_in_and_may_do_everything(guest: Guest) -> None:
     assert guest.check("id -un") == "opendap"
     assert guest.check("sudo -n id -u") == "0"
-    # The screen's console, which nobody looks at here.
+    # The login on the screen; the tests use the serial console.
     assert guest.check("systemctl is-active getty@tty1.service") == "active"
 
 
@@ -86,7 +86,7 @@ def test_the_hardware_is_the_one_that_the_descriptor_declares(guest: Guest) -> N
 
 def test_no_unit_has_failed(guest: Guest) -> None:
     assert guest.check("systemctl --failed --no-legend --plain") == ""
-    # "degraded" if one has, "starting" if one never ends.
+    # It would be "degraded" if a unit had failed, "starting" if one never ended.
     assert guest.check("systemctl is-system-running --wait", 120) == "running"
 
 
@@ -102,7 +102,7 @@ def test_only_the_service_and_ssh_listen(guest: Guest) -> None:
         else:
             datagrams.add((host, int(port)))
     assert tcp == {HTTP, SSH}
-    # The DHCP client's, on its own address only.
+    # The DHCP client has these ports, on its own address only.
     assert {port for _, port in datagrams} <= {68, 546}
     assert not {host for host, _ in datagrams} & {"*", "0.0.0.0", "[::]"}
 
@@ -131,7 +131,8 @@ def test_it_has_the_client_of_its_protocol_and_no_other(
     wanted = artifact.manifest["release"]["ACCESS"] == access
     assert (package in artifact.manifest["packages"]) == wanted
     assert (guest.run(f"test -e /usr/sbin/{program}").status == 0) == wanted
-    # The kernel has the modules of all. The watchdog loads its own client's, niced, and no other's.
+    # The kernel has the modules of all clients.  The watchdog, which runs at low priority, loads
+    # only the one of its own client.
     loaded = f"grep -q '^{module} ' /proc/modules"
     if wanted:
         guest.wait_for(loaded, 90)

@@ -1,4 +1,4 @@
-"""Data on a real file server or on the guest's own disk, read by real clients."""
+"""Data on a real file server, or on the guest's own disk, read with real clients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.boot.nfs import NfsServer
 from tests.boot.smb import SmbServer
 from tests.boot.watching import until
 
-# How long the guest's mounts keep what they know of a directory (nfs(5), actimeo).
+# Seconds for which the guest's mounts cache the attributes of a directory (nfs(5), actimeo).
 ATTRIBUTE_CACHE = 5.0
 
 
@@ -67,7 +67,7 @@ def test_the_guest_cannot_write_to_a_writable_file_server(
     assert status == 1
     assert "Read-only file system" in said
     assert not (files.export / "written").exists()
-    # The control: without the guest's own care the same write succeeds.
+    # The control: through a writable mount the same write succeeds.
     guest.check("sudo -n mkdir -p /run/control")
     mount = f"mount {files.writable} /run/control"
     guest.check(f"sudo -n {mount} && sudo -n touch /run/control/written")
@@ -137,7 +137,7 @@ NFS, SMB, LOCAL = (pytest.mark.access(kind) for kind in ("nfs", "smb", "local"))
 def test_add_refuses_what_it_cannot_serve_and_changes_nothing(
     guest: Guest, data_set: str, files: NfsServer | SmbServer, arguments: str, said: str
 ) -> None:
-    # The forwarded port of the guest's own service: something answers, but no file server.
+    # `http` is the forwarded port of the guest's own service: it answers, but not as a file server.
     names = {
         "host": HOST,
         "port": files.port,
@@ -237,18 +237,18 @@ def test_status_shows_size_and_last_use_without_being_a_use(
     found = status()
     assert (found["state"], found["problem"], found["last_access_s"]) == ("mounted", None, 0)
     space = os.statvfs(files.export)
-    # In units of the client's own.
+    # The client counts in its own unit.
     assert found["size_bytes"] == pytest.approx(space.f_blocks * space.f_frsize, rel=1e-4)
-    # Samba counts what is kept for root as used.
+    # Samba counts the blocks that are reserved for root as used.
     least, most = space.f_blocks - space.f_bfree, space.f_blocks - space.f_bavail
     assert 0.95 * least < found["used_bytes"] / space.f_frsize < 1.05 * most
     assert 0 < found["rtt_ms"] < 1000
-    # As after five minutes without a reader; the watchdog would look at it just then.
+    # This is the state after five minutes without a reader.  The watchdog would look at the data.
     units = f"hyrax-watchdog srv-hyrax-data-{data_set}.mount"
     guest.check(f"sudo -n systemctl stop {units}")
     found = status()
     assert (found["state"], found["problem"]) == ("waiting", None)
-    # In units of the client's own.
+    # The client counts in its own unit.
     assert found["size_bytes"] == pytest.approx(space.f_blocks * space.f_frsize, rel=1e-4)
     time.sleep(3)
     later = status()
@@ -267,7 +267,7 @@ def test_a_removed_data_set_is_gone(guest: Guest, data_set: str, files: FileServ
     guest.check("hyrax-data remove passing")
     assert guest.get("/opendap/data/passing/2001/deep.nc.dds").status == 404
     assert "passing" not in _state(guest)
-    # What is left is served on.
+    # The other data set is still served.
     case = CASES[1]
     assert_same(
         netcdf4(guest.url(f"data/{data_set}/{case.file}"), case.variable, case.subset),
@@ -276,7 +276,7 @@ def test_a_removed_data_set_is_gone(guest: Guest, data_set: str, files: FileServ
 
 
 def _state(guest: Guest) -> str:
-    """All that a data set leaves on the system: names, directories, units, mounts."""
+    """Return all that a data set leaves on the system: names, directories, units, mounts."""
     return guest.check(
         "hyrax-data list; ls /srv/hyrax/data /etc/hyrax/data.d /etc/systemd/system;"
         " systemctl list-units --all --plain --no-legend 'srv-hyrax-*.automount' | cut -d ' ' -f 1;"

@@ -1,4 +1,4 @@
-"""What is to be seen when everything else has been done."""
+"""What is checked last, after all other tests of a machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_copy_has_an_identity_of_its_own(
     kept = Path(guest.machine.logs, "identity.json")
     kept.with_suffix(".new").write_text(json.dumps(mine))
     kept.with_suffix(".new").replace(kept)
-    # The machine that comes here last compares.
+    # Machines run side by side; the one that is last here finds the identities of all others.
     for other in artifact.reports.glob("*/identity.json"):
         if other != kept:
             theirs = json.loads(other.read_text())

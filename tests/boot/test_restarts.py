@@ -32,7 +32,7 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
 
 
 def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> float:
-    """Until the banner and the landing page show the data set so; return the seconds."""
+    """Wait until the banner and the landing page show that state; return the seconds."""
     row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{page}")
     started = time.monotonic()
     while f"{data_set} ({banner}" not in (shown := guest.check("cat /run/hyrax/issue")) or (
@@ -54,7 +54,7 @@ def test_after_a_reboot_the_data_set_is_served(
 
 @pytest.fixture
 def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> Iterator[FileServer]:
-    """Another file server, whose data set is `other`."""
+    """Start another file server; its data set is `other`."""
     for path in (tmp_path, *list(tmp_path.parents)[:2]):
         path.chmod(0o755)
     server = KINDS[artifact.manifest["release"]["ACCESS"]](samples, tmp_path / "other")
@@ -72,7 +72,7 @@ def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> It
     "idle",
     [
         pytest.param(False, id="mounted"),
-        # How it is found does not depend on what the file server speaks.
+        # The watchdog finds it in the same way with every protocol, so NFS is enough.
         pytest.param(True, id="idle", marks=pytest.mark.access("nfs")),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
     until(guest, path, 200, 60)
     until(guest, "/opendap/data/other/sst.nc.dds", 200, 60)
     if idle:
-        # As after five minutes without a reader.
+        # This is the state after five minutes without a reader.
         guest.check(f"sudo -n systemctl stop srv-hyrax-data-{data_set}.mount")
     with (
         Watch(guest, "/opendap/sample/sst.nc.dds") as sample,
@@ -105,7 +105,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
     record_property("longest gap of a sample meanwhile", round(sample.gap, 1))
     record_property("longest gap of another file server's data", round(beside.gap, 1))
     record_property("seconds until it is back, once it answers", round(back, 1))
-    # Each takes seconds on a busy machine.
+    # On a busy machine one answer takes seconds.
     assert min(sample.answers, beside.answers) > 2
     assert max(sample.gap, beside.gap) < GAP
     assert back < BACK
@@ -118,7 +118,7 @@ def test_samples_are_served_while_a_file_server_hangs_or_is_off(
     assert_data(guest, data_set, files)
     try:
         files.freeze()
-        # A reader of the hung data set waits; the others must not.
+        # A reader of the hung data set waits; the other readers must not.
         hung = http.client.HTTPConnection("127.0.0.1", guest.machine.ports[8080], timeout=5)
         hung.request("GET", f"/opendap/data/{data_set}/modern.nc.dods?temperature")
         started = time.monotonic()
@@ -129,7 +129,7 @@ def test_samples_are_served_while_a_file_server_hangs_or_is_off(
         )
         hung.close()
         took = wait_until_shown(guest, data_set, "away, 10.0.2.2 does not answer", "away")
-        record_property("seconds until banner and page tell, file server hung", took)
+        record_property("seconds until banner and page show it, file server hung", took)
         status, said = guest.run(f"hyrax-data status {data_set}", 60)
         assert status == 1
         assert said.splitlines()[1].split()[1] == "away"
@@ -156,7 +156,7 @@ def test_samples_are_served_while_a_file_server_hangs_or_is_off(
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
     assert_data(guest, data_set, files)
     took = wait_until_shown(guest, data_set, "mounted", "available")
-    record_property("seconds until banner and page tell that they are", took)
+    record_property("seconds until banner and page show that they are", took)
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"

@@ -1,4 +1,4 @@
-"""The service as a reader meets it: listings, the samples, and what is refused."""
+"""The service as readers see it: listings, the samples, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hyrax-setup` as a person uses it on the console, its file for support, the server's settings."""
+"""`hyrax-setup` as a user runs it on the console, its file for support, the server's settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_data_set_is_added_in_the_menu(
     console.send("")
     for field in fields:
         console.expect("Add data", 60)
-        # What is offered goes away: Ctrl-A, Ctrl-K.
+        # Ctrl-A and Ctrl-K delete the default in the field.
         console.press(f"\x01\x0b{field}\r")
     said = console.expect("Press Enter to go back to the menu", 120)
     assert f"hyrax-data add {files.source('menu').partition(':')[0]}://{HOST}:" in said
@@ -50,7 +50,7 @@ def test_a_data_set_is_added_in_the_menu(
     console.expect("Data are served at", 60)
     console.press(ESCAPE)
     console.expect("left-0", 60)
-    # The shell has its terminal back: Ctrl-C is a signal again.
+    # The terminal is back in the state of the shell: Ctrl-C is a signal again.
     assert guest.check("stty -a </dev/ttyS0 | grep -o -w -e '-*isig'") == "isig"
     record_property("seconds to add a data set in the menu", round(time.monotonic() - started, 1))
     case = CASES[0]
@@ -59,12 +59,12 @@ def test_a_data_set_is_added_in_the_menu(
     guest.check("hyrax-data remove menu")
 
 
-# What is the same in all images is tested in one: here in that which has somebody's password.
+# This is the same in all images, so one image tests it: the one with a password to hide.
 @pytest.mark.access("smb")
 def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None:
     assert guest.check("hyrax-setup upgrades").startswith("security upgrades: off")
     shadow = guest.check("sudo -n awk -F: '$1 == \"opendap\" {print $2}' /etc/shadow")
-    # Not over the console, whose log must not have them.
+    # They are not read on the console, because its log must not have them.
     credentials = "sudo -n cat /etc/hyrax/data.d/*.credentials 2>/dev/null"
     passwords = guest.fetch(f"{credentials} | sed -n s/^password=//p").decode().splitlines()
     guest.check(f"sudo -n sh -c 'umask 077; echo \"password = {PLANTED}\" >/etc/hyrax/x.toml'")

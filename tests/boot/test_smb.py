@@ -1,4 +1,4 @@
-"""What is SMB's own: who may read, who may know the password, and servers of all kinds."""
+"""What only SMB has: signing and encryption, users and passwords, and servers of all kinds."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_the_data_are_signed_and_encrypted_on_their_way(
 def test_the_password_is_for_root_alone(guest: Guest, data_set: str) -> None:
     kept = f"/etc/hyrax/data.d/{data_set}.credentials"
     assert guest.check(f"stat -c '%U %a' {kept}") == "root 600"
-    # Without its last blank, at which the console's answer would end.
+    # The last blank is left out, because the console strips it from an answer.
     core = PASSWORD.strip()
-    # It was typed on a console that echoes.
+    # It was typed on a console that echoes, and still is not in the log.
     assert core not in guest.console.log.read_text(errors="replace")
     assert core in guest.check(f"sudo -n cat {kept}")
     for command in (
@@ -117,7 +117,7 @@ def test_an_old_server_is_refused_until_the_user_says_so(
 
 
 def write_password(guest: Guest) -> None:
-    """Into a file, as octal escapes: a console is no place for a password."""
+    """Write the password to a file, as octal escapes, so that the console does not show it."""
     octal = "".join(f"\\{octet:03o}" for octet in PASSWORD.encode())
     guest.check(f"(umask 077; printf '{octal}\\r\\n' >/tmp/password)")
 

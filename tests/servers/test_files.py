@@ -1,4 +1,4 @@
-"""An image of an unrelated server: its entrypoint, sandboxed, on another port and data root."""
+"""An image of an unrelated server: its entrypoint, sandboxed, with another port and data root."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_entrypoint_of_the_image_runs_as_its_user(plain: Guest, files: Built
 
 def test_its_port_is_passed_on_and_not_open(plain: Guest, samples: Path) -> None:
     assert plain.get(SAMPLE).body == (samples / "sst.nc").read_bytes()
-    # The landing page is for servers that name a place for it.
+    # Only servers that name a place for the landing page have it.
     assert "Directory listing for /" in plain.get("/").text
     ports = set()
     for line in plain.check("sudo -n ss -H -lnt").splitlines():
@@ -43,7 +43,7 @@ def test_it_is_confined(plain: Guest) -> None:
     assert int(found["CapEff"], 16) == int(found["CapBnd"], 16) == 0
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
     inside = f"sudo -n nsenter -t {pid} -m -S 1000 -G 1000 --"
-    # The image has no touch: what the guest's would do is tried with the guest's own file system.
+    # The image has no program that could try to write: the mount options show what it may.
     mounts = plain.check(f"sudo -n cat /proc/{pid}/mountinfo")
     options = {line.split()[4]: line.split()[5] for line in mounts.splitlines()}
     assert options["/content/opendap"].startswith("ro")

@@ -1,4 +1,4 @@
-"""The units and settings that Hyrax gets, around programs that behave as its own do."""
+"""The units and settings that Hyrax gets, around programs that behave like its own."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_links_are_followed_only_when_the_administrator_says_so(hyrax: Guest) ->
     pid = main_pid(hyrax, TOMCAT)
     assert "symlinks is now yes" in hyrax.check("hyrax-server set symlinks yes")
     until(hyrax, "/opendap/sample/link.nc.dds", 200, 60)
-    # Tomcat, which takes long, has not been restarted; the image's passwd is not the guest's.
+    # Tomcat, which starts slowly, has not been restarted; the image's passwd is not the guest's.
     assert main_pid(hyrax, TOMCAT) == pid
     assert "opendap" not in hyrax.get("/opendap/sample/passwd.nc.raw").text
     hyrax.check("hyrax-server set symlinks no")
@@ -164,7 +164,7 @@ def test_tomcat_shows_the_landing_page_and_sees_it_replaced(hyrax: Guest) -> Non
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert [hyrax.get(f"/{path}").status for path in ("index.jsp", "WEB-INF/web.xml")] == [404, 404]
-    # They are for the page alone.
+    # Only the page has these headers.
     assert "X-Frame-Options" not in hyrax.get(DDS).headers
     inside = f"sudo -n nsenter -m -t {main_pid(hyrax, TOMCAT)} --"
     root = "/opt/hyrax/home/tomcat/apache-tomcat-10.1/webapps/ROOT"
@@ -235,7 +235,7 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     assert int(hyrax.check("stat -c %s /var/log/hyrax-bes/bes.log")) == 0
     assert hyrax.get(DDS).status == 200
     assert DDS.removeprefix("/opendap") in hyrax.check("cat /var/log/hyrax-bes/bes.log")
-    # Whatever a client asks for, no log outgrows what an hour brings.
+    # Logs are rotated every hour, so requests cannot make them grow without limit.
     logs = "/var/log/hyrax-tomcat"
     access = hyrax.check(f"sudo -n sh -c 'ls -t {logs}/*access_log*.txt'").splitlines()[0]
     hyrax.check(f"sudo -n sh -c 'head -c 9000000 /dev/zero >>{access}'")
@@ -244,7 +244,7 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     hyrax.check("sudo -n systemctl start logrotate.service")
     assert int(hyrax.check(f"sudo -n stat -c %s {access}")) < 1_000_000
     assert hyrax.get(DDS).status == 200
-    # Tomcat writes on, some seconds later.
+    # Tomcat continues to write, some seconds later.
     seen = f"until grep -a -q sst.nc.dds {access}; do sleep 1; done"
     hyrax.check(f"sudo -n timeout 40 sh -c '{seen}'")
 
@@ -276,7 +276,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
         status, said = hyrax.run("hyrax-data status one", 60)
         assert status == 1
         assert "away" in said
-        # Whoever looks at the parent directory does not wait any more.
+        # A listing of the parent directory no longer waits.
         until(hyrax, "/opendap/data/", 200, GAP)
         time.sleep(20)
         one.thaw()
