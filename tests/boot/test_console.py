@@ -131,8 +131,8 @@ def test_it_has_the_client_of_its_protocol_and_no_other(
     wanted = artifact.manifest["release"]["ACCESS"] == access
     assert (package in artifact.manifest["packages"]) == wanted
     assert (guest.run(f"test -e /usr/sbin/{program}").status == 0) == wanted
-    # The kernel has the modules of all clients.  The watchdog, which runs at low priority, loads
-    # only the one of its own client.
+    # The kernel has the modules of all clients.  The watchdog loads only that of its own client, at
+    # low priority.
     loaded = f"grep -q '^{module} ' /proc/modules"
     if wanted:
         guest.wait_for(loaded, 90)
