@@ -16,7 +16,7 @@ import pytest
 from hyraxvm.vm.qemu import HTTP
 from tests.boot.guest import Artifact, Guest
 
-# Seconds to wait for a change: without an event the page is rewritten twice a minute.
+# Without an event, a timer writes the page again about once a minute.
 REFRESHED = 120.0
 
 
