@@ -1,7 +1,7 @@
-"""In what the DAP servers differ as seen from outside; everything else is the same for all.
+"""How the DAP servers differ as seen from outside; everything else is the same for all.
 
-What a server claims stands in its folder, `provision/servers/NAME/capabilities.toml`; what it
-claims there, `test_2_claims.py` and `test_2_samples.py` test.
+Each server has its claims in `provision/servers/NAME/capabilities.toml`.  `test_claims.py` and
+`test_samples.py` test them.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from hyraxvm.core.paths import PROVISION
 
 
 class Capabilities(toml.Model):
-    """How a server answers; every suffix is put behind the URL of a data file."""
+    """How a server answers; a suffix is appended to the URL of a data file."""
 
-    # HTTP status: a file that is not there, a wrong constraint, HEAD, the URL of the file itself.
+    # HTTP status for a missing file, a wrong constraint, HEAD, and the URL of the file itself.
     missing: int
     bad_constraint: int
     head: int
     file: int
-    # Whether clients that know DAP4 only can be used too.
+    # Whether DAP4 is served too.
     dap4: bool
-    # Suffixes that are answered, and some that readers of other servers may try in vain.
+    # Suffixes that are answered, and some that only other servers answer.
     responses: list[str]
     refused: list[str]
-    # Those of the answered that have the values as text, and those that are netCDF files.
+    # Of the answered suffixes: those with the values as text, and those that are netCDF files.
     numbers: list[str]
     netcdf: list[str]
-    # Names below a directory's URL: lists for people, and THREDDS catalogs.
+    # Names below the URL of a directory: listings for people, and THREDDS catalogs.
     listings: list[str]
     catalogs: list[str]
-    # Whether a symbolic link is served that stays inside the data root; none is that leaves it.
+    # Whether a symbolic link inside the data root is served; one that leads out never is.
     links: bool
-    # Whether a file whose name begins with a dot is refused; no listing shows one.
+    # Whether a file whose name begins with a dot is refused; no listing shows it in any case.
     refuses_hidden: bool
 
 
 def load(server: str) -> Capabilities:
-    """What the server `server` claims."""
+    """Return what the server `server` claims."""
     return toml.load(PROVISION / "servers" / server / "capabilities.toml", Capabilities)

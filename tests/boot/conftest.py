@@ -1,13 +1,13 @@
-"""`pytest tests/boot --artifact FILE`: boots what is inside the file and exercises it.
+"""`pytest tests/boot --artifact FILE` boots the disk in the file and exercises the machine.
 
 The VMX zip is booted as two machines: `first` has the devices that its descriptor declares,
-`second` is another copy with a larger disk.  For one access kind `wires` is a third copy, booted
-several times with other network cards and settings.  The other formats hold the same disk: each
-of their machines is tested briefly, one of them with UEFI.  A module's tests are for `first` unless
-its mark `machines` says otherwise.
+`second` is another copy with a larger disk.  For one access kind there is a third copy, `wires`,
+which is booted several times with other network cards and settings.  The other formats hold the
+same disk: each of their machines is tested briefly, one of them with UEFI.  A module's tests are
+for `first` unless its mark `machines` says otherwise.
 
-With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in a process of its
-own, and the tests of each in the order that `ORDER` declares.
+With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in its own process.
+The tests of each run in the order that `ORDER` declares.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from tests.boot.fileserver import KINDS, FileServer
 from tests.boot.guest import Artifact, Guest
 from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
 
-# The modules in the order in which a machine meets them.  What an earlier one leaves, a later one
-# finds: the password that was changed, the data set that was added.
+# The modules in the order in which a machine runs them.  Later modules find what earlier ones have
+# changed: the password, the data set.
 ORDER = (
     "test_console",
     "test_claims",
@@ -46,7 +46,7 @@ ORDER = (
     "test_end",
     "test_wires",
 )
-DEADLINE = 1200  # seconds for one test, with what it boots
+DEADLINE = 1200  # seconds for one test, with the boots in it
 
 __all__ = ["pytest_runtest_makereport"]
 
@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "machines(role, ...): only for machines of these roles: first, second, wires, brief",
     ):
         config.addinivalue_line("markers", mark)
-    # As Ctrl-C does: machines end, journals are kept, scratch files go.
+    # SIGTERM acts like Ctrl-C: machines end, journals are kept, scratch files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _place(item: pytest.Item) -> int:
-    """Where a test's module stands in `ORDER`; within a module the order stays."""
+    """Return the place of a test's module in `ORDER`; within a module the order stays."""
     return ORDER.index(item.path.stem)
 
 
@@ -106,15 +106,16 @@ def _machines(artifact: Path) -> Sequence[str]:
     chosen = format_of(artifact)
     if chosen.name != "vmx":
         return chosen.machines
-    # What `wires` is for is the same in all images; NFS needs no password.
+    # What `wires` tests is the same in all images; the one for NFS needs no password.
     wires = ("wires",) if _read_manifest(artifact)["release"]["ACCESS"] == "nfs" else ()
     return ("first", "second", *wires)
 
 
 def _is_meant(item: pytest.Item) -> bool:
-    """Whether a test is for its machine and for its artifact's way to reach data."""
+    """Return whether a test is for its machine and for the access kind of its artifact."""
     assert isinstance(item, pytest.Function)
     machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
+    assert isinstance(artifact, Path)
     role = machine if machine in ("first", "second", "wires") else "brief"
     access = _read_manifest(artifact)["release"]["ACCESS"]
     roles = item.get_closest_marker("machines")
@@ -148,13 +149,13 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
 
 @pytest.fixture(scope="session", autouse=True)
 def machine(request: pytest.FixtureRequest) -> str:
-    """Which machine the tests are for."""
+    """Return the name of the machine that the tests are for."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
-    """The artifact, booted as `machine`; its service answers."""
+    """Boot the artifact as `machine`, and wait until its service answers."""
     spec, size = artifact.specs.get(machine) or artifact.specs["vmx"], artifact.disk_bytes
     if machine == "second":
         size += EXTRA
@@ -167,13 +168,13 @@ def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
 
 @pytest.fixture(scope="session")
 def server(artifact: Artifact) -> Capabilities:
-    """What the data server inside the artifact can do."""
+    """Return what the data server inside the artifact claims."""
     return load(artifact.manifest["release"]["SERVER"])
 
 
 @pytest.fixture(scope="session")
 def samples(scratch: Path) -> Path:
-    """The samples, made anew on the host."""
+    """Make the samples on the host; return their folder."""
     (scratch / "samples").mkdir()
     make_samples(scratch / "samples")
     return scratch / "samples"
@@ -181,11 +182,11 @@ def samples(scratch: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
-    """Where the data of `data.CASES` are: a running file server, or the guest's own disk."""
+    """Start the file server with the data of `data.CASES`; for local data, the guest's disk."""
     export = scratch / "export"
     export.mkdir()
     make_data(export)
-    # mkdtemp's 0700 would hide the export from the guest's server.
+    # The server may run as another user; mkdtemp's 0700 would hide the export from it.
     scratch.chmod(0o711)
     server = KINDS[artifact.manifest["release"]["ACCESS"]](export, scratch / "files")
     try:
@@ -197,11 +198,11 @@ def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
 
 @pytest.fixture(scope="session")
 def added(guest: Guest, files: FileServer) -> str:
-    """What `hyrax-data` says when the data set `ocean` is added on the console."""
+    """Add the data set `ocean` on the console; return what `hyrax-data` says."""
     return files.add(guest, "ocean")
 
 
 @pytest.fixture(scope="session")
 def data_set(added: str) -> str:
-    """The name of a data set that is there."""
+    """Return the name of a data set that has been added."""
     return "ocean"

@@ -1,4 +1,4 @@
-"""What the server claims in its `capabilities.toml`, line by line, and what it does not."""
+"""What the server claims in its `capabilities.toml`, line by line, and what it does not claim."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ def test_every_claimed_response_is_given(guest: Guest, server: Capabilities) -> 
     for suffix in server.responses:
         answer = guest.get(f"/opendap/sample/sst.nc{suffix}", timeout=120)
         assert answer.status == 200, suffix
-        # The version's is about the server; all others name the variable.
+        # The response `.ver` names the server; all others name the variable.
         assert (b"dap" if suffix == ".ver" else b"sst") in answer.body.lower(), suffix
 
 
-def test_what_is_not_claimed_is_no_data(guest: Guest, server: Capabilities) -> None:
+def test_a_response_that_is_not_claimed_is_refused(guest: Guest, server: Capabilities) -> None:
     assert not set(server.refused) & set(server.responses)
     for suffix in server.refused:
         assert guest.get(f"/opendap/sample/sst.nc{suffix}").status >= 400, suffix
 
 
-def test_the_file_itself_and_its_head(guest: Guest, server: Capabilities, samples: Path) -> None:
+def test_the_url_of_the_file_and_head_answer_as_claimed(
+    guest: Guest, server: Capabilities, samples: Path
+) -> None:
     answer = guest.get("/opendap/sample/sst.nc")
     assert answer.status == server.file
     assert (answer.body == (samples / "sst.nc").read_bytes()) == (server.file == 200)
@@ -95,7 +97,7 @@ def test_dap4_is_spoken_where_it_is_claimed(
     assert_same(np.asarray(found.data[...]), local(samples, WHOLE))
 
 
-def test_links_lead_nowhere_but_to_data(guest: Guest, server: Capabilities) -> None:
+def test_links_lead_only_to_data(guest: Guest, server: Capabilities) -> None:
     sample = "/srv/hyrax/sample"
     guest.check(f"sudo -n ln -s sst.nc {sample}/inside.nc")
     guest.check(f"sudo -n ln -s /etc/passwd {sample}/outside.nc")

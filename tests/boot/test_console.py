@@ -1,4 +1,4 @@
-"""What a person meets who starts the machine and sits down at its console."""
+"""What anyone who starts the machine finds on its console."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hyraxvm.config.names import RELEASE_FILE
 from hyraxvm.vm.console import LOGIN_PROMPT
 from hyraxvm.vm.qemu import HTTP, SSH
 from tests.boot.guest import PASSWORD, USER, Artifact, Guest
+from tests.boot.machines import RecordProperty
 
 pytestmark = pytest.mark.machines("first", "brief")
-# Where a controller has no driver of its own in udev's tree, that of its disk.
+# The driver of the controller in udev's tree; without one, the driver of its disk.
 DISK_DRIVERS = {
     "pvscsi": "vmw_pvscsi",
     "lsisas1068": "mptsas",
@@ -37,7 +38,7 @@ def test_the_banner_shows_product_address_and_how_to_log_in(
     guest: Guest, artifact: Artifact
 ) -> None:
     release = artifact.manifest["release"]
-    # It is printed anew when the server is ready.
+    # The banner is printed again when the server is ready.
     shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", 90)
     shown = shown[shown.rindex(release["NAME"]) :]
     assert f"{release['NAME']} {release['VERSION']}, image {release['IMAGE']}" in shown
@@ -55,11 +56,11 @@ def test_a_wrong_password_is_refused(guest: Guest) -> None:
 def test_opendap_logs_in_and_may_do_everything(guest: Guest) -> None:
     assert guest.check("id -un") == "opendap"
     assert guest.check("sudo -n id -u") == "0"
-    # The screen's console, which nobody looks at here.
+    # The login on the screen; the tests use the serial console.
     assert guest.check("systemctl is-active getty@tty1.service") == "active"
 
 
-def test_start_and_idle_memory_are_measured(guest: Guest, record_property) -> None:
+def test_start_and_idle_memory_are_measured(guest: Guest, record_property: RecordProperty) -> None:
     assert guest.first_answer is not None
     record_property("seconds from power-on to the first DAP answer", round(guest.first_answer, 1))
     record_property("accelerator", guest.machine.accelerator.name)
@@ -85,7 +86,7 @@ def test_the_hardware_is_the_one_that_the_descriptor_declares(guest: Guest) -> N
 
 def test_no_unit_has_failed(guest: Guest) -> None:
     assert guest.check("systemctl --failed --no-legend --plain") == ""
-    # "degraded" if one has, "starting" if one never ends.
+    # It would be "degraded" if a unit had failed, "starting" if one never ended.
     assert guest.check("systemctl is-system-running --wait", 120) == "running"
 
 
@@ -101,7 +102,7 @@ def test_only_the_service_and_ssh_listen(guest: Guest) -> None:
         else:
             datagrams.add((host, int(port)))
     assert tcp == {HTTP, SSH}
-    # The DHCP client's, on its own address only.
+    # The DHCP client has these ports, on its own address only.
     assert {port for _, port in datagrams} <= {68, 546}
     assert not {host for host, _ in datagrams} & {"*", "0.0.0.0", "[::]"}
 
@@ -124,13 +125,14 @@ def test_packages_are_those_of_the_manifest(guest: Guest, artifact: Artifact) ->
     ("access", "package", "module", "program"),
     [("nfs", "nfs-common", "nfsv4", "mount.nfs4"), ("smb", "cifs-utils", "cifs", "mount.cifs")],
 )
-def test_it_has_the_client_that_it_is_for_and_no_other(
+def test_it_has_the_client_of_its_protocol_and_no_other(
     guest: Guest, artifact: Artifact, access: str, package: str, module: str, program: str
 ) -> None:
     wanted = artifact.manifest["release"]["ACCESS"] == access
     assert (package in artifact.manifest["packages"]) == wanted
     assert (guest.run(f"test -e /usr/sbin/{program}").status == 0) == wanted
-    # The kernel has the modules of all. The watchdog loads its own client's, niced, and no other's.
+    # The kernel has the modules of all clients.  The watchdog loads only that of its own client, at
+    # low priority.
     loaded = f"grep -q '^{module} ' /proc/modules"
     if wanted:
         guest.wait_for(loaded, 90)

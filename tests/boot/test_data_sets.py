@@ -1,4 +1,4 @@
-"""Data on a real file server or on the guest's own disk, read by real clients."""
+"""Data on a real file server, or on the guest's own disk, read with real clients."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tests.boot.clients import CLIENTS, DIGITS, netcdf4, readings
 from tests.boot.data import CASES, Case, assert_same, local, make_flow
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import RecordProperty
 from tests.boot.nfs import NfsServer
 from tests.boot.smb import SmbServer
 from tests.boot.watching import until
 
-# How long the guest's mounts keep what they know of a directory (nfs(5), actimeo).
+# Seconds for which the guest's mounts cache the attributes of a directory (nfs(5), actimeo).
 ATTRIBUTE_CACHE = 5.0
 
 
@@ -36,7 +37,9 @@ def test_values(guest: Guest, data_set: str, files: FileServer, client: str, cas
     assert_same(found, local(files.export, case), DIGITS.get(client, 0))
 
 
-def test_list_status_and_test_tell_of_it(guest: Guest, data_set: str, files: FileServer) -> None:
+def test_list_status_and_test_show_the_data_set(
+    guest: Guest, data_set: str, files: FileServer
+) -> None:
     source = files.source(data_set)
     rows = [line.split() for line in guest.check("hyrax-data list").splitlines()]
     assert [data_set, source] in rows
@@ -57,14 +60,14 @@ def test_the_banner_names_the_data_set(guest: Guest, data_set: str) -> None:
 
 
 @pytest.mark.access("nfs", "smb")
-def test_the_guest_cannot_write_although_the_file_server_would_let_it(
+def test_the_guest_cannot_write_to_a_writable_file_server(
     guest: Guest, data_set: str, files: FileServer
 ) -> None:
     status, said = guest.run(f"sudo -n touch /srv/hyrax/data/{data_set}/written")
     assert status == 1
     assert "Read-only file system" in said
     assert not (files.export / "written").exists()
-    # The control: without the guest's own care the same write succeeds.
+    # The control: through a writable mount the same write succeeds.
     guest.check("sudo -n mkdir -p /run/control")
     mount = f"mount {files.writable} /run/control"
     guest.check(f"sudo -n {mount} && sudo -n touch /run/control/written")
@@ -75,7 +78,7 @@ def test_the_guest_cannot_write_although_the_file_server_would_let_it(
 
 @pytest.mark.access("nfs", "smb")
 def test_a_file_added_on_the_file_server_appears(
-    guest: Guest, data_set: str, files: FileServer, record_property
+    guest: Guest, data_set: str, files: FileServer, record_property: RecordProperty
 ) -> None:
     path = f"/opendap/data/{data_set}/new.nc.dds"
     assert guest.get(path).status == 404
@@ -131,10 +134,10 @@ NFS, SMB, LOCAL = (pytest.mark.access(kind) for kind in ("nfs", "smb", "local"))
         pytest.param("smb://{host}:{http}/data", "does not answer as an SMB server", marks=SMB),
     ],
 )
-def test_what_cannot_be_served_is_refused_in_words_and_leaves_nothing(
+def test_add_refuses_what_it_cannot_serve_and_changes_nothing(
     guest: Guest, data_set: str, files: NfsServer | SmbServer, arguments: str, said: str
 ) -> None:
-    # The forwarded port of the guest's own service: something answers, but no file server.
+    # `http` is the forwarded port of the guest's own service: it answers, but not as a file server.
     names = {
         "host": HOST,
         "port": files.port,
@@ -191,7 +194,7 @@ def test_a_wrong_command_is_refused_with_status_2(
         ),
     ],
 )
-def test_what_can_be_served_but_is_odd_is_said(
+def test_add_warns_about_empty_or_unreadable_data(
     guest: Guest, files: NfsServer | SmbServer, url: str, said: str
 ) -> None:
     found = guest.check(f"hyrax-data add {url.format(host=HOST, port=files.port)} --as odd", 120)
@@ -200,7 +203,7 @@ def test_what_can_be_served_but_is_odd_is_said(
 
 
 @NFS
-def test_a_version_of_nfs_that_the_server_lacks(
+def test_an_nfs_version_that_the_server_lacks_is_refused(
     guest: Guest, files: NfsServer, tmp_path: Path
 ) -> None:
     old = NfsServer(files.export, tmp_path / "ganesha", minor_versions="0")
@@ -221,29 +224,31 @@ def test_a_version_of_nfs_that_the_server_lacks(
 
 
 @pytest.mark.access("nfs", "smb")
-def test_status_tells_size_distance_and_when_it_was_read_and_is_no_reader(
+def test_status_shows_size_and_last_use_without_being_a_use(
     guest: Guest, data_set: str, files: FileServer
 ) -> None:
     def status() -> dict[str, Any]:
-        (found,) = json.loads(guest.check(f"hyrax-data status {data_set} --json", 60))
-        return found
+        said = guest.check(f"hyrax-data status {data_set} --json", 60)
+        rows: list[dict[str, Any]] = json.loads(said)
+        (row,) = rows
+        return row
 
     assert guest.get(f"/opendap/data/{data_set}/").status == 200
     found = status()
     assert (found["state"], found["problem"], found["last_access_s"]) == ("mounted", None, 0)
     space = os.statvfs(files.export)
-    # In units of the client's own.
+    # The client counts in its own unit.
     assert found["size_bytes"] == pytest.approx(space.f_blocks * space.f_frsize, rel=1e-4)
-    # Samba counts what is kept for root as used.
+    # Samba counts the blocks that are reserved for root as used.
     least, most = space.f_blocks - space.f_bfree, space.f_blocks - space.f_bavail
     assert 0.95 * least < found["used_bytes"] / space.f_frsize < 1.05 * most
     assert 0 < found["rtt_ms"] < 1000
-    # As after five minutes without a reader; the watchdog would look at it just then.
+    # This is the state after five minutes without a reader.  The watchdog would look at the data.
     units = f"hyrax-watchdog srv-hyrax-data-{data_set}.mount"
     guest.check(f"sudo -n systemctl stop {units}")
     found = status()
     assert (found["state"], found["problem"]) == ("waiting", None)
-    # In units of the client's own.
+    # The client counts in its own unit.
     assert found["size_bytes"] == pytest.approx(space.f_blocks * space.f_frsize, rel=1e-4)
     time.sleep(3)
     later = status()
@@ -262,7 +267,7 @@ def test_a_removed_data_set_is_gone(guest: Guest, data_set: str, files: FileServ
     guest.check("hyrax-data remove passing")
     assert guest.get("/opendap/data/passing/2001/deep.nc.dds").status == 404
     assert "passing" not in _state(guest)
-    # What is left is served on.
+    # The other data set is still served.
     case = CASES[1]
     assert_same(
         netcdf4(guest.url(f"data/{data_set}/{case.file}"), case.variable, case.subset),
@@ -271,7 +276,7 @@ def test_a_removed_data_set_is_gone(guest: Guest, data_set: str, files: FileServ
 
 
 def _state(guest: Guest) -> str:
-    """All that a data set leaves on the system: names, directories, units, mounts."""
+    """Return all that a data set leaves on the system: names, directories, units, mounts."""
     return guest.check(
         "hyrax-data list; ls /srv/hyrax/data /etc/hyrax/data.d /etc/systemd/system;"
         " systemctl list-units --all --plain --no-legend 'srv-hyrax-*.automount' | cut -d ' ' -f 1;"

@@ -1,4 +1,4 @@
-"""What is to be seen when everything else has been done."""
+"""What is checked last, after all other tests of a machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.boot.clients import CLIENTS, DIGITS
 from tests.boot.data import SAMPLES, assert_same, local
 from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import RecordProperty
 
 pytestmark = pytest.mark.machines("first", "second", "brief")
 IDENTITY = {
@@ -35,14 +36,16 @@ def test_every_copy_has_an_identity_of_its_own(
     kept = Path(guest.machine.logs, "identity.json")
     kept.with_suffix(".new").write_text(json.dumps(mine))
     kept.with_suffix(".new").replace(kept)
-    # The machine that comes here last compares.
+    # Machines run side by side; the one that is last here finds the identities of all others.
     for other in artifact.reports.glob("*/identity.json"):
         if other != kept:
             theirs = json.loads(other.read_text())
             assert not set(mine.values()) & set(theirs.values())
 
 
-def test_the_power_button_switches_it_off_cleanly(guest: Guest, record_property) -> None:
+def test_the_power_button_switches_it_off_cleanly(
+    guest: Guest, record_property: RecordProperty
+) -> None:
     guest.login()
     guest.keep_journal()
     record_property("seconds to power off", round(guest.machine.powerdown(60), 1))

@@ -1,4 +1,4 @@
-"""The page at /: what it says of this machine, and its examples, run as they stand there."""
+"""The page at /: what it says about this machine, and its examples, run as they are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFRESHED = 120.0
 
 
 class Page(HTMLParser):
-    """The page as a browser shows it whose address bar says `origin`; without one as it is."""
+    """The page as a browser shows it that came from `origin`; without `origin`, as it was sent."""
 
     def __init__(self, text: str, origin: str = "") -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def page_with(guest: Guest, words: str) -> Page:
-    """The page, as soon as it has these words."""
+    """Wait until the page matches the pattern `words`; return the page."""
     deadline = time.monotonic() + REFRESHED
     while True:
         answer = guest.get("/")
@@ -74,13 +74,13 @@ def page(guest: Guest) -> Page:
 
 @pytest.fixture
 def code(page: Page, request: pytest.FixtureRequest) -> str:
-    """The example that the test is named after."""
+    """Return the example that the test is named after."""
     return page.code[request.node.originalname.removeprefix("test_the_example_in_")]
 
 
 @pytest.fixture(scope="module")
 def stored(samples: Path) -> list[int]:
-    """What each example reads, as it is stored."""
+    """Return the values that each example reads, as stored."""
     with netCDF4.Dataset(samples / "sst.nc") as file:
         file.set_auto_maskandscale(False)
         return [int(value) for value in file["sst"][:, 18, 36]]

@@ -14,6 +14,7 @@ from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, Case, assert_same, local
 from tests.boot.fileserver import KINDS, FileServer
 from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import RecordProperty
 from tests.boot.watching import BACK, GAP, Watch, until
 
 pytestmark = pytest.mark.machines("second")
@@ -31,7 +32,7 @@ def assert_data(guest: Guest, data_set: str, files: FileServer) -> None:
 
 
 def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> float:
-    """Until the banner and the landing page show the data set so; return the seconds."""
+    """Wait until the banner and the landing page show that state; return the seconds."""
     row = re.compile(rf">{data_set}</a></th>\s*<td><span class=\"\w+\">{page}")
     started = time.monotonic()
     while f"{data_set} ({banner}" not in (shown := guest.check("cat /run/hyrax/issue")) or (
@@ -43,7 +44,7 @@ def wait_until_shown(guest: Guest, data_set: str, banner: str, page: str) -> flo
 
 
 def test_after_a_reboot_the_data_set_is_served(
-    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
+    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property: RecordProperty
 ) -> None:
     record_property("seconds to reboot and serve", round(guest.reboot(), 1))
     assert_data(guest, data_set, files)
@@ -53,7 +54,7 @@ def test_after_a_reboot_the_data_set_is_served(
 
 @pytest.fixture
 def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> Iterator[FileServer]:
-    """Another file server, whose data set is `other`."""
+    """Start another file server; its data set is `other`."""
     for path in (tmp_path, *list(tmp_path.parents)[:2]):
         path.chmod(0o755)
     server = KINDS[artifact.manifest["release"]["ACCESS"]](samples, tmp_path / "other")
@@ -71,18 +72,23 @@ def other(guest: Guest, artifact: Artifact, samples: Path, tmp_path: Path) -> It
     "idle",
     [
         pytest.param(False, id="mounted"),
-        # How it is found does not depend on what the file server speaks.
+        # The watchdog finds it in the same way with every protocol, so NFS is enough.
         pytest.param(True, id="idle", marks=pytest.mark.access("nfs")),
     ],
 )
-def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
-    guest: Guest, data_set: str, files: FileServer, other: FileServer, idle: bool, record_property
+def test_a_file_server_that_hangs_is_detached_and_comes_back(
+    guest: Guest,
+    data_set: str,
+    files: FileServer,
+    other: FileServer,
+    idle: bool,
+    record_property: RecordProperty,
 ) -> None:
     path = f"/opendap/data/{data_set}/classic.nc.dds"
     until(guest, path, 200, 60)
     until(guest, "/opendap/data/other/sst.nc.dds", 200, 60)
     if idle:
-        # As after five minutes without a reader.
+        # This is the state after five minutes without a reader.
         guest.check(f"sudo -n systemctl stop srv-hyrax-data-{data_set}.mount")
     with (
         Watch(guest, "/opendap/sample/sst.nc.dds") as sample,
@@ -99,20 +105,20 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back_by_itself(
     record_property("longest gap of a sample meanwhile", round(sample.gap, 1))
     record_property("longest gap of another file server's data", round(beside.gap, 1))
     record_property("seconds until it is back, once it answers", round(back, 1))
-    # Each takes seconds on a busy machine.
+    # On a busy machine one answer takes seconds.
     assert min(sample.answers, beside.answers) > 2
     assert max(sample.gap, beside.gap) < GAP
     assert back < BACK
 
 
 @pytest.mark.access("nfs", "smb")
-def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
-    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property
+def test_samples_are_served_while_a_file_server_hangs_or_is_off(
+    guest: Guest, data_set: str, files: FileServer, samples: Path, record_property: RecordProperty
 ) -> None:
     assert_data(guest, data_set, files)
     try:
         files.freeze()
-        # A reader of the hung data set waits; the others must not.
+        # A reader of the hung data set waits; the other readers must not.
         hung = http.client.HTTPConnection("127.0.0.1", guest.machine.ports[8080], timeout=5)
         hung.request("GET", f"/opendap/data/{data_set}/modern.nc.dods?temperature")
         started = time.monotonic()
@@ -123,7 +129,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
         )
         hung.close()
         took = wait_until_shown(guest, data_set, "away, 10.0.2.2 does not answer", "away")
-        record_property("seconds until banner and page tell, file server hung", took)
+        record_property("seconds until banner and page show it, file server hung", took)
         status, said = guest.run(f"hyrax-data status {data_set}", 60)
         assert status == 1
         assert said.splitlines()[1].split()[1] == "away"
@@ -150,7 +156,7 @@ def test_a_file_server_that_hangs_or_is_away_does_not_take_the_samples_with_it(
     record_property("seconds until the data are back", round(time.monotonic() - started, 1))
     assert_data(guest, data_set, files)
     took = wait_until_shown(guest, data_set, "mounted", "available")
-    record_property("seconds until banner and page tell that they are", took)
+    record_property("seconds until banner and page show that they are", took)
     guest.check(f"hyrax-data test {data_set}")
     guest.check("sudo -n true")
     assert guest.check("systemctl is-system-running --wait", 120) == "running"

@@ -1,4 +1,4 @@
-"""The service as a reader meets it: listings, the samples, and what is refused."""
+"""The service as readers see it: listings, the samples, and what is refused."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_attributes_are_served(guest: Guest, samples: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nothing.nc.dds", "sample/nothing.nc.dods", "nowhere/x.nc.das"])
-def test_what_is_not_there_is_said_to_be_missing(
+def test_a_missing_file_is_reported_as_missing(
     guest: Guest, server: Capabilities, path: str
 ) -> None:
     answer = guest.get(f"/opendap/{path}")

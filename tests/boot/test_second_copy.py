@@ -1,4 +1,4 @@
-"""A second copy of the same file: another machine, with a larger disk."""
+"""A second copy of the same file: another machine with a larger disk."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, PASSWORD, USER, Artifact, Guest
-from tests.boot.machines import EXTRA
+from tests.boot.machines import EXTRA, RecordProperty
 
 pytestmark = pytest.mark.machines("second")
 NEW_PASSWORD = "Correct-Horse-7-Staple"
 
 
 @pytest.mark.access("nfs")
-def test_who_follows_the_banner_serves_data(
-    guest: Guest, files: FileServer, record_property
+def test_a_person_who_follows_the_banner_serves_data(
+    guest: Guest, files: FileServer, record_property: RecordProperty
 ) -> None:
-    # Nothing else being known: whom to log in as, what to type, where to look.
+    # The banner is all that this test uses: the user and password, the command, the URL.
     shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", BOOT)
     user, guest.password = re.findall(r"log in as: (\S+) / (\S+)", shown)[-1]
     assert user == USER
@@ -67,22 +67,20 @@ def ssh(guest: Guest, *options: str) -> list[str]:
 
 
 def offered(guest: Guest, user: str) -> set[str]:
-    """The ways to prove who one is that the guest's SSH server offers to `user`."""
+    """Return the authentication methods that the guest's SSH server offers to `user`."""
     argv = ssh(guest, "-o", "PreferredAuthentications=none", f"{user}@127.0.0.1", "true")
     deadline = time.monotonic() + 60
     while True:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
         if methods := re.search(r"Permission denied \(([^)]*)\)", done.stderr):
             return set(methods[1].split(","))
-        # It is restarted when the password has been changed.
+        # The SSH server restarts when the password has been changed.
         assert time.monotonic() < deadline, done.stderr
         time.sleep(1)
 
 
 @pytest.mark.parametrize("user", [USER, "root"])
-def test_ssh_takes_only_keys_while_the_password_is_the_documented_one(
-    guest: Guest, user: str
-) -> None:
+def test_ssh_takes_only_keys_while_the_password_is_unchanged(guest: Guest, user: str) -> None:
     assert offered(guest, user) == {"publickey"}
 
 
@@ -118,7 +116,7 @@ def test_ssh_takes_the_password_once_it_was_changed(guest: Guest) -> None:
 
 
 def login_by_password(guest: Guest, password: str) -> str | None:
-    """What `id -un` says over SSH, or None if the password was refused."""
+    """Return what `id -un` says over SSH, or None if the password was refused."""
     argv = ssh(
         guest,
         *("-o", "PreferredAuthentications=password", "-o", "PubkeyAuthentication=no"),

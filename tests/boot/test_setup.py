@@ -1,4 +1,4 @@
-"""`hyrax-setup` as a person uses it on the console, its file for support, the server's settings."""
+"""`hyrax-setup` as a user runs it on the console, its file for support, the server's settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 from hyraxvm.vm.qemu import HOST
 from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, Case, assert_same, local
-from tests.boot.fileserver import FileServer
 from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
+from tests.boot.nfs import NfsServer
+from tests.boot.smb import SmbServer
 
 ESCAPE = "\x1b"
 PLANTED = "w4ter-mark"
@@ -21,7 +23,7 @@ PLANTED = "w4ter-mark"
 
 @pytest.mark.access("nfs", "smb")
 def test_a_data_set_is_added_in_the_menu(
-    guest: Guest, files: FileServer, added: str, record_property
+    guest: Guest, files: NfsServer | SmbServer, added: str, record_property: RecordProperty
 ) -> None:
     console, place = guest.console, files.source("menu").rpartition("/")[2]
     fields = [f"{HOST}:{files.port}", place, "menu"]
@@ -36,7 +38,7 @@ def test_a_data_set_is_added_in_the_menu(
     console.send("")
     for field in fields:
         console.expect("Add data", 60)
-        # What is offered goes away: Ctrl-A, Ctrl-K.
+        # Ctrl-A and Ctrl-K delete the default in the field.
         console.press(f"\x01\x0b{field}\r")
     said = console.expect("Press Enter to go back to the menu", 120)
     assert f"hyrax-data add {files.source('menu').partition(':')[0]}://{HOST}:" in said
@@ -48,7 +50,7 @@ def test_a_data_set_is_added_in_the_menu(
     console.expect("Data are served at", 60)
     console.press(ESCAPE)
     console.expect("left-0", 60)
-    # The shell has its terminal back: Ctrl-C is a signal again.
+    # The terminal is back in the state of the shell: Ctrl-C is a signal again.
     assert guest.check("stty -a </dev/ttyS0 | grep -o -w -e '-*isig'") == "isig"
     record_property("seconds to add a data set in the menu", round(time.monotonic() - started, 1))
     case = CASES[0]
@@ -57,12 +59,12 @@ def test_a_data_set_is_added_in_the_menu(
     guest.check("hyrax-data remove menu")
 
 
-# What is the same in all images is tested in one: here in that which has somebody's password.
+# This is the same in all images, so one image tests it: the one with a password to hide.
 @pytest.mark.access("smb")
 def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None:
     assert guest.check("hyrax-setup upgrades").startswith("security upgrades: off")
     shadow = guest.check("sudo -n awk -F: '$1 == \"opendap\" {print $2}' /etc/shadow")
-    # Not over the console, whose log must not have them.
+    # They are not read on the console, because its log must not have them.
     credentials = "sudo -n cat /etc/hyrax/data.d/*.credentials 2>/dev/null"
     passwords = guest.fetch(f"{credentials} | sed -n s/^password=//p").decode().splitlines()
     guest.check(f"sudo -n sh -c 'umask 077; echo \"password = {PLANTED}\" >/etc/hyrax/x.toml'")
@@ -89,8 +91,8 @@ def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None
 
 
 @pytest.mark.access("local")
-def test_files_of_another_suffix_are_served_when_the_administrator_says_so(
-    guest: Guest, samples: Path, record_property
+def test_the_administrator_can_add_a_suffix_of_data_files(
+    guest: Guest, samples: Path, record_property: RecordProperty
 ) -> None:
     def offered() -> bool:
         path = "/opendap/data/odd/"

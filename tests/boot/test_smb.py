@@ -1,4 +1,4 @@
-"""What is SMB's own: who may read, who may know the password, and servers of all kinds."""
+"""What only SMB has: signing and encryption, users and passwords, and servers of all kinds."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_the_data_are_signed_and_encrypted_on_their_way(
 def test_the_password_is_for_root_alone(guest: Guest, data_set: str) -> None:
     kept = f"/etc/hyrax/data.d/{data_set}.credentials"
     assert guest.check(f"stat -c '%U %a' {kept}") == "root 600"
-    # Without its last blank, at which the console's answer would end.
+    # The last blank is left out, because the console strips it from an answer.
     core = PASSWORD.strip()
-    # It was typed on a console that echoes.
+    # It was typed on a console that echoes, and still is not in the log.
     assert core not in guest.console.log.read_text(errors="replace")
     assert core in guest.check(f"sudo -n cat {kept}")
     for command in (
@@ -52,7 +52,7 @@ def test_the_password_is_for_root_alone(guest: Guest, data_set: str) -> None:
         assert core.encode() not in text, command
 
 
-def test_a_guest_and_a_user_of_the_same_server(
+def test_one_server_serves_a_guest_and_a_user(
     guest: Guest, data_set: str, files: SmbServer
 ) -> None:
     guest.check(f"hyrax-data add {files.source(share='open')} --as open", 120)
@@ -76,7 +76,7 @@ def test_a_file_that_the_user_may_not_read_is_named(
     assert f"access denied: 10.0.2.2 does not let the user '{files.user}' read '/closed'" in said
 
 
-def test_a_server_that_wants_everything_signed(
+def test_a_server_that_requires_signing_needs_a_password(
     guest: Guest, files: SmbServer, tmp_path: Path
 ) -> None:
     strict = SmbServer(files.export, tmp_path / "smbd", signing="mandatory")
@@ -117,7 +117,7 @@ def test_an_old_server_is_refused_until_the_user_says_so(
 
 
 def write_password(guest: Guest) -> None:
-    """Into a file, as octal escapes: a console is no place for a password."""
+    """Write the password to a file, as octal escapes, so that the console does not show it."""
     octal = "".join(f"\\{octet:03o}" for octet in PASSWORD.encode())
     guest.check(f"(umask 077; printf '{octal}\\r\\n' >/tmp/password)")
 

@@ -1,9 +1,9 @@
-"""Other network cards, other networks, settings that wait for the first boot, a copy of the VM.
+"""Other network cards, other networks, settings for the first boot, and a copy of the VM.
 
 The machine `wires` is powered on three times with the same disk:
-  1  a settings disk, a network card, and a network on which nobody answers DHCP at first
-  2  as a copy: other UUID, another card with another MAC in another slot
-  3  three cards, and other settings from fw_cfg
+  1  with a settings disk, one network card, and a network without a DHCP server at first
+  2  as a copy: another UUID, another card with another MAC in another slot
+  3  with three cards, and other settings from fw_cfg
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.boot.clients import netcdf4
 from tests.boot.data import CASES, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, Artifact, Guest
-from tests.boot.machines import booted
+from tests.boot.machines import RecordProperty, booted
 
 pytestmark = [pytest.mark.machines("wires"), pytest.mark.usefixtures("power")]
 PASSWORD = "Sailing-Ships-3-Across"
@@ -35,7 +35,7 @@ Power = Callable[..., AbstractContextManager[Guest]]
 
 @pytest.fixture(scope="module")
 def power(artifact: Artifact, scratch: Path) -> Power:
-    """Boots the disk of `wires` with further arguments of QEMU's and no card but theirs."""
+    """Return a function that boots the disk of `wires`; all its cards are in the arguments."""
     disk = artifact.specs["vmx"].over(scratch / "wires")
     runs: list[Path] = []
 
@@ -68,7 +68,7 @@ def forwarding(address: str = "") -> str:
 
 
 def banner(guest: Guest, wanted: str, seconds: float) -> str:
-    """What the console shows once `wanted` is in it."""
+    """Wait until the banner contains `wanted`; return the banner."""
     deadline = time.monotonic() + seconds
     while wanted not in (shown := guest.check("cat /run/hyrax/issue")):
         assert time.monotonic() < deadline, shown
@@ -76,8 +76,8 @@ def banner(guest: Guest, wanted: str, seconds: float) -> str:
     return shown
 
 
-def test_settings_apply_without_a_network_and_dhcp_is_taken_when_it_comes(
-    power: Power, files: FileServer, key: Path, tmp_path: Path, record_property
+def test_settings_apply_without_a_network_and_dhcp_may_be_late(
+    power: Power, files: FileServer, key: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
     file = tmp_path / "hyrax.toml"
     hashed = subprocess.run(
@@ -130,7 +130,7 @@ name = "ocean"
         assert guest.run("hyrax-network").status == 1
         assert "no answer to DHCP on eth0" in guest.run("hyrax-network").output
 
-        # Somebody plugs the DHCP server in.
+        # A DHCP server is connected.
         plugged = time.monotonic()
         forwards = [{"str": f"tcp:127.0.0.1:0-:{port}"} for port in (HTTP, SSH)]
         guest.machine.qmp("netdev_add", type="user", id="net", hostfwd=forwards)
@@ -160,7 +160,7 @@ name = "ocean"
         )
         assert done.stdout == "wires\n", done.stderr
 
-        # A fixed address, for the next boot too.
+        # Set a fixed address, which the next boot has too.
         said = guest.check(f"hyrax-network static {STATIC}/24 --gateway 10.0.2.2", 90)
         assert said == f"eth0 has the address {STATIC}; to undo this, type: hyrax-network dhcp"
         guest.check(
@@ -168,7 +168,7 @@ name = "ocean"
         )
 
 
-def test_a_copy_on_other_hardware_keeps_its_address_and_gets_an_identity_of_its_own(
+def test_a_copy_keeps_its_address_and_gets_its_own_identity(
     power: Power,
 ) -> None:
     with power(
@@ -187,10 +187,10 @@ def test_a_copy_on_other_hardware_keeps_its_address_and_gets_an_identity_of_its_
         assert len(before[0]) == len(after[0]) == 32
         assert before[0] != after[0]
         assert before[2] != after[2]
-        # The password and the data set are its owner's, and stay.
+        # The password and the data set belong to the owner, and stay.
         assert guest.check("hyrax-data list").split()[0] == "ocean"
 
-        # An address that another machine has, and one that leads nowhere; undone on the console.
+        # Try an address that is taken, then a gateway that does not answer; go back to DHCP.
         taken = guest.run("hyrax-network static 10.0.2.3/24 --gateway 10.0.2.2", 90)
         assert taken.status == 1
         assert "10.0.2.3/24 is not free on eth0" in taken.output
@@ -201,7 +201,7 @@ def test_a_copy_on_other_hardware_keeps_its_address_and_gets_an_identity_of_its_
         assert guest.check("hyrax-network dhcp", 90) == "eth0 has the address 10.0.2.15 from DHCP"
 
 
-def test_several_cards_all_ask_dhcp_and_changed_settings_apply_again(power: Power) -> None:
+def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None:
     models = ("virtio-net-pci", "e1000", "e1000e")
     extra: list[str] = []
     for number, model in enumerate(models):
@@ -224,7 +224,7 @@ def test_several_cards_all_ask_dhcp_and_changed_settings_apply_again(power: Powe
         assert "settings:  fw_cfg: line 4: color: 'color' is not a setting" in shown
         assert guest.check("hostname") == "three"
 
-        # A cable is pulled, and put back.  (Of QEMU's e1000e the guest does not learn it.)
+        # A cable is pulled and put back.  (With QEMU's e1000e the guest would not notice.)
         guest.machine.qmp("set_link", name="card-net0", up=False)
         deadline = time.monotonic() + 60
         while "is not connected" not in (said := guest.run("hyrax-network")).output:

@@ -1,6 +1,6 @@
-"""Whole servers in virtual machines: stand-ins that take the way of every OCI image.
+"""Whole servers in virtual machines: stand-ins that go through the stages of every OCI image.
 
-`pytest tests/servers` needs minutes; `./inv test --servers` runs it with its reports.
+`pytest tests/servers` takes minutes; `./inv test --servers` runs it and writes its reports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.servers.build import FILES, STANDIN, Built, build, recipe
 from tests.servers.images import make_files, make_standin
 
 __all__ = ["pytest_runtest_makereport"]
-DEADLINE = 1200  # seconds for one test, with what it boots
+DEADLINE = 1200  # seconds for one test, with the boots in it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,19 +63,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def hyrax(standin: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The stand-in, booted."""
+    """Boot the stand-in."""
     yield from _boot(standin, tmp_path_factory.mktemp("vm"))
 
 
 @pytest.fixture(scope="module")
 def plain(files: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The plain file server, booted."""
+    """Boot the plain file server."""
     yield from _boot(files, tmp_path_factory.mktemp("vm"))
 
 
 @pytest.fixture
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NfsServer, NfsServer]]:
-    """Two file servers, each with one file; whatever a test does to them, they end."""
+    """Start two file servers, each with one file; they end whatever a test does to them."""
     servers = []
     try:
         for name in ("one", "two"):

@@ -1,5 +1,8 @@
 """The data that the tests of dapdir serve, and a server that all of them share."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.unit.dapdir.data_files import (
@@ -14,7 +17,7 @@ from tests.unit.dapdir.running import Server
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dapdir") / "root"
     (path / "sub").mkdir(parents=True)
     (path.parent / "root-sibling").mkdir()
@@ -36,7 +39,7 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(root, tmp_path_factory):
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(root, tmp_path_factory.mktemp("log") / "log")
     yield server
     server.stop()

@@ -2,14 +2,19 @@
 
 import os
 import socket
+from pathlib import Path
+from typing import Literal
 
 import netCDF4
 import numpy as np
+from dapdir.array import Block
+
+Format = Literal["NETCDF4", "NETCDF3_64BIT_DATA"]
 
 BIG = (1, 100, 1000, 1000)
 
 
-def make_classic(path):
+def make_classic(path: Path) -> None:
     with netCDF4.Dataset(path, "w", format="NETCDF3_CLASSIC") as file:
         file.setncatts({"title": "classic", "history": 'say "hi"\\\nand é'})
         for name, length in {"time": None, "lat": 7, "lon": 9, "n": 4, "text": 100}.items():
@@ -40,7 +45,7 @@ def make_classic(path):
 KINDS = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8", "i8", "u8")
 
 
-def make_types(path):
+def make_types(path: Path) -> None:
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
         file.createDimension("x", 10)
         file.createDimension("y", 12)
@@ -55,7 +60,7 @@ def make_types(path):
                 variable.setncattr("limit", values[0, 0])
                 variable[...] = data
         filled = file.createVariable("filled", "u2", ("x",), fill_value=65535)
-        filled[:] = np.ma.masked_greater(np.arange(10) * 7000, 60_000)
+        filled[:9] = np.arange(9) * 7000  # and the tenth is never written
         # Stored big-endian, in chunks that no block's edge meets
         chunked = file.createVariable(
             "chunked", ">f4", ("x", "y"), endian="big", compression="zlib", chunksizes=(3, 5)
@@ -84,11 +89,11 @@ def make_types(path):
         inner[:] = np.arange(20).reshape(10, 2)
 
 
-def strings():
+def strings() -> list[str]:
     return ["", "a", "ab", "abc", "abcd", 'q"uote', "long" * 50, "x y", "tab\there", "end"]
 
 
-def type_values(kind):
+def type_values(kind: str) -> Block:
     """Values of shape (10, 12), with the extremes of the type where DAP2 can hold them."""
     values = np.arange(120).reshape(10, 12).astype(kind)
     if kind[0] == "f":
@@ -101,14 +106,14 @@ def type_values(kind):
     return values
 
 
-def make_wide(path):
+def make_wide(path: Path) -> None:
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
         file.createDimension("y", 12)
         file.createVariable("wide", "u8", ("y",))[:] = 2**63 + np.arange(12, dtype="u8")
         file.createVariable("scalar", "i8", ())[...] = -(2**53) - 1
 
 
-def make_names(path):
+def make_names(path: Path) -> None:
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
         file.createDimension("x 1", 3)
         for i, name in enumerate(
@@ -119,28 +124,34 @@ def make_names(path):
             variable.setncattr("an attribute", "with a name")
 
 
-def make_big(path, format_):
+def make_big(path: Path, format_: Format) -> None:
     """400 MB, most of it never written: planes 0, 10, 20 ... hold plane number + column / 1000."""
     with netCDF4.Dataset(path, "w", format=format_) as file:
         if format_ != "NETCDF4":
             file.set_fill_off()
         for name, length in zip("tzyx", BIG, strict=True):
             file.createDimension(name, length)
-        options = {"compression": "zlib", "complevel": 1, "chunksizes": (1, 5, 250, 250)}
+        packed = format_ == "NETCDF4"
         variable = file.createVariable(
-            "v", "f4", tuple("tzyx"), **(options if format_ == "NETCDF4" else {}), fill_value=0
+            "v",
+            "f4",
+            tuple("tzyx"),
+            compression="zlib" if packed else None,
+            complevel=1,
+            chunksizes=(1, 5, 250, 250) if packed else None,
+            fill_value=0,
         )
         for plane in range(0, 100, 10):
             variable[0, plane] = np.broadcast_to(big_row(plane), (1000, 1000))
         variable[0, 99, 999, 999] = 7
 
 
-def big_row(plane):
+def big_row(plane: int) -> Block:
     row = np.zeros(1000, "f4") if plane % 10 else plane + np.arange(1000, dtype="f4") / 1000
     return row.astype("f4")
 
 
-def make_traps(root):
+def make_traps(root: Path) -> None:
     """Things below the root that must not be served, and links that may."""
     (root / ".hidden").mkdir()
     make_classic(root / ".hidden" / "classic.nc")

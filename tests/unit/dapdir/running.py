@@ -15,12 +15,12 @@ PACKAGE = Path(__file__).parents[3] / "provision" / "servers" / "dapdir"
 DAPDIR = [sys.executable, "-m", "dapdir"]
 
 
-def environment_of(root, **settings):
+def environment_of(root: Path, **settings: str) -> dict[str, str]:
     path = os.environ["PATH"]
     return {"PATH": path, "PYTHONPATH": str(PACKAGE), "DAPDIR_ROOT": str(root), **settings}
 
 
-def refusal(root, **settings):
+def refusal(root: Path, **settings: str) -> str:
     """What it says when it does not start."""
     done = subprocess.run(
         DAPDIR, env=environment_of(root, **settings), capture_output=True, text=True, timeout=30
@@ -30,18 +30,20 @@ def refusal(root, **settings):
 
 
 class Answer:
-    def __init__(self, response, body):
+    def __init__(self, response: http.client.HTTPResponse, body: bytes) -> None:
         self.status = response.status
         self.headers = response.headers
         self.body = body
 
     @property
-    def text(self):
+    def text(self) -> str:
         return self.body.decode()
 
 
 class Server:
-    def __init__(self, root, log, workers=2, home="", **settings):
+    def __init__(
+        self, root: Path, log: Path, workers: int = 2, home: Path | str = "", **settings: str
+    ) -> None:
         self.root = Path(root)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -69,10 +71,16 @@ class Server:
                 pytest.fail(f"dapdir did not start:\n{self.log.read_text()}")
             time.sleep(0.1)
 
-    def connect(self):
+    def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
 
-    def get(self, path, method="GET", raw=False, headers=None):
+    def get(
+        self,
+        path: str,
+        method: str = "GET",
+        raw: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
         """`path` is sent as it is, below /opendap unless `raw`."""
         connection = self.connect()
         try:
@@ -82,11 +90,11 @@ class Server:
         finally:
             connection.close()
 
-    def processes(self):
+    def processes(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [self.process.pid, *map(int, children.read_text().split())]
 
-    def memory(self):
+    def memory(self) -> int:
         """PSS of all processes, in bytes."""
         total = 0
         for pid in self.processes():
@@ -95,7 +103,7 @@ class Server:
                     total += int(line.split()[1]) * 1024
         return total
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

@@ -1,21 +1,31 @@
 """Constraint expressions: right ones against NumPy, wrong ones refused."""
 
+from __future__ import annotations
+
 import itertools
 import math
 
 import numpy as np
 import pytest
 from dapdir import blocks, constraint
+from dapdir.array import Block
 from dapdir.errors import RequestError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydap.model import BaseType, DatasetType
 
+from tests.unit.dapdir.running import Server
+
+Hyperslab = tuple[str, slice]
+"""A hyperslab's text and the slice that it means."""
+Selection = tuple[tuple[slice, ...], tuple[int, ...]]
+"""A slice of each dimension, and the lengths of a chunk."""
+
 SST = np.arange(6 * 7 * 9).reshape(6, 7, 9) - 100
 
 
 @st.composite
-def hyperslabs(draw, length):
+def hyperslabs(draw: st.DrawFn, length: int) -> Hyperslab:
     """A hyperslab's text and the slice that it means."""
     start = draw(st.integers(0, length - 1))
     last = draw(st.integers(start, length - 1))
@@ -26,7 +36,7 @@ def hyperslabs(draw, length):
     return draw(st.sampled_from(texts))
 
 
-def values_of(body, kind, shape):
+def values_of(body: bytes, kind: str, shape: tuple[int, ...]) -> Block:
     data = body.split(b"\nData:\n", 1)[1]
     size = math.prod(shape)
     assert data[:8] == np.array([size, size], ">i4").tobytes()
@@ -35,7 +45,9 @@ def values_of(body, kind, shape):
 
 @settings(max_examples=40)
 @given(st.tuples(*(hyperslabs(n) for n in SST.shape)), st.booleans())
-def test_hyperslabs_are_numpys_slices(server, slabs, encoded):
+def test_hyperslabs_are_numpys_slices(
+    server: Server, slabs: tuple[Hyperslab, ...], encoded: bool
+) -> None:
     text = "".join(text for text, _ in slabs)
     if encoded:
         text = text.replace("[", "%5B").replace("]", "%5d")
@@ -49,15 +61,15 @@ def test_hyperslabs_are_numpys_slices(server, slabs, encoded):
 class FakeArray:
     dtype = np.dtype("f4")
 
-    def __init__(self, shape):
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
 
-    def select(self, slices):
+    def select(self, slices: tuple[slice, ...]) -> FakeArray:
         return FakeArray(blocks.lengths_of(slices))
 
 
 @given(st.text("ab[]:0123,.&()=<>%-+ \t\n\u0663"))
-def test_any_text_is_either_right_or_refused(text):
+def test_any_text_is_either_right_or_refused(text: str) -> None:
     dataset = DatasetType("d")
     for name in "ab":
         dataset[name] = BaseType(name, FakeArray((3, 2)), ["x", "y"])
@@ -86,7 +98,7 @@ def test_any_text_is_either_right_or_refused(text):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["dods", "dds", "ascii"])
-def test_wrong_constraints_are_refused(server, query, kind):
+def test_wrong_constraints_are_refused(server: Server, query: str, kind: str) -> None:
     query = query.replace(" ", "%20")
     answer = server.get(f"/classic.nc.{kind}?{query}")
     if query.startswith("time,") and len(query) < 8000:
@@ -98,17 +110,17 @@ def test_wrong_constraints_are_refused(server, query, kind):
     assert answer.text.endswith('";\n};\n')
 
 
-def test_a_request_line_that_is_too_long_is_refused(server):
+def test_a_request_line_that_is_too_long_is_refused(server: Server) -> None:
     assert server.get(f"/classic.nc.dods?{'x' * 9000}").status == 414
 
 
-def dds(server, query):
+def dds(server: Server, query: str) -> str:
     answer = server.get(f"/classic.nc.dds?{query}")
     assert answer.status == 200
     return " ".join(answer.text.split())
 
 
-def test_parts_of_a_grid(server):
+def test_parts_of_a_grid(server: Server) -> None:
     grid = dds(server, "sst[0:1][2][0:4:8],time")
     assert grid == (
         "Dataset { Float64 time[time = 6]; Grid { Array: Int16 sst[time = 2][lat = 1][lon = 3]; "
@@ -124,11 +136,11 @@ def test_parts_of_a_grid(server):
 
 
 @pytest.mark.parametrize("query", ["", "&", "time&", "time,time", "sst,sst.sst"])
-def test_right_though_unusual(server, query):
+def test_right_though_unusual(server: Server, query: str) -> None:
     assert server.get(f"/classic.nc.dods?{query}").status == 200
 
 
-def test_a_grid_carries_its_subset_of_each_map(server):
+def test_a_grid_carries_its_subset_of_each_map(server: Server) -> None:
     body = server.get("/classic.nc.dods?sst[0:5:5][2][0:4:8]").body
     data = body.split(b"\nData:\n", 1)[1]
     two, one, three, six = (np.array([n, n], ">i4").tobytes() for n in (2, 1, 3, 6))
@@ -143,7 +155,7 @@ def test_a_grid_carries_its_subset_of_each_map(server):
 
 
 @st.composite
-def selections(draw):
+def selections(draw: st.DrawFn) -> Selection:
     slices, chunks = [], []
     for _ in range(draw(st.integers(0, 4))):
         length = draw(st.integers(1, 12))
@@ -154,7 +166,7 @@ def selections(draw):
 
 
 @given(selections(), st.booleans(), st.integers(1, 200))
-def test_blocks_are_bounded_and_in_order(selection, chunked, limit):
+def test_blocks_are_bounded_and_in_order(selection: Selection, chunked: bool, limit: int) -> None:
     slices, chunks = selection
     array = np.arange(12 ** len(slices)).reshape((12,) * len(slices))
     parts = [array[b] for b in blocks.split(slices, chunks if chunked else None, 1, limit)]
@@ -164,12 +176,12 @@ def test_blocks_are_bounded_and_in_order(selection, chunked, limit):
 
 
 @given(selections())
-def test_the_wanted_block_reads_each_chunk_once(selection):
+def test_the_wanted_block_reads_each_chunk_once(selection: Selection) -> None:
     slices, chunks = selection
     if any(s.step > 1 for s in slices):
         return
     wanted = max(1, blocks.wanted_bytes(slices, chunks, blocks.BLOCK))
-    seen = set()
+    seen: set[tuple[int, ...]] = set()
     for part in blocks.split(slices, chunks, blocks.BLOCK, wanted):
         touched = set(
             itertools.product(

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.dapdir.running import PACKAGE
+from tests.unit.dapdir.running import PACKAGE, Answer, Server
 
 
-def check_refusal(server, path, answer):
+def check_refusal(server: Server, path: str, answer: Answer) -> None:
     assert answer.status in (403, 404), (path, answer.status, answer.body[:200])
     assert str(server.root.parent).encode() not in answer.body
     assert b"CDF" not in answer.body and b"root:" not in answer.body
@@ -36,14 +36,14 @@ def check_refusal(server, path, answer):
         "/" + "x" * 300, "/" + "x/" * 3000, "/%ff%fe", "/..%c0%af..%c0%afetc/passwd",
     ],
 )  # fmt: skip
-def test_refused(server, path, suffix):
+def test_refused(server: Server, path: str, suffix: str) -> None:
     check_refusal(server, path, server.get(quote(path, safe="/%\\") + suffix))
 
 
 @pytest.mark.parametrize(
     "path", ["/../", "/sibling/", "/.hidden/", "/%2e%2e/", "/nope/", "/classic.nc/", "/sub//", "//"]
 )
-def test_refused_directories(server, path):
+def test_refused_directories(server: Server, path: str) -> None:
     for leaf in ("", "contents.html", "catalog.xml"):
         check_refusal(server, path, server.get(path + leaf))
 
@@ -59,7 +59,7 @@ def test_refused_directories(server, path):
     ),
     st.sampled_from(["outside.nc.dds", "../outside.nc", "passwd", "", "classic.nc"]),
 )  # fmt: skip
-def test_no_path_leads_out(server, parts, last):
+def test_no_path_leads_out(server: Server, parts: list[str], last: str) -> None:
     answer = server.get("/" + "/".join([*parts, last]))
     assert answer.status in (200, 302, 400, 403, 404)
     assert str(server.root.parent).encode() not in answer.body
@@ -70,13 +70,15 @@ def test_no_path_leads_out(server, parts, last):
 
 
 @pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="Linux only")
-def test_links_inside_the_root_work(server):
+def test_links_inside_the_root_work(server: Server) -> None:
     whole = server.get("/classic.nc.dods?plain").body.split(b"\nData:\n")[1]
     for path in ("/inside.nc", "/subdir/classic.nc"):
         assert server.get(f"{path}.dods?plain").body.split(b"\nData:\n")[1] == whole
 
 
-def test_a_link_swapped_all_the_time_never_leads_out(server, root, tmp_path):
+def test_a_link_swapped_all_the_time_never_leads_out(
+    server: Server, root: Path, tmp_path: Path
+) -> None:
     """The race between check and open: one process swaps, many requests try."""
     code = (
         "import os, sys, itertools\n"
@@ -99,7 +101,7 @@ def test_a_link_swapped_all_the_time_never_leads_out(server, root, tmp_path):
     assert seen == {200, 404}
 
 
-def test_permission_denied(root, tmp_path):
+def test_permission_denied(root: Path, tmp_path: Path) -> None:
     """As an unprivileged user, in this process: the server of the other tests may run as root."""
     code = (
         "import os, sys\n"
@@ -142,7 +144,9 @@ def test_permission_denied(root, tmp_path):
         ("/sub.dds", 404, "no such file"),
     ],
 )
-def test_errors_are_dap_errors_with_the_urls_path_only(server, path, status, words):
+def test_errors_are_dap_errors_with_the_urls_path_only(
+    server: Server, path: str, status: int, words: str
+) -> None:
     answer = server.get(path)
     assert answer.status == status
     assert answer.text.startswith(f'Error {{\n    code = {status};\n    message = "')
@@ -151,7 +155,7 @@ def test_errors_are_dap_errors_with_the_urls_path_only(server, path, status, wor
     assert answer.headers["Content-Description"] == "dods_error"
 
 
-def test_damage_behind_the_header(server, root):
+def test_damage_behind_the_header(server: Server, root: Path) -> None:
     data = (root / "types.nc").read_bytes()
     (root / "cut.nc").write_bytes(data[: len(data) * 2 // 3])
     flipped = bytearray(data)
@@ -164,7 +168,7 @@ def test_damage_behind_the_header(server, root):
     assert server.get("/classic.nc.dds").status == 200
 
 
-def test_methods(server):
+def test_methods(server: Server) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
         answer = server.get("/classic.nc.dods", method)
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
@@ -181,7 +185,7 @@ def test_methods(server):
         assert head.headers["Content-Length"] == get.headers["Content-Length"]
 
 
-def test_redirects_and_prefixes(server):
+def test_redirects_and_prefixes(server: Server) -> None:
     for sent, location in {
         "/": "/opendap/", "/opendap": "/opendap/", "/opendap/hyrax": "/opendap/hyrax/",
         "/opendap/sub": "/opendap/sub/", "/opendap/hyrax/sub": "/opendap/hyrax/sub/",
@@ -193,7 +197,7 @@ def test_redirects_and_prefixes(server):
     assert server.get("/elsewhere", raw=True).status == 404
 
 
-def test_headers_carry_its_own_name(server):
+def test_headers_carry_its_own_name(server: Server) -> None:
     for path in ("/", "/classic.nc.dods", "/nope.nc.dds", "/version", "/classic.nc.ver"):
         headers = server.get(path).headers
         assert headers.get_all("Server") == ["dapdir/1.0.0"]
@@ -201,7 +205,7 @@ def test_headers_carry_its_own_name(server):
     assert "dapdir/1.0.0" in server.get("/version").text
 
 
-def test_download(server, root):
+def test_download(server: Server, root: Path) -> None:
     answer = server.get("/classic.nc")
     assert answer.body == (root / "classic.nc").read_bytes()
     assert answer.headers["Content-Type"] == "application/octet-stream"

@@ -1,5 +1,8 @@
 """What an administrator sets: e-mail address, symbolic links, names of data files."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from dapdir.settings import Settings
 
@@ -10,7 +13,7 @@ HERE = {"EMAIL": "me@example.org", "SYMLINKS": "no", "TYPES": "nc:*.dat h5:run-?
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("tuned") / "root"
     (root / "folder").mkdir(parents=True)
     for name in ("a.dat", "run-07.out", "run-7.out", "plain.nc", "folder/b.dat"):
@@ -22,7 +25,7 @@ def tuned(tmp_path_factory):
     server.stop()
 
 
-def test_names_that_fit_are_offered_and_others_are_not(tuned):
+def test_names_that_fit_are_offered_and_others_are_not(tuned: Server) -> None:
     page, catalog = tuned.get("/").text, tuned.get("/catalog.xml").text
     for name, offered in (("a.dat", True), ("run-07.out", True), ("run-7.out", False)):
         assert (f'href="./{name}.dds"' in page) == offered
@@ -32,7 +35,7 @@ def test_names_that_fit_are_offered_and_others_are_not(tuned):
     assert tuned.get("/a.dat.dods?plain").body.endswith(b"Data:\n" + values)
 
 
-def test_links_are_neither_listed_nor_served(tuned):
+def test_links_are_neither_listed_nor_served(tuned: Server) -> None:
     page = tuned.get("/").text
     assert "link" not in page.replace("plain.nc", "")
     for path in ("/link.nc", "/link.nc.dds", "/linked/", "/linked/b.dat.dds"):
@@ -41,12 +44,12 @@ def test_links_are_neither_listed_nor_served(tuned):
     assert tuned.get("/plain.nc.dds").status == 200
 
 
-def test_the_address_stands_on_every_page(tuned):
+def test_the_address_stands_on_every_page(tuned: Server) -> None:
     for path in ("/", "/plain.nc.html", "/nothing", "/folder/"):
         assert '<a href="mailto:me@example.org">me@example.org</a>' in tuned.get(path).text
 
 
-def test_without_settings_nothing_differs(server):
+def test_without_settings_nothing_differs(server: Server) -> None:
     assert "administrator" not in server.get("/").text
     assert Settings.read({}) == Settings.read({"EMAIL": "", "SYMLINKS": "", "TYPES": " "})
 
@@ -62,7 +65,9 @@ def test_without_settings_nothing_differs(server):
         ("TYPES", "ff:*.dat", "'ff:*.dat' must be"),
     ],
 )
-def test_a_wrong_one_ends_the_start_with_one_line(tmp_path, name, value, said):
+def test_a_wrong_one_ends_the_start_with_one_line(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
     told = refusal(tmp_path, **{name: value})
     assert said in told
     assert told.count("\n") == 1

@@ -5,12 +5,15 @@ import http.client
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import netCDF4
 import numpy as np
 import pytest
+from dapdir.array import Block
 
 from tests.unit.dapdir.data_files import BIG, big_row
 from tests.unit.dapdir.running import Server
@@ -20,7 +23,7 @@ LIMIT = 300 * MB
 
 
 @pytest.fixture
-def own(root, tmp_path):
+def own(root: Path, tmp_path: Path) -> Iterator[Server]:
     """A fresh server, as a memory that others have used proves nothing."""
     server = Server(root, tmp_path / "log")
     yield server
@@ -30,24 +33,24 @@ def own(root, tmp_path):
 class Watch(threading.Thread):
     """The most memory (PSS) that all processes of a server have had."""
 
-    def __init__(self, server):
+    def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
         self.server, self.peak, self.done = server, 0, threading.Event()
 
-    def run(self):
+    def run(self) -> None:
         while not self.done.wait(0.05):
             self.peak = max(self.peak, self.server.memory())
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.done.set()
         self.join()
 
 
-def planes(response, shape):
+def planes(response: http.client.HTTPResponse, shape: tuple[int, ...]) -> Iterator[Block]:
     """The planes of a `.dods` response of one float array, as they arrive."""
     head = b""
     while not head.endswith(b"\nData:\n"):
@@ -61,13 +64,13 @@ def planes(response, shape):
     assert response.read() == b""
 
 
-def test_idle_memory(own):
+def test_idle_memory(own: Server) -> None:
     own.get("/classic.nc.dods")
     assert own.memory() < 90 * MB
 
 
 @pytest.mark.parametrize("name", ["big3.nc", "big4.nc"])
-def test_400_megabytes_in_bounded_memory(own, name):
+def test_400_megabytes_in_bounded_memory(own: Server, name: str) -> None:
     with Watch(own) as watch:
         connection = own.connect()
         connection.request("GET", f"/opendap/{name}.dods?v")
@@ -89,7 +92,7 @@ def test_400_megabytes_in_bounded_memory(own, name):
     assert watch.peak < LIMIT
 
 
-def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own, root):
+def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own: Server, root: Path) -> None:
     """Chunks across all rows: 40 MB behind each row, more than the server reads at once."""
     shape = (400, 25_000)
     with netCDF4.Dataset(root / "rows.nc", "w") as file:
@@ -109,7 +112,7 @@ def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own, root):
     assert watch.peak < LIMIT
 
 
-def test_sixteen_at_once_are_all_right(server, root):
+def test_sixteen_at_once_are_all_right(server: Server, root: Path) -> None:
     with netCDF4.Dataset(root / "types.nc") as types, netCDF4.Dataset(root / "classic.nc") as file:
         types.set_auto_maskandscale(False)
         file.set_auto_maskandscale(False)
@@ -126,7 +129,7 @@ def test_sixteen_at_once_are_all_right(server, root):
         }
     expected = {path: values.tobytes() for path, values in cases.items()}
 
-    def read(path):
+    def read(path: str) -> bool:
         answer = server.get(path)
         return answer.status == 200 and answer.body.split(b"\nData:\n", 1)[1][8:] == expected[path]
 
@@ -134,7 +137,7 @@ def test_sixteen_at_once_are_all_right(server, root):
         assert all(pool.map(read, list(cases) * 40))
 
 
-def test_slow_readers_do_not_stop_others(own):
+def test_slow_readers_do_not_stop_others(own: Server) -> None:
     """More stalled clients than there are workers, in the middle of 400 MB each."""
     stalled = []
     try:
@@ -164,7 +167,7 @@ def test_slow_readers_do_not_stop_others(own):
             client.close()
 
 
-def test_clients_that_do_not_close_do_not_stop_others(own):
+def test_clients_that_do_not_close_do_not_stop_others(own: Server) -> None:
     """Gunicorn waits for a client to close: that must not happen where it accepts others."""
     held = []
     try:
@@ -182,7 +185,7 @@ def test_clients_that_do_not_close_do_not_stop_others(own):
             client.close()
 
 
-def test_clients_that_go_away_leave_nothing_open(own):
+def test_clients_that_go_away_leave_nothing_open(own: Server) -> None:
     for _ in range(20):
         client = socket.create_connection(("127.0.0.1", own.port))
         client.sendall(b"GET /opendap/big3.nc.dods HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -194,7 +197,7 @@ def test_clients_that_go_away_leave_nothing_open(own):
         time.sleep(0.1)
 
 
-def open_data_files(server):
+def open_data_files(server: Server) -> list[str]:
     found = []
     for pid in server.processes():
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -203,8 +206,10 @@ def open_data_files(server):
     return [path for path in found if path.endswith(".nc")]
 
 
-def test_a_file_replaced_during_a_response_is_not_mixed(own, root, tmp_path):
-    def make(path, value):
+def test_a_file_replaced_during_a_response_is_not_mixed(
+    own: Server, root: Path, tmp_path: Path
+) -> None:
+    def make(path: Path, value: int) -> None:
         with netCDF4.Dataset(path, "w", format="NETCDF3_64BIT_OFFSET") as file:
             file.createDimension("y", 40)
             file.createDimension("x", 1_000_000)
@@ -235,7 +240,7 @@ def test_a_file_replaced_during_a_response_is_not_mixed(own, root, tmp_path):
     assert "was changed while it was read" in own.log.read_text()
 
 
-def test_an_error_in_mid_stream_cuts_the_response(own, root):
+def test_an_error_in_mid_stream_cuts_the_response(own: Server, root: Path) -> None:
     """Strings have no Content-Length: a chunked body without its end."""
     with netCDF4.Dataset(root / "late.nc", "w") as file:
         file.createDimension("y", 60)
@@ -255,7 +260,7 @@ def test_an_error_in_mid_stream_cuts_the_response(own, root):
     assert "Traceback" not in own.log.read_text()
 
 
-def test_arrays_longer_than_dap2_can_say(server, root):
+def test_arrays_longer_than_dap2_can_say(server: Server, root: Path) -> None:
     with netCDF4.Dataset(root / "huge.nc", "w") as file:
         file.createDimension("y", 2**16)
         file.createDimension("x", 2**16)
@@ -266,7 +271,7 @@ def test_arrays_longer_than_dap2_can_say(server, root):
     assert server.get("/huge.nc.dods?v[0][0:65535]").status == 200
 
 
-def test_settings_and_signals(root, tmp_path):
+def test_settings_and_signals(root: Path, tmp_path: Path) -> None:
     server = Server(root, tmp_path / "log", workers=1)
     assert len(server.processes()) == 2
     server.stop()

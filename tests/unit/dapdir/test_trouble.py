@@ -5,18 +5,25 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn, Protocol
 
 import pytest
 from dapdir import library, source
 from dapdir.app import Application
 
 
+class Ask(Protocol):
+    """Answers a request for `path`, below /opendap, with the status and the body."""
+
+    def __call__(self, path: str, query: str = "") -> tuple[int, str]: ...
+
+
 @pytest.fixture
-def ask(root):
+def ask(root: Path) -> Ask:
     application = Application(str(root))
 
-    def ask(path, query=""):
-        seen = []
+    def ask(path: str, query: str = "") -> tuple[int, str]:
+        seen: list[int] = []
         environ = {"PATH_INFO": f"/opendap{path}", "QUERY_STRING": query, "REQUEST_METHOD": "GET"}
         body = application(environ, lambda status, headers: seen.append(int(status[:3])))
         try:
@@ -33,8 +40,10 @@ CODES = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("call", ["open", "fstat", "pread", "scandir"])
-def test_a_file_server_that_fails_is_said_to(ask, root, monkeypatch, call, code):
-    def fail(*_args, **_options):
+def test_a_file_server_that_fails_is_said_to(
+    ask: Ask, root: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fail(*_args: object, **_options: object) -> NoReturn:
         raise OSError(code, os.strerror(code), str(root / "classic.nc"))
 
     monkeypatch.setattr(os, call, fail)
@@ -54,15 +63,18 @@ def test_a_file_server_that_fails_is_said_to(ask, root, monkeypatch, call, code)
         (OSError(errno.ESTALE, "Stale file handle"), 503, "does not answer"),
     ],
 )
-def test_trouble_in_the_middle_of_reading(ask, monkeypatch, cause, expected, words):
+def test_trouble_in_the_middle_of_reading(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, cause: OSError | None, expected: int, words: str
+) -> None:
     """netCDF-C says only that something failed; what it was is asked of the file itself."""
 
-    def fails():
+    def fails() -> NoReturn:
         if cause:
             monkeypatch.setattr(source.Source, "_probe", probe)
         raise RuntimeError("NetCDF: HDF error")
 
-    def probe(_self):
+    def probe(_self: source.Source) -> NoReturn:
+        assert cause
         raise cause
 
     monkeypatch.setattr(source, "library", fails)
@@ -70,12 +82,12 @@ def test_trouble_in_the_middle_of_reading(ask, monkeypatch, cause, expected, wor
     assert status == expected and words in text
 
 
-def test_a_hung_read_delays_others_only_so_long(ask, monkeypatch):
+def test_a_hung_read_delays_others_only_so_long(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "LOCK_TIMEOUT", 0.2)
     release = threading.Event()
     held = threading.Event()
 
-    def hang():
+    def hang() -> None:
         with library.library():
             held.set()
             release.wait(10)
@@ -94,11 +106,11 @@ def test_a_hung_read_delays_others_only_so_long(ask, monkeypatch):
     assert ask("/classic.nc.dds")[0] == 200
 
 
-def open_files():
+def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_nothing_stays_open(ask):
+def test_nothing_stays_open(ask: Ask) -> None:
     before = open_files()
     for path in ("/classic.nc.dods", "/types.nc.dods", "/broken.nc.dds", "/notes.txt.dds",
                  "/classic.nc.html", "/classic.nc", "/", "/nope/", "/types.nc.ver"):  # fmt: skip

@@ -149,7 +149,9 @@ def test_a_disk_of_another_kind(kind: str, tmp_path: Path) -> None:
         disk_images.inspect(tmp_path / "x", kind)
 
 
-def test_a_path_with_a_colon_is_a_path(shelf: Shelf, tmp_path: Path, monkeypatch) -> None:
+def test_a_path_with_a_colon_is_a_path(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("nbd:127.0.0.1:1.qcow2")
     shutil.copy(shelf.path("qcow2"), path)

@@ -7,6 +7,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,7 @@ def test_a_tar_with_wrong_members(tmp_path: Path, names: list[str], said: str) -
     ],
     ids=["symlink", "hardlink", "device", "pax", "gnu"],
 )
-def test_a_tar_that_is_not_plain(tmp_path: Path, header: dict[str, object]) -> None:
+def test_a_tar_that_is_not_plain(tmp_path: Path, header: dict[str, Any]) -> None:
     path = tarred(tmp_path / "x.ova", ("x.ovf", b"x"), **header)
     assert "allowed are plain files, as USTAR stores them" in refused(path, tmp_path / "into")
 
@@ -67,7 +68,11 @@ def test_a_tar_that_is_not_plain(tmp_path: Path, header: dict[str, object]) -> N
 def parts_of(shelf: Shelf) -> list[tuple[str, bytes]]:
     """Descriptor, manifest and disk of the shelf's OVA."""
     with tarfile.open(shelf.path("ova")) as archive:
-        return [(member.name, archive.extractfile(member).read()) for member in archive]
+        return [
+            (member.name, content.read())
+            for member in archive
+            if (content := archive.extractfile(member))
+        ]
 
 
 def remade(shelf: Shelf, path: Path, change: Callable[[str], str], resign: bool = True) -> Path:
@@ -76,8 +81,8 @@ def remade(shelf: Shelf, path: Path, change: Callable[[str], str], resign: bool 
     new = change(old.decode()).encode()
     assert new != old
     if resign:
-        digests = [hashlib.sha256(data).hexdigest().encode() for data in (old, new)]
-        manifest = manifest.replace(*digests)
+        before, after = (hashlib.sha256(data).hexdigest().encode() for data in (old, new))
+        manifest = manifest.replace(before, after)
     return tarred(path, (name, new), (mf, manifest), disk)
 
 

@@ -232,7 +232,9 @@ def test_8_1_properties_come_with_a_transport_and_none_without(envelope: ET.Elem
     }
     assert secret == {"password_hash", "data_password"}
     none = ET.fromstring(ovf.render_ovf(replace(SPEC, properties=())))
-    assert f"{OVF}transport" not in none.find(f".//{OVF}VirtualHardwareSection").attrib
+    hardware = none.find(f".//{OVF}VirtualHardwareSection")
+    assert hardware is not None
+    assert f"{OVF}transport" not in hardware.attrib
     key = ovf.Property("hostname", "Host name", "The machine's name")
     root = ET.fromstring(ovf.render_ovf(replace(SPEC, properties=(key,))))
     (found,) = root.iter(f"{OVF}Property")

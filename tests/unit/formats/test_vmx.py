@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -219,6 +221,6 @@ def test_files_are_read_with_a_limit_and_as_utf8(tmp_path: Path) -> None:
         {"nics": (Nic(connection="tap"),)},
     ],
 )
-def test_a_wrong_spec_is_refused_before_anything_is_written(wrong: dict[str, object]) -> None:
+def test_a_wrong_spec_is_refused_before_anything_is_written(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"^VMX: .*allowed"):
-        VmxSpec(**{"display_name": "x", "disks": ("a.vmdk",), "nvram": "a.nvram", **wrong})
+        replace(VmxSpec("x", ("a.vmdk",), "a.nvram"), **wrong)

@@ -86,17 +86,18 @@ def test_repart_grows_the_root_partition(tmp_path: Path) -> None:
         file.truncate(64 << 20)
     table = "label: gpt\nsize=1M,type=21686148-6449-6E6F-744E-656564454649\nsize=4M,type=uefi\n"
     root = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
-    run = {"check": True, "capture_output": True, "text": True, "timeout": 30}
-    subprocess.run(["/sbin/sfdisk", disk], input=f"{table}type={root}\n", **run)
-    with disk.open("r+b") as file:
-        file.truncate(256 << 20)
-    command = ["systemd-repart", "--dry-run=no", "--definitions", TREE / "usr/lib/repart.d", disk]
-    subprocess.run(command, **run)
-    listed = subprocess.run(
-        ["/sbin/sfdisk", "--list", "-o", "start,sectors,type-uuid", disk],
-        **run,
-    )
-    rows = [line.split() for line in listed.stdout.splitlines() if re.match(r" *\d+ ", line)]
+
+    def run(*command: str | Path, stdin: str | None = None) -> str:
+        return subprocess.run(
+            command, input=stdin, check=True, capture_output=True, text=True, timeout=30
+        ).stdout
+
+    run("/sbin/sfdisk", disk, stdin=f"{table}type={root}\n")
+    with disk.open("r+b") as grown:
+        grown.truncate(256 << 20)
+    run("systemd-repart", "--dry-run=no", "--definitions", TREE / "usr/lib/repart.d", disk)
+    listed = run("/sbin/sfdisk", "--list", "-o", "start,sectors,type-uuid", disk)
+    rows = [line.split() for line in listed.splitlines() if re.match(r" *\d+ ", line)]
     assert len(rows) == 3
     start, sectors, kind = rows[-1]
     assert kind == root
@@ -189,7 +190,7 @@ def test_host_keys_are_made_once_and_mended(guest: Guest) -> None:
 
 def test_the_probe_tells_an_open_from_a_closed_port(port: int, closed_port: int) -> None:
     def probe(host: str, number: int) -> tuple[str, int]:
-        command = [LIB / "tcp-probe", host, str(number), "2"]
+        command: list[str | Path] = [LIB / "tcp-probe", host, str(number), "2"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
         return done.stdout.strip(), done.returncode
 

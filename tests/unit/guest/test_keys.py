@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,18 @@ def home(guest: Guest) -> Guest:
 def make_key(folder: Path, kind: str = "ed25519", comment: str = "me@pc") -> tuple[str, Path]:
     """A new public key, and its file."""
     path = folder / f"id_{kind}_{comment}"
-    command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", path]
+    command: list[str | Path] = [
+        "ssh-keygen",
+        "-q",
+        "-t",
+        kind,
+        "-N",
+        "",
+        "-C",
+        comment,
+        "-f",
+        path,
+    ]
     subprocess.run(command, check=True)
     public = path.with_name(f"{path.name}.pub")
     return public.read_text().strip(), public
@@ -98,7 +110,7 @@ def test_check_changes_nothing(home: Guest, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_public_key_is_refused_in_one_line(
-    home: Guest, tmp_path: Path, change, said: str
+    home: Guest, tmp_path: Path, change: Callable[[str], str], said: str
 ) -> None:
     key, _ = make_key(tmp_path)
     status, out, err = ssh_key(home, "add", "-", stdin=change(key))

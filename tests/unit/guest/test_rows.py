@@ -26,7 +26,9 @@ def rows(text: str, *keys: str) -> tuple[int, list[list[str]]]:
 
 @settings(max_examples=60)
 @given(st.lists(ROW, max_size=3), st.sampled_from([None, 1]))
-def test_what_is_asked_for_and_nothing_else(found: list[dict], indent: int | None) -> None:
+def test_what_is_asked_for_and_nothing_else(
+    found: list[dict[str, object]], indent: int | None
+) -> None:
     text = json.dumps(found, ensure_ascii=False, indent=indent)
     expected = [[row["name"], row["problem"] or "", ""] for row in found]
     assert rows(text, "name", "problem", "absent") == (0, expected)

@@ -12,6 +12,15 @@ from hypothesis import strategies as st
 
 from tests.unit.guest.guest_copy import TREE
 
+Table = list[str | int | dict[str, object]]
+"""A table's name, 1 if there may be many of that name, and its values."""
+Problem = tuple[int, str]
+"""The number of a line, and what is wrong with it."""
+Entries = dict[str, str]
+"""Keys, and their values as they are written."""
+File = tuple[Entries, list[Entries], str]
+"""The entries of a table and of tables of the same name, and what ends a line."""
+
 # Prints what Toml.pm reads as JSON:
 # {"tables": [[name, many, {key: value}]], "problems": [[line, words]]}.
 DUMP = r"""
@@ -28,7 +37,7 @@ print '{"tables":[', join(',', @tables), '],"problems":[', join(',', @problems),
 """
 
 
-def read(text: str | bytes) -> tuple[list, list]:
+def read(text: str | bytes) -> tuple[list[Table], list[Problem]]:
     raw = text if isinstance(text, bytes) else text.encode()
     done = subprocess.run(
         ["perl", "-e", DUMP, str(TREE / "usr/lib/hyrax-vm")],
@@ -39,10 +48,10 @@ def read(text: str | bytes) -> tuple[list, list]:
     )
     assert done.stderr == b""
     found = json.loads(done.stdout)
-    return found["tables"], found["problems"]
+    return found["tables"], [(line, words) for line, words in found["problems"]]
 
 
-def plain(text: str) -> list:
+def plain(text: str) -> list[Table]:
     """What tomllib reads, in the same form; values other than strings as they are written."""
 
     def shown(value: object) -> object:
@@ -50,7 +59,7 @@ def plain(text: str) -> list:
             return [shown(each) for each in value]
         return str(value).lower() if isinstance(value, (bool, int)) else value
 
-    found = []
+    found: list[Table] = []
     for name, content in tomllib.loads(text).items():
         tables = content if isinstance(content, list) else [content]
         for table in tables:
@@ -75,7 +84,7 @@ ENTRIES = st.dictionaries(
 FILE = st.tuples(ENTRIES, st.lists(ENTRIES, max_size=2), st.sampled_from(["\n", "\r\n"]))
 
 
-def written(file: tuple) -> str:
+def written(file: File) -> str:
     one, many, end = file
     lines = ["# settings", "[one]", *(f"{key} = {value}" for key, value in one.items())]
     for entries in many:
@@ -85,7 +94,7 @@ def written(file: tuple) -> str:
 
 @given(FILE)
 @example(({"a": '"\\u00e9\\\\\\"\\t"'}, [{"a": "[]"}], "\n"))
-def test_it_reads_what_the_standard_library_reads(file: tuple) -> None:
+def test_it_reads_what_the_standard_library_reads(file: File) -> None:
     text = written(file)
     assert read(text) == (plain(text), [])
 
@@ -129,5 +138,5 @@ def test_keys_below_a_bad_header_belong_to_nobody() -> None:
 
 
 def test_a_file_that_is_not_utf8_and_one_from_windows() -> None:
-    assert read(b"[a]\nb = '\xff'\n") == ([], [[1, "the file is not UTF-8"]])
+    assert read(b"[a]\nb = '\xff'\n") == ([], [(1, "the file is not UTF-8")])
     assert read(b"\xef\xbb\xbf[a]\r\nb = 'x'\r\n") == ([["a", 0, {"b": "x"}]], [])

@@ -168,7 +168,7 @@ def test_a_withdrawn_version_is_refused(own: tuple[str, Path], key: str, tmp_pat
     ],
 )
 def test_what_is_not_there_is_told(
-    own: tuple[str, Path], key: str, tmp_path: Path, more: dict[str, str], told: str
+    own: tuple[str, Path], key: str, tmp_path: Path, more: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):
         get(own[0], key, tmp_path, **more)

@@ -156,9 +156,18 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     used = download.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: used._replace(free=1000))
     site = Site(web.url, shop.settings().store)
-    wanted = {"image": "nfs", "version": "release", "kind": "qcow2", "unpack": False}
     with pytest.raises(UserError, match="0 MB free, 0 MB are needed; free some space, or name"):
-        download.download(tmp_path / "artifacts", site, key, folder=tmp_path, say=print, **wanted)
+        download.download(
+            tmp_path / "artifacts",
+            site,
+            key,
+            image="nfs",
+            version="release",
+            kind="qcow2",
+            folder=tmp_path,
+            unpack=False,
+            say=print,
+        )
     web.kill()
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
 

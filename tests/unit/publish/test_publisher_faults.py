@@ -127,7 +127,9 @@ def test_a_reason_that_would_make_the_index_unreadable_is_refused(
         publisher.withdraw(shop.store(), "1.0.0", reason)
     assert {name: shop.read(name) for name in shop.objects()} == before
     publisher.withdraw(shop.store(), "1.0.0", "x" * 500)
-    assert publisher.published_index(shop.store())[0].releases[0].withdrawn == "x" * 500
+    current, _ = publisher.published_index(shop.store())
+    assert current is not None
+    assert current.releases[0].withdrawn == "x" * 500
 
 
 def test_an_index_that_nobody_could_read_is_not_written(shop: Shop, folder: Path) -> None:

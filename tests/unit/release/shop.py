@@ -161,8 +161,8 @@ def make_image(
         "files": files,
     }
     keys = collect.keys(workspace(folder), recipe, manifest)
-    for entry in files:
-        entry["key"] = keys[entry["format"]]
+    for entry, chosen in zip(files, FORMATS.values(), strict=True):
+        entry["key"] = keys[chosen.name]
     (folder / f"{name}.manifest.json").write_text(json.dumps(manifest))
     return collect.Built(recipe, manifest)
 

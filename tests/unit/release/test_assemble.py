@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -155,14 +154,24 @@ def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
     tried: list[str] = []
 
     def build(recipes: object) -> None:
-        for attempt in (lambda: clean.clean(workspace, with_cache=False), lambda: make(len)):
+        for attempt in (
+            lambda: clean.clean(workspace, with_cache=False),
+            lambda: make(lambda _: None),
+        ):
             with pytest.raises(UserError) as raised:
                 attempt()
             tried.append(str(raised.value))
 
-    def make(build: Any) -> Path:
-        more = {"settings": shop.settings(), "store": None, "on_line": tried.append}
-        return release.make(workspace, "1.2.0", [nfs], build=build, **more)
+    def make(build: release.Build) -> Path:
+        return release.make(
+            workspace,
+            "1.2.0",
+            [nfs],
+            build=build,
+            settings=shop.settings(),
+            store=None,
+            on_line=tried.append,
+        )
 
     made = make(build)
     assert tried[:2] == [

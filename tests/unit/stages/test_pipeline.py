@@ -12,6 +12,7 @@ from hyraxvm.core.cache import KEEP, StageCache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.progress import Progress
 from hyraxvm.core.workspace import Workspace
+from hyraxvm.formats import Format
 from hyraxvm.stages import pipeline
 from hyraxvm.stages.boot_test import stage as boot_test
 from hyraxvm.stages.boot_test import verdict
@@ -89,6 +90,6 @@ def test_no_image_of_a_build_loses_what_it_is_made_of_to_another(
     monkeypatch.setattr(pipeline, "_artifacts", fake)
     base = config.recipe(config.load(), "nfs", "dapdir")
     recipes = [base.model_copy(update={"name": "abcdefghij"[n]}) for n in range(images)]
-    wanted = [(each, []) for each in recipes]
+    wanted: list[tuple[config.Recipe, list[Format]]] = [(each, []) for each in recipes]
     made = pipeline.build(workspace, wanted, Progress(lambda line: None), test=False)
     assert len(made) == images

@@ -220,7 +220,12 @@ def test_a_digest_that_is_no_md5_means_reading_again(
     upload.upload(to, [(path, "file.zip")], lambda count: None)
     read: list[str] = []
     again = to._read_again
-    monkeypatch.setattr(to, "_read_again", lambda key: read.append(key) or again(key))
+
+    def read_again(key: str) -> str:
+        read.append(key)
+        return again(key)
+
+    monkeypatch.setattr(to, "_read_again", read_again)
     assert to.holds(path, "file.zip")
     assert not read
     head = to.client.head_object

@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -348,13 +348,15 @@ def test_the_cache_is_the_one_of_the_settings(
             stage_cache.connect(print)
 
 
-def test_a_stop_is_no_fault_of_the_cache(machine: Callable[..., Machine]) -> None:
+def test_a_stop_is_no_fault_of_the_cache(
+    machine: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = machine()
 
-    def interrupted(*args: Any) -> bool:
+    def interrupted(*args: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    here.remote._keep = interrupted
+    monkeypatch.setattr(here.remote, "_keep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         here.produce()
     assert here.said == []

@@ -25,10 +25,10 @@ def disk(folder: Path, size: str = "16M") -> Path:
     return path
 
 
-def spec_of(path: Path, **changes: object) -> MachineSpec:
+def spec_of(path: Path, firmware: str = "bios", memory_mib: int = 64) -> MachineSpec:
     # No boot loader on the disk: the firmware waits for ever, which is all that these tests need.
-    fields = {"nics": ("vmxnet3",), "memory_mib": 64, "cpus": 1, **changes}
-    return MachineSpec(drives=(Drive("pvscsi", path, "vmdk"),), **fields)
+    drives = (Drive("pvscsi", path, "vmdk"),)
+    return MachineSpec(drives, ("vmxnet3",), memory_mib, cpus=1, firmware=firmware)
 
 
 def qemus(marker: Path) -> list[int]:

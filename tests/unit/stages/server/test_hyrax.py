@@ -93,8 +93,9 @@ def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerI
     assert connector.get("port") == "8080"
     assert connector.get("compression") == "force"
     assert connector.get("connectionTimeout") == "20000"
-    assert root.find(".//Host").get("autoDeploy") == "false"
-    assert root.find(".//Valve").get("maxDays") == "14"
+    host, valve = root.find(".//Host"), root.find(".//Valve")
+    assert host is not None and host.get("autoDeploy") == "false"
+    assert valve is not None and valve.get("maxDays") == "14"
     assert "<!-- kept -->" in text
 
 
