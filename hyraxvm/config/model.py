@@ -1,6 +1,9 @@
-"""What is known of a server's image, for every stage, format and manifest."""
+"""What several layers know of: a server's image, and a file that was built."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,3 +54,11 @@ class ServerImage(BaseModel):
     facts: dict[str, str] = Field(default_factory=dict)
     # Files for the guest that were made from the image's own: path -> text.
     files: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that was built, and the boot test's verdict if it was tested."""
+
+    path: Path
+    verdict: dict[str, object] | None

@@ -33,7 +33,7 @@ Folder = Annotated[
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
 
 
-class Store(Model):
+class StoreSettings(Model):
     """A bucket of an S3-compatible store; what is empty comes from where boto3 looks."""
 
     bucket: Bucket
@@ -65,7 +65,7 @@ class Nightly(Model):
 class Settings(Model):
     """The whole file."""
 
-    store: Store
+    store: StoreSettings
     download: Download
     signing: Signing
     nightly: Nightly
@@ -81,6 +81,11 @@ def load() -> Settings:
     Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
     """
     return toml.load(Path(os.environ.get(VARIABLE) or PUBLISH_TOML), Settings)
+
+
+def clean_url(url: str) -> str:
+    """Return a URL without the name or the token of a user in it."""
+    return re.sub(r"^(\w+://)[^@/]*@", r"\1", url.strip())
 
 
 def fingerprint(text: str) -> str:

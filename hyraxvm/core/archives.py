@@ -13,8 +13,8 @@ from calendar import timegm
 from pathlib import Path
 from typing import IO, Final
 
+from hyraxvm.core.cancel import check_cancelled
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.process import go_on
 
 CHUNK: Final = 4 * 1024 * 1024
 MAX_MEMBERS: Final = 32
@@ -44,7 +44,7 @@ def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
             with member.open("rb") as source, archive.open(info, "w") as sink:
                 # The longest work of all that is done in Python: some 15 s.
                 while chunk := source.read(CHUNK):
-                    go_on()
+                    check_cancelled()
                     sink.write(chunk)
     sync(target)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.paths import cache_root
+from hyraxvm.core.process import as_root, output
 
 KEEP = 4  # results of one stage that are kept, the most recently used first
 NEEDED_BYTES = 8 * 1024**3  # what a cold build writes, with head-room
@@ -33,8 +33,88 @@ class Remote(Protocol):
         """Keep an output for others."""
 
 
-remote: Remote | None = None  # asked before a stage is made here; see store/stage_cache.py
-_users: list[ExitStack] = []  # what each `in_use` holds
+class StageCache:
+    """The results of the stages on this machine, in `folder`.
+
+    `remote` has results of other machines.  It is asked before a stage is made here, and gets what
+    is made here; see `store/stage_cache.py`.
+    """
+
+    def __init__(self, folder: Path, remote: Remote | None = None) -> None:
+        """Use `folder`, which need not exist yet."""
+        self.folder = folder
+        self.remote = remote
+        self._users: list[ExitStack] = []  # what each `in_use` holds
+
+    def produce(
+        self, stage: str, key: str, make: Callable[[Path], None], *, local: bool = False
+    ) -> Path:
+        """Return the directory that holds a stage's output; `make` fills it if it is missing.
+
+        Unless it is `local`, the output of another machine may replace what `make` would make.
+        If another process makes the same output, wait for it.
+
+        Raises what `make` raises; nothing is kept then.
+        """
+        final = self._result(stage, key)
+        folder = final.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder / f".{final.name}.lock"):
+            work, spare = folder / f".{final.name}.work", folder / f".{final.name}.spare"
+            others = None if local else self.remote
+            try:
+                if final.is_dir():
+                    pass
+                elif others and others.fetch(stage, key, _fresh(work), _fresh(spare)):
+                    work.rename(final)
+                else:
+                    make(_fresh(work))
+                    work.rename(final)
+                    if others:
+                        others.keep(stage, key, final, _fresh(spare))
+            finally:
+                remove_tree(work)
+                remove_tree(spare)
+            os.utime(final)
+            for held in self._users:
+                held.enter_context(lock(folder / f".{final.name}.use", shared=True))
+        _prune(folder, final)
+        return final
+
+    def contains(self, stage: str, key: str) -> bool:
+        """Return whether `produce` would return at once."""
+        return self._result(stage, key).is_dir()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep every result that `produce` returns inside this block until the block ends.
+
+        Without it, the next result of the same stage may remove one that is still needed, in this
+        process or in another.
+        """
+        with ExitStack() as held:
+            self._users.append(held)
+            try:
+                yield
+            finally:
+                self._users.remove(held)
+
+    def clear(self) -> list[Path]:
+        """Remove the whole cache; return its path, if there was one.
+
+        Raises `UserError`: a build uses it.
+        """
+        if not self.folder.exists():
+            return []
+        with ExitStack() as held:
+            for folder in (self.folder / "stages").glob("*"):
+                for result in {entry.name.strip(".")[:24] for entry in folder.iterdir()}:
+                    held.enter_context(_unused(folder / result))
+            remove_tree(self.folder)
+        return [self.folder]
+
+    def _result(self, stage: str, key: str) -> Path:
+        return self.folder / "stages" / stage / key[:24]
 
 
 def digest(*inputs: Any) -> str:
@@ -73,64 +153,11 @@ def _files(path: Path) -> Iterator[tuple[str, int, str]]:
         yield path.name, path.stat().st_mode & 0o777, file_digest(path)
 
 
-def produce(stage: str, key: str, make: Callable[[Path], None], *, local: bool = False) -> Path:
-    """Return the directory that holds a stage's output; `make` fills it if it is not there yet.
-
-    Unless it is `local`, another machine's output may take the place of what `make` would make.
-
-    Raises what `make` raises; nothing is kept then.  Another process that makes the same output
-    is waited for.
-    """
-    folder = cache_root() / "stages" / stage
-    final = folder / key[:24]
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / f".{final.name}.lock"):
-        work, spare = folder / f".{final.name}.work", folder / f".{final.name}.spare"
-        others = None if local else remote
-        try:
-            if final.is_dir():
-                pass
-            elif others and others.fetch(stage, key, _fresh(work), _fresh(spare)):
-                work.rename(final)
-            else:
-                make(_fresh(work))
-                work.rename(final)
-                if others:
-                    others.keep(stage, key, final, _fresh(spare))
-        finally:
-            remove_tree(work)
-            remove_tree(spare)
-        os.utime(final)
-        for held in _users:
-            held.enter_context(lock(folder / f".{final.name}.use", shared=True))
-    _prune(folder, final)
-    return final
-
-
-@contextmanager
-def in_use() -> Iterator[None]:
-    """While it lasts, nobody removes what `produce` returns meanwhile, in this process or another.
-
-    Without it the next result of the same stage may take its place.
-    """
-    with ExitStack() as held:
-        _users.append(held)
-        try:
-            yield
-        finally:
-            _users.remove(held)
-
-
 def _fresh(folder: Path) -> Path:
     """Empty a directory of what a killed run, or a try that failed, has left in it."""
     remove_tree(folder)
     folder.mkdir()
     return folder
-
-
-def contains(stage: str, key: str) -> bool:
-    """Whether `produce` would return at once."""
-    return (cache_root() / "stages" / stage / key[:24]).is_dir()
 
 
 @contextmanager
@@ -167,27 +194,9 @@ def remove_tree(path: Path) -> None:
         return
     shutil.rmtree(path, ignore_errors=True)
     if path.exists():
-        from hyraxvm.core.process import as_root, output
-
         output(as_root(["rm", "-rf", "--one-file-system", "--", str(path)]), deadline=300)
     if path.exists():
         raise Failure(f"{path}: cannot be removed")
-
-
-def clear() -> list[Path]:
-    """Remove the whole cache; returns its path, if there was one.
-
-    Raises `UserError`: some build uses it.
-    """
-    root = cache_root()
-    if not root.exists():
-        return []
-    with ExitStack() as held:
-        for folder in (root / "stages").glob("*"):
-            for result in {entry.name.strip(".")[:24] for entry in folder.iterdir()}:
-                held.enter_context(_unused(folder / result))
-        remove_tree(root)
-    return [root]
 
 
 @contextmanager

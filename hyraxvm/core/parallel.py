@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from hyraxvm.core import process
+from hyraxvm.core.cancel import cancelling, stop_programs
 
 T = TypeVar("T")
 
 
-def together(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
+def run_parallel(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
     """Run `tasks` in `workers` threads; return their results in order.
 
-    Raises what the first task that failed has raised, once no other runs any more.
+    Raises the error of the task that failed first, after all others have ended.
     """
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         futures = [pool.submit(_timed, task) for task in tasks]
@@ -26,10 +26,10 @@ def together(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
         finally:
             for future in futures:
                 future.cancel()
-            with process.halt():
+            with cancelling():
                 # A program that was about to start is stopped at the next turn.
                 while not all(future.done() for future in futures):
-                    process.stop_all()
+                    stop_programs()
                     time.sleep(0.05)
         # Those that were stopped failed too, but later.
         raise min(_errors(futures), key=lambda error: vars(error)["failed"])

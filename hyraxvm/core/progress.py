@@ -1,14 +1,17 @@
-"""What a person sees of long work: which stage, for how long, and its output where it helps."""
+"""What a person sees of long work: stages, their times and output, how far a transfer is."""
 
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-HEARTBEAT = 15.0  # seconds between two signs of life of a quiet stage
+from tqdm import tqdm
+
+HEARTBEAT = 15.0  # seconds between two signs of life where not every line is shown
 
 
 class Progress:
@@ -23,7 +26,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def named(self, name: str) -> Progress:
-        """Return one with its own timings, whose lines begin with `name`."""
+        """Return a `Progress` with its own timings, whose lines begin with `name`."""
         other = copy.copy(self)
         other.timings = {}
         other._prefix = f"{name}: "
@@ -36,7 +39,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, loud: bool = False) -> Iterator[Callable[[str], None]]:
-        """Time a stage; yields what takes its lines of output.
+        """Time a stage; yield a function that takes its lines of output.
 
         A loud stage shows every line, a quiet one the latest every `HEARTBEAT` seconds.
         """
@@ -58,3 +61,36 @@ class Progress:
             raise
         self.timings[name] = round(time.monotonic() - begin, 1)
         self.say(f"{name} done in {self.timings[name]:.1f} s")
+
+
+@contextmanager
+def meter(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show how far a transfer is; yield a function that takes the number of bytes moved.
+
+    A terminal gets a bar with rate and time left, a log a line now and then.  `done` of the `total`
+    bytes are there before the transfer starts.
+    """
+    terminal = sys.stderr.isatty()
+    last = time.monotonic()
+    with tqdm(
+        total=total,
+        initial=done,
+        desc=title,
+        unit="B",
+        unit_scale=True,
+        disable=not terminal,
+        dynamic_ncols=True,
+        leave=False,
+    ) as bar:
+        moved = done
+
+        def update(count: int) -> None:
+            nonlocal last, moved
+            moved += count
+            bar.update(count)
+            now = time.monotonic()
+            if not terminal and now - last >= HEARTBEAT:
+                last = now
+                print(f"{title}: {moved / 1e6:.0f} of {total / 1e6:.0f} MB", flush=True)
+
+        yield update

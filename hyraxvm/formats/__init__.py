@@ -19,7 +19,7 @@ __all__ = [
     "Source",
     "check",
     "choose",
-    "deal",
+    "for_images",
     "format_of",
     "image_name",
 ]
@@ -62,10 +62,13 @@ def choose(names: Iterable[str]) -> list[Format]:
     return [f for f in FORMATS.values() if not wanted or f.name in wanted]
 
 
-def deal(images: int) -> list[list[Format]]:
-    """For each image the first format, and the others dealt out to the images in turn."""
+def for_images(count: int) -> list[list[Format]]:
+    """Return the formats that each of `count` images is tested in.
+
+    Each image gets the first format.  Of the others, each goes to one image, in turn.
+    """
     first, *others = FORMATS.values()
-    return [[first, *others[at::images]] for at in range(images)]
+    return [[first, *others[at::count]] for at in range(count)]
 
 
 def format_of(artifact: Path) -> Format:

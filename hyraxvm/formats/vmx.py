@@ -45,7 +45,7 @@ class Nic:
 
 
 @dataclass(frozen=True)
-class Disk:
+class VmxDisk:
     """One hard disk: the model of its `controller` (of `CONTROLLERS`) and its flat `file` name."""
 
     controller: str
@@ -97,7 +97,7 @@ class Vmx:
     firmware: str
     memory_mib: int
     cpus: int
-    disks: tuple[Disk, ...]
+    disks: tuple[VmxDisk, ...]
     nics: tuple[Nic, ...]
     raw: Mapping[str, str]
 
@@ -123,7 +123,7 @@ def parse_vmx(text: str, where: str = "VMX") -> Vmx:
     """
     raw = _read_keys(text, where)
     disks = tuple(
-        Disk(
+        VmxDisk(
             _one_of(where, f"{bus}.virtualDev", _get(raw, where, f"{bus}.virtualDev"), CONTROLLERS),
             _flat(where, f"{key}.fileName", _get(raw, where, f"{key}.fileName")),
         )

@@ -7,161 +7,28 @@ where to look, the signed `release.json` what is there.
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-import requests
-from botocore.exceptions import BotoCoreError
-from urllib3.exceptions import HTTPError
-
-from hyraxvm.config import publish
+from hyraxvm.config.names import SUMS
 from hyraxvm.core import archives, cache
-from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.meter import meter
-from hyraxvm.core.paths import ARTIFACTS
-from hyraxvm.core.process import ahead, patiently, pause
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.progress import meter
 from hyraxvm.formats import FORMATS
 from hyraxvm.formats.verify import sums
-from hyraxvm.release import index, provenance, signing
-from hyraxvm.stages.package.stage import SUMS
-from hyraxvm.store.parts import MIB
-from hyraxvm.store.s3 import MAX_TEXT, client
+from hyraxvm.publish.site import Site
+from hyraxvm.release import index, signing
 
-TRIES: Final = 6  # without a byte gained
-TIMEOUT: Final = (10.0, 60.0)  # seconds, to connect and between two bytes
-WAIT: Final = 0.5  # seconds before the second try; doubled at each further one
 LOCK: Final = ".download.lock"  # in artifacts/, shared by those who download into it
-_NO_URL: Final = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-)
-_LATER: Final = (429, 500, 502, 503, 504)
-
-T = TypeVar("T")
 Say = Callable[[str], None]
 
 
-class _Interrupted(Exception):
-    """The transfer stopped for a reason that may pass."""
-
-
-class Site:
-    """A folder of the web, or of a store without credentials."""
-
-    def __init__(self, url: str, store: publish.Store) -> None:
-        """`url` is `https://...` or `s3://BUCKET/PREFIX`; the latter uses `store`'s endpoint."""
-        url = f"{url.rstrip('/')}/"
-        self._base = _web(url, store) if url.startswith("s3:") else url
-        self.url = provenance.clean_url(url)  # for messages: a password has no place in a log
-        self._session = requests.Session()
-        # A file is what was published, not an encoding of it.
-        self._session.headers["Accept-Encoding"] = "identity"
-
-    def text(self, name: str) -> bytes:
-        """A small file; raises `UserError`: it is not there, or not small."""
-
-        def read() -> bytes:
-            with self._open(name, 0) as answer:
-                data = b""
-                for chunk in answer.iter_content(MIB):
-                    data += chunk
-                    if len(data) > MAX_TEXT:
-                        raise UserError(f"{self.url}{name}: too long; allowed are {MAX_TEXT} bytes")
-                return data
-
-        return self._persist(name, lambda: patiently(read), lambda: 0)
-
-    def fetch(self, name: str, part: Path, size: int, moved: Callable[[int], None]) -> str:
-        """Continue `part` until it has `size` bytes, or all that the server has; never much more.
-
-        Returns the SHA-256 of what is in it then, in hexadecimal.
-
-        Raises:
-            UserError: The file is not there.
-            Failure: The transfer has stopped several times without a byte gained.
-        """
-        part.touch()
-        with part.open("rb") as begun:
-            total = hashlib.file_digest(begun, "sha256")
-
-        def attempt() -> None:
-            nonlocal total
-            begin = part.stat().st_size
-            if begin >= size:
-                return
-            with part.open("ab") as sink:
-                for at, chunk in ahead(self._chunks(name, begin)):
-                    if at < sink.tell():
-                        # The server does not know ranges: from the beginning.
-                        moved(-sink.tell())
-                        sink.truncate(0)
-                        total = hashlib.sha256()
-                    # Hashed while the server sends the next one.
-                    sink.write(chunk)
-                    total.update(chunk)
-                    moved(len(chunk))
-                    if sink.tell() > size:
-                        return
-
-        self._persist(name, attempt, lambda: part.stat().st_size)
-        return total.hexdigest()
-
-    def _chunks(self, name: str, begin: int) -> Generator[tuple[int, bytes], None, None]:
-        """Where in a file each piece of it belongs, and the piece, however small it is."""
-        with self._open(name, begin) as answer:
-            if answer.status_code == 416:
-                return  # the server's file is shorter
-            at = begin if answer.status_code == 206 else 0
-            while chunk := answer.raw.read1(MIB):
-                yield at, chunk
-                at += len(chunk)
-
-    @contextmanager
-    def _open(self, name: str, begin: int) -> Iterator[requests.Response]:
-        headers = {"Range": f"bytes={begin}-"} if begin else {}
-        try:
-            with self._session.get(
-                self._base + name, headers=headers, stream=True, timeout=TIMEOUT
-            ) as answer:
-                if answer.status_code in _LATER:
-                    raise _Interrupted(f"the server answers {answer.status_code}")
-                if answer.status_code not in (200, 206, 416):
-                    raise UserError(
-                        f"{self.url}{name}: the server answers {answer.status_code}; "
-                        "see download.url in publish.toml, or name another with --url"
-                    )
-                yield answer
-        except _NO_URL as error:
-            raise UserError(
-                f"{self.url}: is no URL that can be read; allowed are https://HOST/FOLDER and "
-                "s3://BUCKET/PREFIX"
-            ) from error
-        except (requests.RequestException, HTTPError) as error:
-            raise _Interrupted(_reason(error)) from error
-
-    def _persist(self, name: str, attempt: Callable[[], T], there: Callable[[], int]) -> T:
-        """Try again after what may pass; a try that has gained bytes does not count."""
-        tries, most = 0, there()
-        while True:
-            try:
-                return attempt()
-            except _Interrupted as error:
-                tries = 1 if there() > most else tries + 1
-                most = max(most, there())
-                if tries == TRIES:
-                    raise Failure(
-                        f"{self.url}{name}: {error}; type the same command again to go on"
-                    ) from error
-                pause(WAIT * 2 ** (tries - 1))
-
-
 def download(
+    artifacts: Path,
     site: Site,
     fingerprint: str,
     *,
@@ -174,6 +41,8 @@ def download(
 ) -> Path:
     """Get one file; returns its path, or that of the folder that it was unpacked to.
 
+    `artifacts` is the folder that `./inv clean` empties.
+
     `version` is a version, `release` or `nightly` for the newest one; `kind` is a format's name.
 
     Raises:
@@ -184,11 +53,11 @@ def download(
     if unpack and not FORMATS[kind].suffix.endswith(".zip"):
         raise UserError(f"format {kind!r} is not packed; leave --unpack out")
     published = index.read_index(site.text(index.INDEX), f"{site.url}{index.INDEX}")
-    release = _signed(site, _chosen(site, published, version), fingerprint)
-    entry = _entry(release, image, kind)
+    release = _read_signed(site, _choose_release(site, published, version), fingerprint)
+    entry = _choose_file(release, image, kind)
     folder = folder / release.version
-    with _ours(folder):
-        _made(folder)
+    with _kept_from_clean(artifacts, folder):
+        _make_folder(folder)
         target = folder / entry.name
         if target.exists():
             if not target.is_file() or cache.file_digest(target) != entry.sha256:
@@ -197,20 +66,20 @@ def download(
         else:
             _fetch(site, release, entry, target)
             say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {fingerprint}")
-        return _unpacked(target) if unpack else target
+        return _unpack(target) if unpack else target
 
 
 @contextmanager
-def _ours(folder: Path) -> Iterator[None]:
+def _kept_from_clean(artifacts: Path, folder: Path) -> Iterator[None]:
     """While it lasts, `./inv clean` does not empty a folder that is its own to empty."""
-    if not folder.resolve().is_relative_to(ARTIFACTS.resolve()):
+    if not folder.resolve().is_relative_to(artifacts.resolve()):
         yield
         return
-    with cache.lock(ARTIFACTS / LOCK, shared=True):
+    with cache.lock(artifacts / LOCK, shared=True):
         yield
 
 
-def _made(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -219,7 +88,7 @@ def _made(folder: Path) -> None:
         ) from error
 
 
-def _chosen(site: Site, published: index.Index, version: str) -> index.Release:
+def _choose_release(site: Site, published: index.Index, version: str) -> index.Release:
     named = {"release": published.latest.release, "nightly": published.latest.nightly}
     wanted = named.get(version, version)
     found = published.find(wanted)
@@ -233,7 +102,7 @@ def _chosen(site: Site, published: index.Index, version: str) -> index.Release:
     return found
 
 
-def _signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
+def _read_signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
     """What the key's owner has signed under this version."""
     where = f"{site.url}{release.path}"
     if release.key != fingerprint:
@@ -260,7 +129,7 @@ def _signed(site: Site, release: index.Release, fingerprint: str) -> index.Relea
     return signed
 
 
-def _entry(release: index.Release, image: str, kind: str) -> index.File:
+def _choose_file(release: index.Release, image: str, kind: str) -> index.File:
     for found in release.images:
         for entry in found.files:
             if (found.image, entry.format) == (image, kind):
@@ -304,7 +173,7 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
         part.replace(target)
 
 
-def _unpacked(artifact: Path) -> Path:
+def _unpack(artifact: Path) -> Path:
     """Unpack a zip beside itself; what is there already stays as it is."""
     work = artifact.with_name(f".{artifact.name}.work")
     cache.remove_tree(work)
@@ -318,26 +187,3 @@ def _unpacked(artifact: Path) -> Path:
     finally:
         cache.remove_tree(work)
     return final
-
-
-def _reason(error: BaseException) -> str:
-    found = re.findall(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
-    return found[-1] if found else type(error).__name__
-
-
-def _web(url: str, store: publish.Store) -> str:
-    """The web address of `s3://BUCKET/PREFIX/`, as boto3 makes it."""
-    match = re.fullmatch(r"s3://([^/]+)/(.*)", url)
-    if not match:
-        raise UserError(f"{url}: is no URL; allowed are https://HOST/FOLDER and s3://BUCKET/PREFIX")
-    name = "x"
-    try:
-        made: str = client(store, anonymous=True).generate_presigned_url(
-            "get_object", Params={"Bucket": match[1], "Key": f"{match[2]}{name}"}
-        )
-    except (BotoCoreError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{url}: {said}; see the URL, [store] in publish.toml and the variables AWS_..."
-        ) from error
-    return made.removesuffix(name)

@@ -9,23 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hyraxvm.config import images as config
-from hyraxvm.config import publish as publishing
+from hyraxvm.config import images
+from hyraxvm.config.model import Artifact
+from hyraxvm.config.publish import Settings
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.paths import ARTIFACTS
-from hyraxvm.publish import publisher as publish
-from hyraxvm.release import assemble, collect, index, notes, signing
-from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.core.workspace import Workspace
+from hyraxvm.publish.publisher import publish_folder, published_index
+from hyraxvm.release import assemble, checks, collect, index, notes, signing
 from hyraxvm.store.s3 import Store
 
-SUMMARY: Final = ARTIFACTS / "nightly.md"
-LOCK: Final = ARTIFACTS / ".nightly.lock"
+SUMMARY: Final = "nightly.md"  # in artifacts/
+LOCK: Final = ".nightly.lock"  # in artifacts/, while a nightly runs
 UNFINISHED: Final = "**Not finished**: it is running, or was killed."
 BUILDING: Final = "being built"
 BUSY: Final = "another nightly runs in this checkout; wait for it, or end it"
 
-Build = Callable[[config.Recipe], Sequence[Artifact]]
+Build = Callable[[images.Recipe], Sequence[Artifact]]
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Outcome:
 
 
 def run(
-    set_up: Callable[[], tuple[Sequence[config.Recipe], Publisher | None]],
+    workspace: Workspace,
+    set_up: Callable[[], tuple[Sequence[images.Recipe], Publisher | None]],
     *,
     build: Build,
     say: Callable[[str], None],
@@ -53,41 +54,45 @@ def run(
         UserError: Another nightly runs, or a setting is wrong.
         Failure: A build, a test or the publishing failed; the message names which.
     """
-    with cache.lock(LOCK, BUSY):
+    with cache.lock(workspace.artifacts / LOCK, BUSY):
         title = f"Nightly {time.strftime('%Y-%m-%d', time.gmtime())}"
         outcomes: list[Outcome] = []
         changed: dict[str, list[str]] = {}
 
-        def tell() -> None:
-            write(summary(title, outcomes, UNFINISHED, changed))
+        def save() -> None:
+            write_summary(workspace, summary(title, outcomes, UNFINISHED, changed))
 
-        tell()  # before anything can fail: what lies there is yesterday's
+        save()  # before anything can fail: the file there is yesterday's
         try:
             wanted, publisher = set_up()
             if publisher:
                 publisher.check()  # before the hours of building
             outcomes = [Outcome(recipe.name) for recipe in wanted]
-            build_all(wanted, outcomes, build, tell)
+            build_all(wanted, outcomes, build, save)
             failed = [one.image for one in outcomes if one.failure]
             if failed:
                 raise Failure(f"failed: {', '.join(failed)}; nothing was published")
             if publisher:
                 made = [artifact for one in outcomes for artifact in one.artifacts]
-                result, changed = publisher.publish(collect.collect(wanted, made))
+                result, changed = publisher.publish(collect.collect(workspace, wanted, made))
             else:
                 result = "All passed; nothing was to be published."
         except BaseException as error:
-            write(summary(title, outcomes, f"**Failed**: {_reason(error, outcomes)}", changed))
+            result = f"**Failed**: {_reason(error, outcomes)}"
+            write_summary(workspace, summary(title, outcomes, result, changed))
             raise
-        write(summary(title, outcomes, result, changed))
+        write_summary(workspace, summary(title, outcomes, result, changed))
         say(result)
 
 
 class Publisher:
     """Publishes a nightly if it differs from the newest one."""
 
-    def __init__(self, settings: publishing.Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, workspace: Workspace, settings: Settings, say: Callable[[str], None]
+    ) -> None:
         """Take what `publish.toml` says."""
+        self.workspace = workspace
         self.settings = settings
         self.say = say
 
@@ -95,19 +100,20 @@ class Publisher:
         """Raise `UserError` unless the key, the store and the checkout are as they should be."""
         self.key = self.settings.key()
         self.public_key = signing.public_key(self.key)
-        self.revision = assemble.clean_revision()
+        self.revision = checks.clean_revision(self.workspace)
         self.store = Store(self.settings.store)
-        publish.current(self.store)
+        published_index(self.store)
 
     def publish(self, built: Sequence[collect.Built]) -> tuple[str, dict[str, list[str]]]:
         """Publish; returns what happened in one sentence, and the changed packages by image."""
-        published, _ = publish.current(self.store)
+        published, _ = published_index(self.store)
         number = version(published, time.gmtime())
         newest, old = assemble.previous(self.store, "nightly", number)
         changed = differences(old, built)
-        if same := unchanged(published, built):
+        if same := unchanged(self.workspace, published, built):
             return f"All passed; nothing has changed since {same}, nothing was published.", changed
         folder = assemble.assemble(
+            self.workspace,
             number,
             built,
             revision=self.revision,
@@ -117,26 +123,26 @@ class Publisher:
             old=old,
             on_line=self.say,
         )
-        publish.folder(self.store, folder, self.public_key, self.settings, self.say)
+        publish_folder(self.workspace, self.store, folder, self.public_key, self.settings, self.say)
         cache.remove_tree(folder)  # it is in the store; the disk is not to fill night by night
         return f"All passed; {number} is published.", changed
 
 
 def build_all(
-    wanted: Sequence[config.Recipe],
+    wanted: Sequence[images.Recipe],
     outcomes: Sequence[Outcome],
     build: Build,
-    tell: Callable[[], None],
+    on_change: Callable[[], None],
 ) -> None:
-    """Build and test image by image; one that fails does not keep the others from being tried.
+    """Build and test image by image; try the others too where one fails.
 
-    `outcomes`, one for each image, say at any time what has become of it; `tell` is called when
-    one of them has changed.
+    `outcomes`, one for each image, show at any time what has become of it; `on_change` is called
+    after each change of them.
     """
     for recipe, outcome in zip(wanted, outcomes, strict=True):
         started = time.monotonic()
         outcome.result = BUILDING
-        tell()
+        on_change()
         try:
             outcome.artifacts = list(build(recipe))
             outcome.result = "passed"
@@ -145,7 +151,7 @@ def build_all(
             outcome.result = "**failed**"
         finally:
             outcome.seconds = time.monotonic() - started
-        tell()
+        on_change()
 
 
 def _reason(error: BaseException, outcomes: Sequence[Outcome]) -> str:
@@ -169,13 +175,15 @@ def version(published: index.Index | None, now: time.struct_time) -> str:
     return name
 
 
-def unchanged(published: index.Index | None, built: Sequence[collect.Built]) -> str:
+def unchanged(
+    workspace: Workspace, published: index.Index | None, built: Sequence[collect.Built]
+) -> str:
     """The newest nightly if it has the same images from the same inputs and packages, else ""."""
     newest = published.find(published.latest.nightly) if published else None
     if newest is None:
         return ""
     before = {image.image: image.inputs for image in newest.images}
-    now = {one.recipe.name: collect.inputs(one) for one in built}
+    now = {one.recipe.name: collect.inputs(workspace, one) for one in built}
     return newest.version if before == now else ""
 
 
@@ -224,14 +232,14 @@ def differences(
     }
 
 
-def matrix(images: Sequence[str], server: str) -> str:
+def matrix(names: Sequence[str], server: str) -> str:
     """The jobs of a CI system, one an image, as JSON on one line."""
-    return json.dumps({"include": [{"image": name, "server": server} for name in images]})
+    return json.dumps({"include": [{"image": name, "server": server} for name in names]})
 
 
-def write(text: str) -> None:
+def write_summary(workspace: Workspace, text: str) -> None:
     """Write the summary, whole or not at all."""
-    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
-    work = SUMMARY.with_name(f".{SUMMARY.name}")
+    workspace.artifacts.mkdir(parents=True, exist_ok=True)
+    work = workspace.artifacts / f".{SUMMARY}"
     work.write_text(text)
-    work.replace(SUMMARY)
+    work.replace(workspace.artifacts / SUMMARY)

@@ -118,12 +118,12 @@ def hypervisors() -> list[Hypervisor]:
     return [*HYPERVISORS, *others]
 
 
-def page(published: index.Index) -> str:
+def render_page(published: index.Index) -> str:
     """The page as HTML: the newest release, or else nightly, and the older ones below."""
     newest = published.find(published.latest.release or published.latest.nightly)
     images = newest.images if newest else []
     others = [
-        (title, [one for one in published.of(kind) if one != newest])
+        (title, [one for one in published.available(kind) if one != newest])
         for kind, title in (("release", "Other releases"), ("nightly", "Nightly builds"))
     ]
     table = load()

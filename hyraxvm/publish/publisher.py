@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hyraxvm.config import publish as publishing
+from hyraxvm.config.publish import Settings
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.meter import meter
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
+from hyraxvm.core.progress import meter
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import page
-from hyraxvm.release import assemble as release
-from hyraxvm.release import index
+from hyraxvm.release import assemble, index
 from hyraxvm.store.s3 import BRIEFLY, WORKERS, Conflict, Store
 from hyraxvm.store.upload import upload
 
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class PublishPlan:
     """What is going to happen: files to send, those that are there, and nightlies to remove."""
 
     release: index.Release
@@ -61,7 +61,7 @@ class Plan:
         ]
 
 
-def current(store: Store) -> tuple[index.Index | None, str]:
+def published_index(store: Store) -> tuple[index.Index | None, str]:
     """What is published, None before the first time, and the ETag that says when it changes."""
     found = store.read(index.INDEX)
     if found is None:
@@ -69,21 +69,21 @@ def current(store: Store) -> tuple[index.Index | None, str]:
     return index.read_index(found[0], f"{store.name}{index.INDEX}"), found[1]
 
 
-def plan(store: Store, path: Path, new: index.Release, keep: int) -> Plan | None:
+def plan(store: Store, path: Path, new: index.Release, keep: int) -> PublishPlan | None:
     """What is to be done to publish a checked folder, or None: it is published already.
 
     Raises `UserError`: another content is published under this version.
     """
-    published, _ = current(store)
-    if _stands(published, new):
+    published, _ = published_index(store)
+    if _is_published(published, new):
         return None
     files = sorted(file for file in path.iterdir() if file.is_file())
-    held = together(
+    held = run_parallel(
         [partial(store.holds, file, f"{new.path}/{file.name}") for file in files], WORKERS
     )
     there = [file for file, has in zip(files, held, strict=True) if has]
     others = published.releases if published else []
-    return Plan(
+    return PublishPlan(
         release=new,
         send=[file for file in files if file not in there],
         there=there,
@@ -91,7 +91,9 @@ def plan(store: Store, path: Path, new: index.Release, keep: int) -> Plan | None
     )
 
 
-def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int, say: Say) -> None:
+def publish(
+    store: Store, chosen: PublishPlan, key: bytes, fingerprint: str, keep: int, say: Say
+) -> None:
     """Carry out a plan: send the objects, write page and index, remove what has expired.
 
     Raises:
@@ -109,10 +111,10 @@ def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int,
 
     def add(published: index.Index | None) -> index.Index:
         others = published.releases if published else []
-        if _stands(published, new):
-            return index.arranged(fingerprint, others)
+        if _is_published(published, new):
+            return index.make_index(fingerprint, others)
         gone = _expired([*others, new], keep)
-        return index.arranged(
+        return index.make_index(
             fingerprint, [one for one in [*others, new] if one.version not in gone]
         )
 
@@ -125,23 +127,24 @@ def publish(store: Store, chosen: Plan, key: bytes, fingerprint: str, keep: int,
         say(f"{store.name}{index.path(version)}/: removed, {count} objects")
 
 
-def folder(
+def publish_folder(
+    workspace: Workspace,
     store: Store,
     path: Path,
     key: bytes,
-    settings: publishing.Settings,
+    settings: Settings,
     say: Say,
     dry_run: bool = False,
 ) -> None:
     """Check a release's folder and publish it, or with `dry_run` say what would happen.
 
-    `key` is the public key.  Raises as `release.read`, `plan` and `publish` do.
+    `key` is the public key.  Raises as `assemble.read`, `plan` and `publish` do.
     """
     fingerprint, keep = settings.key(), settings.nightly.keep
     # What was checked stays as it is until it is sent.
-    with cache.lock(release.ARTIFACTS / release.PUBLISHING, shared=True):
+    with cache.lock(workspace.artifacts / assemble.PUBLISHING, shared=True):
         say(f"checking {path}")
-        chosen = plan(store, path, release.read(path, key, fingerprint), keep)
+        chosen = plan(store, path, assemble.read(path, key, fingerprint), keep)
         if chosen is None:
             say(f"{store.name}: {path.name} is published already")
         elif dry_run:
@@ -164,7 +167,7 @@ def withdraw(store: Store, version: str, reason: str) -> None:
     def mark(published: index.Index | None) -> index.Index:
         if published is None or published.find(version) is None:
             raise UserError(f"{store.name}: {version} is not published")
-        return index.arranged(
+        return index.make_index(
             published.key,
             [
                 one.model_copy(update={"withdrawn": reason}) if one.version == version else one
@@ -178,12 +181,12 @@ def withdraw(store: Store, version: str, reason: str) -> None:
 def update(store: Store, change: Callable[[index.Index | None], index.Index]) -> index.Index:
     """Change the index, and the page before it, over what nobody else has changed meanwhile."""
     for _ in range(TRIES):
-        published, etag = current(store)
+        published, etag = published_index(store)
         wanted = change(published)
         data = index.dump(wanted)
         # What no reader could read any more, nobody could mend either: this program is a reader.
         index.read_index(data, f"{store.name}{index.INDEX}")
-        store.write(PAGE, page.page(wanted).encode(), BRIEFLY)
+        store.write(PAGE, page.render_page(wanted).encode(), BRIEFLY)
         try:
             store.write(index.INDEX, data, BRIEFLY, etag)
         except Conflict:
@@ -192,7 +195,7 @@ def update(store: Store, change: Callable[[index.Index | None], index.Index]) ->
     raise Failure(f"{store.name}{index.INDEX}: others keep changing it; try again")
 
 
-def _stands(published: index.Index | None, new: index.Release) -> bool:
+def _is_published(published: index.Index | None, new: index.Release) -> bool:
     """Whether this very release is published; raises `UserError`: another one is under its name."""
     found = published.find(new.version) if published else None
     if found is None:
@@ -210,7 +213,7 @@ def _expired(releases: Sequence[index.Release], keep: int) -> list[str]:
     versions = {one.version for one in releases if one.kind == "nightly"}
     kept = set(sorted(versions, key=index.order)[-keep:])
     # What `latest` points to stays, also where the newer ones are withdrawn.
-    kept.add(index.arranged("0" * 40, list(releases)).latest.nightly)
+    kept.add(index.make_index("0" * 40, list(releases)).latest.nightly)
     return sorted(versions - kept, key=index.order)
 
 

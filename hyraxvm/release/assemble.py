@@ -12,47 +12,41 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hyraxvm import __version__
-from hyraxvm.config import images as config
-from hyraxvm.config import publish
+from hyraxvm.config import images, publish
+from hyraxvm.config.model import Artifact
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, tool_versions
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.paths import (
-    ARTIFACTS,
-    IMAGES_LOCK,
-    IMAGES_TOML,
-    PACKER,
-    PROVISION,
-    ROOT,
-    TEMPLATES,
-)
 from hyraxvm.core.process import output
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.verify import sums
-from hyraxvm.release import collect, index, notes, provenance, sbom, signing
-from hyraxvm.stages.pipeline import Artifact
-from hyraxvm.stages.server import choice
+from hyraxvm.release import checks, collect, index, notes, provenance, sbom, signing
 from hyraxvm.store.s3 import Store
 from hyraxvm.vm import qemu
 
-HYRAX: Final = "hyrax"
 LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
 BUSY: Final = "another release is made in this checkout; wait for it, or end it"
 PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish what is there
-RELEASES: Final = ARTIFACTS / "releases"
-# What decides what is built, beside the Debian packages.
+# The files and folders of the checkout that decide what is built, beside the Debian packages.
 INPUTS: Final = (
-    *(IMAGES_TOML, IMAGES_LOCK, ROOT / "requirements.txt", ROOT / "debian-packages.txt"),
-    ROOT / "pyproject.toml",
+    *(
+        "images.toml",
+        checks.IMAGES_LOCK,
+        "requirements.txt",
+        "debian-packages.txt",
+        "pyproject.toml",
+    ),
+    *("packer", "provision", "templates"),
 )
 
 
-Build = Callable[[Sequence[config.Recipe]], Sequence[Artifact] | None]
+Build = Callable[[Sequence[images.Recipe]], Sequence[Artifact] | None]
 
 
 def make(
+    workspace: Workspace,
     version: str,
-    wanted: Sequence[config.Recipe],
+    wanted: Sequence[images.Recipe],
     *,
     build: Build,
     settings: publish.Settings,
@@ -68,15 +62,16 @@ def make(
         UserError: Something is not as it should be, all of which is looked at before the building.
         Failure: A build or a test failed.
     """
-    with cache.lock(ARTIFACTS / LOCK, BUSY):
-        revision = check(version)
+    with cache.lock(workspace.artifacts / LOCK, BUSY):
+        revision = checks.tagged_revision(workspace, version)
         key = settings.key()
         signing.public_key(key)
-        text = changelog(version)
+        text = checks.changelog(workspace, version)
         before, old = previous(store, "release", version) if store else ("", None)
         return assemble(
+            workspace,
             version,
-            collect.collect(wanted, build(wanted)),
+            collect.collect(workspace, wanted, build(wanted)),
             revision=revision,
             key=key,
             text=text,
@@ -86,76 +81,8 @@ def make(
         )
 
 
-def server(table: config.Config, named: str | None) -> str:
-    """The server of a release; raises `UserError`: it is not Hyrax, and nobody has named it."""
-    if not named and HYRAX not in table.server:
-        others = " or ".join(f"--server {name}" for name in sorted(table.server))
-        raise UserError(
-            f"images.toml has no server {HYRAX!r}, and no other is released unless it is named; "
-            f"add {others}"
-        )
-    return config.choose("server", named or HYRAX, table.server)
-
-
-def recipes(
-    table: config.Config,
-    images: Sequence[str],
-    named: str | None,
-    say: Callable[[str], None],
-) -> list[config.Recipe]:
-    """The images of a release, all if none is named, with the server's image that is pinned.
-
-    Raises `UserError`: see `server`, or the image is not pinned; `Failure`: it cannot be had here.
-    """
-    wanted = server(table, named)
-    names = dict.fromkeys(images) or sorted(table.image)
-    names = [config.choose("image", name, table.image) for name in names]
-    # What is published is made from what is in git: nothing is pinned on the way.
-    choice.check_pinned(table, wanted, IMAGES_LOCK)
-    chosen = choice.choose(table, wanted, None, say, IMAGES_LOCK)
-    return [chosen.recipe(table, name) for name in names]
-
-
-def check(version: str) -> str:
-    """Return the revision that is to be released as `version`.
-
-    Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
-    missing or elsewhere, or the changelog has no section on it.
-    """
-    if index.kind(version) != "release":
-        raise UserError(f"{version!r}: is a nightly's version; type: ./inv nightly")
-    if version != __version__:
-        raise UserError(
-            f"version {version!r} is not the one in pyproject.toml, {__version__!r}; "
-            f"write it there, commit, and type: git tag -s v{version}"
-        )
-    revision = clean_revision()
-    tag = f"v{version}"
-    tagged = output(["git", "tag", "--list", tag, "--format", "%(*objectname)%(objectname)"])
-    if not tagged.strip():
-        raise UserError(f"there is no tag {tag}; type: git tag -s {tag}")
-    # An annotated tag names its commit first.
-    if tagged.strip()[: len(revision)] != revision:
-        raise UserError(f"tag {tag} is on another commit than the one that is checked out")
-    changelog(version)  # also where another job writes the notes: hours later is too late
-    return revision
-
-
-def changelog(version: str) -> str:
-    """What CHANGELOG.md says of a version; raises `UserError`: nothing, or not when."""
-    return notes.section((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
-
-
-def clean_revision() -> str:
-    """The commit that is checked out; raises `UserError`: files differ from it."""
-    changed = output(["git", "status", "--porcelain"], cwd=ROOT).splitlines()
-    if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise UserError(f"{changed[0][3:]}{more}: not as in git; commit first, or git stash")
-    return output(["git", "rev-parse", "HEAD"], cwd=ROOT).strip()
-
-
 def assemble(
+    workspace: Workspace,
     version: str,
     built: Sequence[collect.Built],
     *,
@@ -168,23 +95,23 @@ def assemble(
 ) -> Path:
     """Make the folder of a release, sign it, and return it; a finished one is left as it is.
 
-    `text` and `old` are those of `notes.notes`, `previous` the version that they are about.
+    `text` and `old` are those of `notes.release_notes`, `previous` the version that they are about.
 
     Raises:
         UserError: gpg cannot sign, or somebody publishes a folder of this name with other content.
     """
-    folder = RELEASES / version
-    work = RELEASES / f".{version}.work"
+    folder = workspace.releases / version
+    work = workspace.releases / f".{version}.work"
     cache.remove_tree(work)
     work.mkdir(parents=True)
     try:
-        images = []
+        entries = []
         for one in built:
             on_line(f"bill of materials of {one.name}")
             for name in (f"{one.name}{MANIFEST}", *(e["name"] for e in one.manifest["files"])):
-                os.link(ARTIFACTS / name, work / name)
-            (work / f"{one.name}{sbom.SUFFIX}").write_text(sbom.sbom(one.manifest))
-            images.append(_entry(one))
+                os.link(workspace.artifacts / name, work / name)
+            (work / f"{one.name}{sbom.SUFFIX}").write_text(sbom.bill_of_materials(one.manifest))
+            entries.append(_entry(workspace, one))
         manifests = [one.manifest for one in built]
         release = index.Release(
             version=version,
@@ -193,19 +120,22 @@ def assemble(
             date=max(manifest["release"]["BUILD_DATE"] for manifest in manifests),
             revision=revision,
             key=key,
-            images=sorted(images, key=lambda image: image.image),
+            images=sorted(entries, key=lambda image: image.image),
         )
         (work / index.RELEASE).write_bytes(index.dump(release))
-        (work / index.NOTES).write_text(notes.notes(version, text, manifests, previous, old))
+        (work / index.NOTES).write_text(
+            notes.release_notes(version, text, manifests, previous, old)
+        )
         digests = {path.name: cache.file_digest(path) for path in work.iterdir()}
         (work / index.PROVENANCE).write_text(
             provenance.statement(
                 digests.items(),
                 manifests,
                 version=version,
-                repository=_repository(),
+                repository=_repository(workspace),
                 revision=revision,
-                inputs=[*filter(Path.is_file, INPUTS), *_files(PACKER, PROVISION, TEMPLATES)],
+                root=workspace.root,
+                inputs=_inputs(workspace),
                 tools=_tools(),
             )
         )
@@ -219,7 +149,7 @@ def assemble(
         signing.sign(work / SUMS, key)
         if folder.exists():
             busy = f"{folder}: is being published as it was; wait for it, or end it"
-            with cache.lock(ARTIFACTS / PUBLISHING, busy):
+            with cache.lock(workspace.artifacts / PUBLISHING, busy):
                 cache.remove_tree(folder)
         work.rename(folder)
     finally:
@@ -259,7 +189,7 @@ def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict
     published = index.read_index(data[0], f"{store.name}{index.INDEX}") if data else None
     found = [
         one
-        for one in (published.of(kind) if published else [])
+        for one in (published.available(kind) if published else [])
         if index.order(one.version) < index.order(version)
     ]
     if not found:
@@ -273,21 +203,21 @@ def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict
     return found[0].version, manifests
 
 
-def _entry(built: collect.Built) -> index.Image:
+def _entry(workspace: Workspace, built: collect.Built) -> index.PublishedImage:
     manifest, recipe = built.manifest, built.recipe
-    return index.Image(
+    return index.PublishedImage(
         image=recipe.name,
         title=recipe.image.title,
         access=recipe.image.access,
         name=built.name,
         base=recipe.base_name,
         arch=recipe.base.arch,
-        server=index.Server(
+        server=index.PublishedServer(
             name=manifest["server"]["name"],
             version=manifest["server"]["version"],
             title=manifest["release"]["SERVER_TITLE"],
         ),
-        inputs=collect.inputs(built),
+        inputs=collect.inputs(workspace, built),
         files=[
             index.File(
                 name=entry["name"],
@@ -306,14 +236,15 @@ def _same(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
-def _files(*folders: Path) -> list[Path]:
-    listed = output(["git", "ls-files", "-z", *map(str, folders)], cwd=ROOT)
-    return [ROOT / name for name in listed.split("\0") if name]
+def _inputs(workspace: Workspace) -> list[Path]:
+    listed = output(["git", "ls-files", "-z", *INPUTS], cwd=workspace.root)
+    return [workspace.root / name for name in listed.split("\0") if name]
 
 
-def _repository() -> str:
+def _repository(workspace: Workspace) -> str:
     try:
-        return provenance.clean_url(output(["git", "remote", "get-url", "origin"], cwd=ROOT))
+        url = output(["git", "remote", "get-url", "origin"], cwd=workspace.root)
+        return publish.clean_url(url)
     except Failure:
         return ""
 

@@ -11,15 +11,14 @@ from pydantic import ValidationError
 
 from hyraxvm import __version__
 from hyraxvm.config import images
-from hyraxvm.config.model import ServerImage
+from hyraxvm.config.model import Artifact, ServerImage
 from hyraxvm.config.names import MANIFEST
 from hyraxvm.core import cache
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import ARTIFACTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.release import notes
-from hyraxvm.stages.boot_test import stage as boot_test
-from hyraxvm.stages.pipeline import Artifact
+from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.plan import Plan
 
 LOST: Final = ("-dirty", "unknown")  # ends of revisions that nobody can check out
@@ -38,7 +37,9 @@ class Built:
         return str(self.manifest["name"])
 
 
-def collect(wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None) -> list[Built]:
+def collect(
+    workspace: Workspace, wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None
+) -> list[Built]:
     """The images with every format built and every file tested.
 
     `made` is what has just been built; with None it is what lies in `artifacts/`.
@@ -49,8 +50,8 @@ def collect(wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None) ->
     """
     found = []
     for recipe in wanted:
-        manifest = _manifest_of(recipe, made)
-        _check_origin(recipe, manifest)
+        manifest = _manifest_of(workspace, recipe, made)
+        _check_origin(workspace, recipe, manifest)
         listed = {entry["format"]: entry for entry in manifest["files"]}
         for name in FORMATS:
             if name not in listed:
@@ -58,10 +59,10 @@ def collect(wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None) ->
                     f"image {recipe.name!r} is not built as {name}; "
                     f"type: ./inv build {recipe.name} --server {recipe.server_name}"
                 )
-            path = ARTIFACTS / listed[name]["name"]
+            path = workspace.artifacts / listed[name]["name"]
             if not path.is_file() or cache.file_digest(path) != listed[name]["sha256"]:
                 raise UserError(f"{path}: is not what its manifest says; build it again")
-            if boot_test.verdict(path) is None:
+            if verdict.read(workspace, path) is None:
                 raise UserError(
                     f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
                 )
@@ -69,7 +70,7 @@ def collect(wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None) ->
     return found
 
 
-def _check_origin(recipe: images.Recipe, manifest: Mapping[str, Any]) -> None:
+def _check_origin(workspace: Workspace, recipe: images.Recipe, manifest: Mapping[str, Any]) -> None:
     """Raise `UserError` unless an image was made from what this checkout has, and git too.
 
     The revision itself does not matter: the same inputs at an earlier commit make the same image.
@@ -85,7 +86,7 @@ def _check_origin(recipe: images.Recipe, manifest: Mapping[str, Any]) -> None:
         raise UserError(
             f"{name}: is of version {facts['VERSION']}, this checkout is {__version__}; {again}"
         )
-    wanted = keys(recipe, manifest)
+    wanted = keys(workspace, recipe, manifest)
     for entry in manifest["files"]:
         if entry["key"] != wanted.get(entry["format"]):
             raise UserError(
@@ -93,7 +94,9 @@ def _check_origin(recipe: images.Recipe, manifest: Mapping[str, Any]) -> None:
             )
 
 
-def keys(recipe: images.Recipe, manifest: Mapping[str, Any]) -> dict[str, str]:
+def keys(
+    workspace: Workspace, recipe: images.Recipe, manifest: Mapping[str, Any]
+) -> dict[str, str]:
     """Format -> the key of a file that is made from this checkout; none for an older manifest.
 
     The day of the packages and the server's image are those that the manifest names.
@@ -103,17 +106,17 @@ def keys(recipe: images.Recipe, manifest: Mapping[str, Any]) -> dict[str, str]:
         refresh, files = (manifest["made_from"][name] for name in ("refresh", "server_files"))
     except (ValidationError, KeyError):
         return {}
-    return Plan(recipe, refresh).formats(image, files)
+    return Plan(recipe, refresh, workspace.root).formats(image, files)
 
 
-def there(recipe: images.Recipe) -> list[Artifact]:
+def tested_artifacts(workspace: Workspace, recipe: images.Recipe) -> list[Artifact]:
     """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
-    built = collect([recipe], None)[0]
-    paths = [ARTIFACTS / entry["name"] for entry in built.manifest["files"]]
-    return [Artifact(path, boot_test.verdict(path)) for path in paths]
+    built = collect(workspace, [recipe], None)[0]
+    paths = [workspace.artifacts / entry["name"] for entry in built.manifest["files"]]
+    return [Artifact(path, verdict.read(workspace, path)) for path in paths]
 
 
-def inputs(built: Built) -> str:
+def inputs(workspace: Workspace, built: Built) -> str:
     """A digest of what an image was made from: the declared inputs and the packages.
 
     Two builds with the same digest differ in dates at most.
@@ -123,14 +126,17 @@ def inputs(built: Built) -> str:
     if recipe.server.source == "embedded":
         # Packed anew each time, with the dates of that time.
         image = image.model_copy(update={"image_digest": ""})
-    return cache.digest(notes.packages(manifest), *Plan(recipe).formats(image).values())
+    keys = Plan(recipe, root=workspace.root).formats(image)
+    return cache.digest(notes.packages(manifest), *keys.values())
 
 
-def _manifest_of(recipe: images.Recipe, made: Sequence[Artifact] | None) -> dict[str, Any]:
+def _manifest_of(
+    workspace: Workspace, recipe: images.Recipe, made: Sequence[Artifact] | None
+) -> dict[str, Any]:
     """The manifest of an image with this recipe; of several, the one that was just built."""
     ours = {artifact.path.name for artifact in made or ()}
     found = []
-    for path in sorted(ARTIFACTS.glob(f"*{MANIFEST}")):
+    for path in sorted(workspace.artifacts.glob(f"*{MANIFEST}")):
         try:
             manifest = json.loads(path.read_text())
             release = manifest["release"]
@@ -142,7 +148,9 @@ def _manifest_of(recipe: images.Recipe, made: Sequence[Artifact] | None) -> dict
             found.append(manifest)
     if len(found) > 1:
         both = " and ".join(manifest["name"] for manifest in found)
-        raise UserError(f"{ARTIFACTS}: {both}: two versions of one image; remove the old one")
+        raise UserError(
+            f"{workspace.artifacts}: {both}: two versions of one image; remove the old one"
+        )
     if not found:
         raise UserError(
             f"image {recipe.name!r} with server {recipe.server_name!r} is not built; "

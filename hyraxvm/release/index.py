@@ -52,7 +52,7 @@ class File(Entry):
     sha256: Digest
 
 
-class Server(Entry):
+class PublishedServer(Entry):
     """The data server in an image."""
 
     name: Text
@@ -60,7 +60,7 @@ class Server(Entry):
     title: Text
 
 
-class Image(Entry):
+class PublishedImage(Entry):
     """One virtual machine in all its formats; `inputs` is a digest of what it was made from."""
 
     image: Text
@@ -69,7 +69,7 @@ class Image(Entry):
     name: FileName
     base: Text
     arch: Text
-    server: Server
+    server: PublishedServer
     inputs: Digest
     files: list[File]
     manifest: FileName
@@ -88,7 +88,7 @@ class Release(Entry):
     date: Date
     revision: Text
     key: Fingerprint
-    images: Annotated[list[Image], Field(min_length=1)]
+    images: Annotated[list[PublishedImage], Field(min_length=1)]
     withdrawn: Text = ""
 
 
@@ -111,7 +111,7 @@ class Index(Entry):
         """The release or nightly with this version."""
         return next((found for found in self.releases if found.version == version), None)
 
-    def of(self, kind: str) -> list[Release]:
+    def available(self, kind: str) -> list[Release]:
         """The releases or the nightlies that are not withdrawn, newest first."""
         return [found for found in self.releases if found.kind == kind and not found.withdrawn]
 
@@ -144,12 +144,12 @@ def order(version: str) -> tuple[list[int], int]:
     return [int(part) for part in number.split(".")], int(candidate) if candidate else 10**9
 
 
-def arranged(key: str, releases: list[Release]) -> Index:
+def make_index(key: str, releases: list[Release]) -> Index:
     """An index of these releases, sorted, with what `latest` is among them."""
     found = sorted(releases, key=lambda one: (one.kind == "release", order(one.version)))[::-1]
     sorted_ = Index(key=key, releases=found)
-    stable = [one.version for one in sorted_.of("release") if "-rc" not in one.version]
-    nightly = [one.version for one in sorted_.of("nightly")]
+    stable = [one.version for one in sorted_.available("release") if "-rc" not in one.version]
+    nightly = [one.version for one in sorted_.available("nightly")]
     latest = Latest(release=next(iter(stable), ""), nightly=next(iter(nightly), ""))
     return sorted_.model_copy(update={"latest": latest})
 

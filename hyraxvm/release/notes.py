@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import ROOT
 
 Packages = Mapping[str, str]
 
 
-def section(changelog: str, version: str) -> str:
-    """The text below the heading `## VERSION (date)`.
+def section(changelog: Path, version: str) -> str:
+    """Return the text below the heading `## VERSION (date)`.
 
     Raises `UserError`: there is none, or it still says unreleased.
     """
-    where = f"{ROOT / 'CHANGELOG.md'}"
     match = re.search(
         rf"^## {re.escape(version)}(?: +\(([^)\n]*)\))?[ ]*\n(.*?)(?=^## |\Z)",
-        changelog,
+        changelog.read_text("utf-8"),
         re.MULTILINE | re.DOTALL,
     )
     if not match:
-        raise UserError(f"{where}: has no section `## {version} (YYYY-MM-DD)`; write it")
+        raise UserError(f"{changelog}: has no section `## {version} (YYYY-MM-DD)`; write it")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", match[1] or ""):
         raise UserError(
-            f"{where}: the section on {version} says {match[1]!r}; "
+            f"{changelog}: the section on {version} says {match[1]!r}; "
             f"write `## {version} (YYYY-MM-DD)`"
         )
     return match[2].strip()
@@ -57,7 +56,7 @@ def changes(old: Packages, new: Packages) -> list[str]:
     return lines
 
 
-def notes(
+def release_notes(
     version: str,
     text: str,
     manifests: Sequence[Mapping[str, Any]],

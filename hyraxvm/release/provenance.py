@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.paths import ROOT
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
@@ -24,13 +22,14 @@ def statement(
     version: str,
     repository: str,
     revision: str,
+    root: Path,
     inputs: Sequence[Path],
     tools: Mapping[str, str],
 ) -> str:
     """The statement as JSON, the same for the same arguments.
 
-    `subjects` are pairs of file name and SHA-256, `inputs` the files of the checkout that decide
-    what is built, `tools` name -> version of the programs that built it.
+    `subjects` are pairs of file name and SHA-256, `inputs` the files of the checkout at
+    `root` that decide what is built, `tools` name -> version of the programs that built it.
     """
     dates = sorted(manifest["release"]["BUILD_DATE"] for manifest in manifests)
     content = {
@@ -52,7 +51,7 @@ def statement(
                     },
                     *(
                         {
-                            "name": str(path.relative_to(ROOT)),
+                            "name": str(path.relative_to(root)),
                             "digest": {"sha256": cache.file_digest(path)},
                         }
                         for path in sorted(inputs)
@@ -68,11 +67,6 @@ def statement(
         },
     }
     return json.dumps(content, indent=1) + "\n"
-
-
-def clean_url(url: str) -> str:
-    """A remote's URL without a user's name or token in it."""
-    return re.sub(r"^(\w+://)[^@/]*@", r"\1", url.strip())
 
 
 def _servers(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

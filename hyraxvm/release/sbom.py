@@ -22,7 +22,7 @@ from hyraxvm.stages.server import inventory
 SUFFIX: Final = ".cdx.json"
 
 
-def sbom(manifest: dict[str, Any]) -> str:
+def bill_of_materials(manifest: dict[str, Any]) -> str:
     """The bill of materials of what a manifest describes; the same for the same manifest.
 
     The image contains Debian's packages and the server; the server contains its own packages.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hyraxvm.core.process import go_on
+from hyraxvm.core.cancel import check_cancelled
 
 MIB: Final = 1024 * 1024
 PART: Final = 8 * MIB
@@ -94,5 +94,5 @@ class InParts:
     def _parts(self) -> Iterator[bytes]:
         length = self.path.stat().st_size
         for number in range(1, count(length) + 1):
-            go_on()
+            check_cancelled()
             yield part(self.path, number, part_size(length))

@@ -26,8 +26,8 @@ from botocore.exceptions import (
 
 from hyraxvm.config import publish
 from hyraxvm.core import cache
+from hyraxvm.core.cancel import call_in_background, in_background
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.process import ahead, patiently
 from hyraxvm.store import parts
 from hyraxvm.store.parts import MIB, InParts, Whole
 
@@ -85,11 +85,11 @@ class Store:
     `Failure` for what the store could not do after several tries.
     """
 
-    def __init__(self, settings: publish.Store, attempts: int = 6) -> None:
+    def __init__(self, settings: publish.StoreSettings, attempts: int = 6) -> None:
         """Find credentials as boto3 does; nothing is sent yet."""
         self.bucket = publish.required(settings.bucket, "store.bucket")
         self.prefix = settings.prefix
-        with self.told(""):
+        with self._explained(""):
             try:
                 self.client = client(settings, attempts=attempts)
             except ValueError as error:
@@ -102,9 +102,11 @@ class Store:
 
     def ask(self, operation: str, key: str, **arguments: Any) -> Any:
         """Call an operation of the S3 API about one object."""
-        with self.told(key):
+        with self._explained(key):
             call = getattr(self.client, operation)
-            return patiently(partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments))
+            return call_in_background(
+                partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments)
+            )
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return a small object's content and ETag, or None: there is no such object."""
@@ -116,8 +118,8 @@ class Store:
             return found["Body"].read(), found["ETag"]
 
         try:
-            with self.told(key):
-                return patiently(get)
+            with self._explained(key):
+                return call_in_background(get)
         except Gone:
             return None
 
@@ -155,16 +157,16 @@ class Store:
             CacheControl=cache,
             ChecksumSHA256=parts.checksum(data),
         )
-        with self.told(key):
+        with self._explained(key):
             try:
-                patiently(partial(put, **condition))
+                call_in_background(partial(put, **condition))
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
                     raise Conflict(key) from None
                 if code != "NotImplemented":
                     raise
-                patiently(put)
+                call_in_background(put)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, page by page."""
@@ -197,8 +199,8 @@ class Store:
                 Bucket=self.bucket,
                 Delete={"Objects": batch, "Quiet": True},
             )
-            with self.told(prefix):
-                done = patiently(delete)
+            with self._explained(prefix):
+                done = call_in_background(delete)
             for error in done.get("Errors", []):
                 raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
         return len(found)
@@ -244,17 +246,17 @@ class Store:
                 raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
             yield from found["Body"].iter_chunks(MIB)
 
-        with self.told(key):
-            yield from ahead(get())
+        with self._explained(key):
+            yield from in_background(get())
 
     def _listed(self, operation: str, what: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
-        with self.told(arguments.get("Prefix", "").removeprefix(self.prefix)):
-            for page in ahead(page for page in pages):
+        with self._explained(arguments.get("Prefix", "").removeprefix(self.prefix)):
+            for page in in_background(page for page in pages):
                 yield from page.get(what, [])
 
     @contextmanager
-    def told(self, key: str) -> Iterator[None]:
+    def _explained(self, key: str) -> Iterator[None]:
         """Turn what botocore raises into one line."""
         where = f"s3://{self.bucket}/{self.prefix}{key}"
         try:
@@ -280,7 +282,7 @@ class Store:
             raise Failure(f"{where}: {' '.join(str(error).split())[:300]}") from error
 
 
-def client(settings: publish.Store, *, anonymous: bool = False, attempts: int = 6) -> Any:
+def client(settings: publish.StoreSettings, *, anonymous: bool = False, attempts: int = 6) -> Any:
     """A boto3 client for S3; without credentials if `anonymous`."""
     session = boto3.session.Session(
         profile_name=(settings.profile or None) if not anonymous else None,

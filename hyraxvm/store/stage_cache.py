@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from hyraxvm.config import publish
 from hyraxvm.core import archives, cache
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.meter import meter
 from hyraxvm.core.process import output
+from hyraxvm.core.progress import meter
 from hyraxvm.store.s3 import Differs, Gone, Store
 from hyraxvm.store.upload import upload
 
@@ -36,7 +36,7 @@ LARGEST: Final = 2**36  # bytes of a stage
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Entry(BaseModel):
+class CacheEntry(BaseModel):
     """A stage in the bucket: its archive's digest, its bytes packed and unpacked, and the code."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -47,11 +47,11 @@ class Entry(BaseModel):
     code: Hex
 
 
-class Bad(Failure):
+class BadEntry(Failure):
     """An entry is not what a machine with the key has put there."""
 
 
-class Shared:
+class SharedCache:
     """Stages of other machines; `cache.produce` asks for them, and hands over what it has made."""
 
     def __init__(self, store: Store, key: bytes, say: Callable[[str], None]) -> None:
@@ -67,7 +67,7 @@ class Shared:
             return False
         try:
             return self._fetch(stage, key, work, spare)
-        except Bad as error:
+        except BadEntry as error:
             self._say(f"stage cache: {error}; made anew")
         except (Failure, OSError) as error:
             self._reads = self._writes = False
@@ -90,11 +90,11 @@ class Shared:
         if found is None:
             return False
         try:
-            entry = Entry.model_validate_json(found[0])
+            entry = CacheEntry.model_validate_json(found[0])
         except ValidationError:
-            raise Bad(f"{self.store.name}{name}: is no entry") from None
+            raise BadEntry(f"{self.store.name}{name}: is no entry") from None
         if not hmac.compare_digest(entry.code, self._code(stage, key, entry)):
-            raise Bad(f"{self.store.name}{name}: was not put there with the key of {KEY_FILE}")
+            raise BadEntry(f"{self.store.name}{name}: was not put there with the key of {KEY_FILE}")
         started = time.monotonic()
         archive = spare / "stage.tar.zst"
         try:
@@ -105,9 +105,9 @@ class Shared:
         except Gone:
             return False  # expired
         except Differs as error:
-            raise Bad(str(error)) from None
+            raise BadEntry(str(error)) from None
         if cache.file_digest(archive) != entry.sha256:
-            raise Bad(f"{self.store.name}{name}: its archive was changed")
+            raise BadEntry(f"{self.store.name}{name}: its archive was changed")
         tar = spare / "stage.tar"
         try:
             output(
@@ -120,7 +120,7 @@ class Shared:
             archive.unlink()
             archives.unpack_tar(tar, work)
         except Failure as error:
-            raise Bad(f"{self.store.name}{name}: {error}") from None
+            raise BadEntry(f"{self.store.name}{name}: {error}") from None
         took = time.monotonic() - started
         self._say(f"stage cache: {stage}: {entry.size / 1e6:.1f} MB fetched in {took:.1f} s")
         return True
@@ -132,7 +132,7 @@ class Shared:
         unpacked = tar.stat().st_size
         output(["zstd", "--quiet", "-T0", "--rm", "-o", str(archive), str(tar)], deadline=DEADLINE)
         size, sha256 = archive.stat().st_size, cache.file_digest(archive)
-        entry = Entry(sha256=sha256, size=size, unpacked=unpacked, code="0" * 64)
+        entry = CacheEntry(sha256=sha256, size=size, unpacked=unpacked, code="0" * 64)
         entry = entry.model_copy(update={"code": self._code(stage, key, entry)})
         with meter(f"{stage} to the stage cache", size) as moved:
             # Its digest in its name: two machines that make the same stage do not mix their parts.
@@ -141,7 +141,7 @@ class Shared:
         took = time.monotonic() - started
         self._say(f"stage cache: {stage}: {size / 1e6:.1f} MB kept in {took:.1f} s")
 
-    def _code(self, stage: str, key: str, entry: Entry) -> str:
+    def _code(self, stage: str, key: str, entry: CacheEntry) -> str:
         """The HMAC over what an entry says, and of which stage."""
         text = json.dumps([stage, key, entry.sha256, entry.size, entry.unpacked])
         return hmac.digest(self._key, text.encode(), "sha256").hex()
@@ -151,7 +151,7 @@ class Shared:
         return f"{stage}/{key}.{sha256}.tar.zst"
 
 
-def connect(say: Callable[[str], None]) -> Shared | None:
+def connect(say: Callable[[str], None]) -> SharedCache | None:
     """The cache of `publish.toml`, or None: this machine has no key for it.
 
     Raises `UserError`: there is a key, but too short, or the settings are wrong.
@@ -172,4 +172,4 @@ def connect(say: Callable[[str], None]) -> Shared | None:
     url = publish.required(settings.cache, "store.cache")
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     place = settings.model_copy(update={"bucket": bucket, "prefix": prefix and f"{prefix}/"})
-    return Shared(Store(place, ATTEMPTS), key, say)
+    return SharedCache(Store(place, ATTEMPTS), key, say)

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyraxvm.core.parallel import together
-from hyraxvm.core.process import go_on
+from hyraxvm.core.cancel import check_cancelled
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.store import parts
 from hyraxvm.store.s3 import FOREVER, WORKERS, Store, content_type
 
@@ -63,12 +63,12 @@ def upload(store: Store, files: Sequence[tuple[Path, str]], moved: Moved) -> Non
                     jobs.append(partial(send, store, one, number, moved))
     # Larger parts, fewer at a time: the memory is bounded.
     largest = max((parts.part_size(one.size) for one in started), default=parts.PART)
-    together(jobs, max(1, WORKERS * parts.PART // largest))
-    together([partial(_finish, store, one) for one in finished], WORKERS)
+    run_parallel(jobs, max(1, WORKERS * parts.PART // largest))
+    run_parallel([partial(_finish, store, one) for one in finished], WORKERS)
 
 
 def _put(store: Store, path: Path, key: str, moved: Moved) -> None:
-    go_on()
+    check_cancelled()
     data = path.read_bytes()
     store.write(key, data, FOREVER)
     store.confirm(path, key)
@@ -110,7 +110,7 @@ def _sent(store: Store, one: _Upload) -> dict[int, dict[str, Any]]:
 
 def send(store: Store, one: _Upload, number: int, moved: Moved) -> None:
     """Send one part; the file is finished with its last one."""
-    go_on()
+    check_cancelled()
     data = one.part(number)
     checksum = parts.checksum(data)
     answer = store.ask(

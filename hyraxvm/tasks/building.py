@@ -47,8 +47,9 @@ def build(
     from hyraxvm import formats
     from hyraxvm.config import images
     from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
-    from hyraxvm.stages.boot_test import stage as boot_test
+    from hyraxvm.stages.boot_test import verdict
     from hyraxvm.stages.server import choice
 
     table = read_table()
@@ -58,9 +59,12 @@ def build(
     # All names are checked before a registry is asked.
     names = [images.choose("image", name, table.image) for name in dict.fromkeys(names)]
     wanted = formats.choose(format)
-    chosen = choose_server(server, server_image)
-    progress = sharing(Progress())
+    progress = Progress()
+    workspace = Workspace.here()
+    chosen = choose_server(workspace, server, server_image)
+    workspace = sharing(workspace, progress.say)
     made = pipeline.build(
+        workspace,
         [(chosen.recipe(table, name), wanted) for name in names],
         progress,
         test=not no_test,
@@ -70,7 +74,8 @@ def build(
     for artifact in made:
         print(f"{artifact.path}  {artifact.path.stat().st_size / 1e6:.1f} MB")
         if artifact.verdict:
-            print(f"    boot test passed; report: {boot_test.reports(artifact.path)}/report.html")
+            report = verdict.reports(workspace, artifact.path) / "report.html"
+            print(f"    boot test passed; report: {report}")
     stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
     if stages:
         print("stages:", stages)
@@ -102,26 +107,29 @@ def test(
     from hyraxvm import formats
     from hyraxvm.config import images
     from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
     from hyraxvm.tools.testing import server_tests, unit_tests
 
     if k is not None and not (unit or servers):
         raise UserError(f"-k goes with --unit or --servers; type: ./inv test --unit -k {k!r}")
+    workspace = Workspace.here()
     if servers:
-        server_tests(k)
+        server_tests(workspace, k)
         return
     table = read_table()
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
     # All formats of an image hold the same disk, which is compared when they are made.
-    dealt = [formats.choose(format)] * len(names) if format else formats.deal(len(names))
-    unit_tests(k)
+    dealt = [formats.choose(format)] * len(names) if format else formats.for_images(len(names))
+    unit_tests(workspace, k)
     if unit:
         return
-    chosen = choose_server()
+    progress = Progress()
+    chosen = choose_server(workspace)
     recipes = [chosen.recipe(table, name) for name in names]
     wanted = list(zip(recipes, dealt, strict=True))
-    for artifact in pipeline.build(wanted, sharing(Progress())):
+    for artifact in pipeline.build(sharing(workspace, progress.say), wanted, progress):
         print(f"{artifact.path.name}: boot test passed")
 
 
@@ -137,8 +145,9 @@ def test(
 def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
     """Boot and exercise artifacts, whoever built them."""
     from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.formats.verify import verify_all
-    from hyraxvm.stages.boot_test import stage as boottest
+    from hyraxvm.stages.boot_test import stage, verdict
     from hyraxvm.tools import regression as suite
 
     paths = files(file, "boot-test")
@@ -146,12 +155,13 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
     if regression:
         suite.check(Path(regression))
     progress = Progress()
+    workspace = Workspace.here()
     for path in paths:
         with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
-            boottest.test(path, on_line)
-        print(f"{path}: passed; report: {boottest.reports(path) / 'report.html'}")
+            stage.test(workspace, path, on_line)
+        folder = verdict.reports(workspace, path)
+        print(f"{path}: passed; report: {folder / 'report.html'}")
         if regression:
-            folder = boottest.reports(path)
             with progress.stage(f"regression suite, {path.name}", loud=True) as on_line:
                 found = suite.against(path, Path(regression), folder, on_line)
             print(f"regression suite: {found}; log: {folder / 'regression.log'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from hyraxvm.core.errors import Failure, UserError
 
 if TYPE_CHECKING:
     from hyraxvm.config.images import Config
-    from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages.server.choice import Choice
 
 FORMAT_HELP: Final = "only this format (see ./inv list), repeatable; default: all"
@@ -60,27 +61,29 @@ def read_table() -> Config:
     return formats.check(images.load())
 
 
-def choose_server(server: str | None = None, server_image: str | None = None) -> Choice:
-    """The server to build, with a notice where it is not the one that is wanted first."""
+def choose_server(
+    workspace: Workspace, server: str | None = None, server_image: str | None = None
+) -> Choice:
+    """Return the server to build, with a notice where it is not the one that is wanted first."""
     from hyraxvm.stages.server import choice
 
-    chosen = choice.choose(read_table(), server, server_image, print)
+    chosen = choice.choose(workspace.cache, read_table(), server, server_image, print)
     if chosen.notice:
         print(choice.banner(chosen.notice), file=sys.stderr)
     return chosen
 
 
-def sharing(progress: Progress) -> Progress:
+def sharing(workspace: Workspace, say: Callable[[str], None]) -> Workspace:
     """Let the stages come from other machines too, where this one has the key."""
-    from hyraxvm.core import cache
+    from hyraxvm.core.cache import StageCache
     from hyraxvm.store import stage_cache
 
-    cache.remote = stage_cache.connect(progress.say)
-    return progress
+    cache = StageCache(workspace.cache.folder, stage_cache.connect(say))
+    return dataclasses.replace(workspace, cache=cache)
 
 
 def today() -> str:
-    """What makes packages of another day be fetched anew."""
+    """Return today's date: as part of a key it makes packages be fetched again once a day."""
     import time
 
     return time.strftime("%Y-%m-%d")

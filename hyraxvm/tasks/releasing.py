@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from invoke import Context, task
 
 from hyraxvm.tasks.common import read_table, reported, sharing, today
+
+if TYPE_CHECKING:
+    from hyraxvm.config.model import Artifact
 
 SERVER_HELP: Final = "data server, if it is not to be Hyrax"
 
@@ -34,33 +37,40 @@ def release(
     from hyraxvm import formats
     from hyraxvm.config import images, publish
     from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import publisher
-    from hyraxvm.release import assemble as release
-    from hyraxvm.release import collect, index, signing
+    from hyraxvm.release import assemble, checks, collect, index, signing
     from hyraxvm.stages import pipeline
     from hyraxvm.store.s3 import Store
 
     index.kind(version)
-    progress = sharing(Progress())
-    wanted = release.recipes(read_table(), [image] if image else [], server, print)
+    progress = Progress()
+    workspace = sharing(Workspace.here(), progress.say)
+    wanted = checks.recipes(workspace, read_table(), [image] if image else [], server, print)
 
-    def build(recipes: Sequence[images.Recipe]) -> list[pipeline.Artifact] | None:
+    def build(recipes: Sequence[images.Recipe]) -> list[Artifact] | None:
         every = [(recipe, formats.choose([])) for recipe in recipes]
-        return None if built else pipeline.build(every, progress)
+        return None if built else pipeline.build(workspace, every, progress)
 
     if image:
-        release.check(version)
-        collect.collect(wanted, build(wanted))
+        checks.tagged_revision(workspace, version)
+        collect.collect(workspace, wanted, build(wanted))
         return
     settings = publish.load()
     # The notes compare with what is published, also where somebody else publishes them.
     store = Store(settings.store) if settings.store.bucket or not no_publish else None
-    folder = release.make(
-        version, wanted, build=build, settings=settings, store=store, on_line=progress.say
+    folder = assemble.make(
+        workspace,
+        version,
+        wanted,
+        build=build,
+        settings=settings,
+        store=store,
+        on_line=progress.say,
     )
     if store and not no_publish:
         key = signing.public_key(settings.signing.key)
-        publisher.folder(store, folder, key, settings, progress.say)
+        publisher.publish_folder(workspace, store, folder, key, settings, progress.say)
     print(folder)
 
 
@@ -85,26 +95,30 @@ def nightly(
     from hyraxvm import formats
     from hyraxvm.config import images, publish
     from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import nightly
-    from hyraxvm.release import assemble, collect
+    from hyraxvm.release import checks, collect
     from hyraxvm.stages import pipeline
 
     progress = Progress()
+    workspace = Workspace.here()
 
     def set_up() -> tuple[list[images.Recipe], nightly.Publisher | None]:
-        sharing(progress)
-        wanted = assemble.recipes(read_table(), image, server, print)
-        assemble.clean_revision()
+        nonlocal workspace
+        workspace = sharing(workspace, progress.say)
+        wanted = checks.recipes(workspace, read_table(), image, server, print)
+        checks.clean_revision(workspace)
         if no_publish or image:
             return wanted, None
-        return wanted, nightly.Publisher(publish.load(), progress.say)
+        return wanted, nightly.Publisher(workspace, publish.load(), progress.say)
 
-    def build(recipe: images.Recipe) -> list[pipeline.Artifact]:
+    def build(recipe: images.Recipe) -> list[Artifact]:
         if built:
-            return collect.there(recipe)
-        return pipeline.build([(recipe, formats.choose([]))], progress, refresh=today())
+            return collect.tested_artifacts(workspace, recipe)
+        wanted = [(recipe, formats.choose([]))]
+        return pipeline.build(workspace, wanted, progress, refresh=today())
 
-    nightly.run(set_up, build=build, say=progress.say)
+    nightly.run(workspace, set_up, build=build, say=progress.say)
 
 
 @task(help={"json_": "on one line, for a CI system; default: a list", "server": "data server"})
@@ -112,10 +126,10 @@ def nightly(
 def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
     """List the jobs that build the images side by side on several machines."""
     from hyraxvm.publish import nightly
-    from hyraxvm.release import assemble
+    from hyraxvm.release import checks
 
     table = read_table()
-    chosen = assemble.server(table, server)
+    chosen = checks.server(table, server)
     if json_:
         print(nightly.matrix(sorted(table.image), chosen))
     else:
@@ -132,18 +146,20 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
 @reported
 def publish(c: Context, version: str, dry_run: bool = False) -> None:
     """Publish a finished release, or go on where an interrupted publish has stopped."""
-    from hyraxvm.config import publish as publishing
+    from hyraxvm.config.publish import load
     from hyraxvm.core.progress import Progress
-    from hyraxvm.publish import publisher as publish
-    from hyraxvm.release import assemble, index, signing
+    from hyraxvm.core.workspace import Workspace
+    from hyraxvm.publish import publisher
+    from hyraxvm.release import index, signing
     from hyraxvm.store.s3 import Store
 
     index.kind(version)
-    settings = publishing.load()
+    settings = load()
     key = signing.public_key(settings.key())
     say = Progress().say
-    folder = assemble.RELEASES / version
-    publish.folder(Store(settings.store), folder, key, settings, say, dry_run)
+    workspace = Workspace.here()
+    folder = workspace.releases / version
+    publisher.publish_folder(workspace, Store(settings.store), folder, key, settings, say, dry_run)
 
 
 @task(help={"version": "published version", "reason": "what users read who ask for it"})

@@ -13,9 +13,10 @@ from hyraxvm.tasks.common import files, read_table, refuse, reported
 @reported
 def list_(c: Context, json_: bool = False) -> None:
     """List images, servers and formats, and what is built."""
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import listing
 
-    rows = listing.rows(read_table())
+    rows = listing.rows(Workspace.here(), read_table())
     print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
 
 
@@ -36,11 +37,12 @@ def verify(c: Context, file: list[str]) -> None:
 def render(c: Context, image: str, server: str | None = None) -> None:
     """Write and show every rendered template and script, without building."""
     from hyraxvm.config import images
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages.server import choice
     from hyraxvm.tools import preview
 
     table = read_table()
     recipe = images.recipe(table, image, server)
     pinned = choice.cached(table, recipe.server_name)
-    for path in preview.write(pinned.recipe(table, image)):
+    for path in preview.write(Workspace.here(), pinned.recipe(table, image)):
         print(f"\n==== {path}\n{path.read_text()}", end="")

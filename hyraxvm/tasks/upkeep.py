@@ -12,9 +12,10 @@ from hyraxvm.tasks.common import reported
 @reported
 def doctor(c: Context) -> None:
     """Show each tool, the version found and needed, and the accelerator that is chosen."""
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import doctor
 
-    lines, healthy = doctor.report()
+    lines, healthy = doctor.report(Workspace.here())
     print("\n".join(lines))
     if not healthy:
         raise Failure("something is missing; ./inv installs it: type ./inv --list")
@@ -31,24 +32,39 @@ def lint(c: Context) -> None:
 
 @task(
     iterable=["what"],
-    help={"what": "transfer: publish and download against rclone copy", "size": "megabytes"},
+    help={
+        "what": "transfer: publish and download next to rclone copy; report: the figures of what "
+        "is built and tested here; slowest: the tests that took longest",
+        "size": "megabytes to transfer",
+        "write": "with report: write the figures into docs/performance.md",
+    },
 )
 @reported
-def bench(c: Context, what: list[str], size: int = 1000) -> None:
-    """Measure throughput against a store on this machine."""
-    from hyraxvm.tools import bench
+def bench(c: Context, what: list[str], size: int = 1000, write: bool = False) -> None:
+    """Measure transfers, or show what builds and tests have measured."""
+    from hyraxvm.core.workspace import Workspace
+    from hyraxvm.tools import bench, figures
 
-    if what != ["transfer"]:
-        raise UserError("name what to measure; type: ./inv bench transfer")
-    for line in bench.transfer(size):
-        print(line)
+    if what == ["transfer"]:
+        for line in bench.transfer(size):
+            print(line)
+    elif what == ["report"]:
+        found = figures.collect(Workspace.here().artifacts)
+        print(figures.table(found))
+        if write:
+            figures.write(found)
+    elif what == ["slowest"]:
+        print(figures.slowest(Workspace.here().artifacts))
+    else:
+        raise UserError("name transfer, report or slowest; type: ./inv bench report")
 
 
 @task(help={"cache": "also empty the cache of stages and downloaded packages"})
 @reported
 def clean(c: Context, cache: bool = False) -> None:
     """Remove what was built, its reports and logs."""
-    from hyraxvm.tools import clean as housekeeping
+    from hyraxvm.core.workspace import Workspace
+    from hyraxvm.tools import clean
 
-    for line in housekeeping.clean(cache):
+    for line in clean.clean(Workspace.here(), cache):
         print(line)

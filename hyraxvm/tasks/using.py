@@ -37,28 +37,30 @@ def download(
     """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
     from hyraxvm import formats
     from hyraxvm.config import publish
-    from hyraxvm.core import parallel, paths
+    from hyraxvm.core import parallel
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import download
+    from hyraxvm.publish.site import Site
     from hyraxvm.store.s3 import WORKERS
 
     settings = publish.load()
-    site = download.Site(
-        url or publish.required(settings.download.url, "download.url"), settings.store
-    )
+    site = Site(url or publish.required(settings.download.url, "download.url"), settings.store)
     fingerprint = publish.fingerprint(key) if key else settings.key()
+    workspace = Workspace.here()
     get = functools.partial(
         download.download,
+        workspace.artifacts,
         site,
         fingerprint,
         version=release,
         kind=formats.choose([format])[0].name,
-        folder=Path(to) if to else paths.ARTIFACTS / "downloads",
+        folder=Path(to) if to else workspace.downloads,
         unpack=unpack,
         say=print,
     )
     names = dict.fromkeys(image or [read_table().defaults.image])
     jobs = [functools.partial(get, image=name) for name in names]
-    for path in parallel.together(jobs, WORKERS):
+    for path in parallel.run_parallel(jobs, WORKERS):
         print(path)
 
 
@@ -80,14 +82,14 @@ def settings(
 ) -> None:
     """Check a settings file for the first boot, and write the disk that hands it to a machine."""
     from hyraxvm.config import images
-    from hyraxvm.tools import settings_disk as settings
+    from hyraxvm.tools import settings_disk
 
     table = read_table()
     source = Path(file)
     recipe = images.recipe(table, image, server or table.defaults.auto[0])
-    settings.check(source, recipe)
+    settings_disk.check(source, recipe)
     disk = Path(to) if to else source.with_suffix(".iso")
-    settings.write_disk(source, disk)
+    settings_disk.write_disk(source, disk)
     print(f"{source}: right for image {recipe.name} with {recipe.server.title}")
     print(f"{disk}: attach it as a CD before the first start; it holds what {source} holds")
 
@@ -104,13 +106,17 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
     """Boot a built image for a person: console here, port 8080 forwarded, Ctrl-A X to leave."""
     from hyraxvm import formats
     from hyraxvm.config import images
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import listing
     from hyraxvm.tools.run import interactive_artifact
 
     table = read_table()
     recipes = [images.recipe(table, image, name) for name in ([server] if server else table.server)]
     wanted = formats.choose([format] if format else [])
-    found = [path for one in wanted for each in recipes if (path := listing.built(each, one))]
+    workspace = Workspace.here()
+    found = [
+        path for one in wanted for each in recipes if (path := listing.built(workspace, each, one))
+    ]
     if not found:
         as_ = f" as {format}" if format else ""
         again = f" --format {format}" if format else ""

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hyraxvm.config import publish as publishing
+from hyraxvm.config.publish import StoreSettings
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.parallel import together
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.process import dying_with_parent, output
-from hyraxvm.publish import download
+from hyraxvm.publish.site import Site
 from hyraxvm.store.s3 import WORKERS, Store
 from hyraxvm.store.upload import upload
 
@@ -55,7 +55,7 @@ def transfer(megabytes: int) -> list[str]:
         top = Path(work, "store")
         (top / BUCKET).mkdir(parents=True)
         with _server(top) as url:
-            store_settings = publishing.Store(
+            store_settings = StoreSettings(
                 bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile="", cache=""
             )
             # Nothing of the user's own takes part.
@@ -80,7 +80,7 @@ def transfer(megabytes: int) -> list[str]:
 
             def fetch() -> None:
                 target = fresh("fetched")
-                site = download.Site(f"s3://{BUCKET}/0", store_settings)
+                site = Site(f"s3://{BUCKET}/0", store_settings)
 
                 def one(path: Path) -> None:
                     size = path.stat().st_size
@@ -88,7 +88,7 @@ def transfer(megabytes: int) -> list[str]:
                     if digest != digests[path]:
                         raise Failure(f"{path.name}: came back changed")
 
-                together([partial(one, path) for path in files], WORKERS)
+                run_parallel([partial(one, path) for path in files], WORKERS)
 
             def copy(source: str, target: str) -> None:
                 output([str(RCLONE), "copy", "--config", "", source, target], deadline=600)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hyraxvm.core.columns import align
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.paths import cache_root
 from hyraxvm.core.process import as_root, output
 from hyraxvm.core.tool_versions import TOOLS, version
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.vm import qemu
 
 
-def report() -> tuple[list[str], bool]:
+def report(workspace: Workspace) -> tuple[list[str], bool]:
     """The lines of the report, and whether everything that is needed is here."""
     lines = [["tool", "found", "needed", ""]]
     healthy = True
@@ -28,13 +28,13 @@ def report() -> tuple[list[str], bool]:
     if os.geteuid() != 0 and not namespaces():
         healthy = False
         way = "NOT POSSIBLE: neither root nor user namespaces (/etc/subuid, newuidmap)"
-    free = shutil.disk_usage(_existing(cache_root())).free / 1e9
+    free = shutil.disk_usage(_existing(workspace.cache.folder)).free / 1e9
     return [
         align(lines),
         "",
         f"accelerator  {accelerator.name}: {accelerator.reason}",
         f"root in images  {way}",
-        f"cache  {cache_root()}, {free:.1f} GB free",
+        f"cache  {workspace.cache.folder}, {free:.1f} GB free",
     ], healthy
 
 

@@ -7,33 +7,33 @@ from pathlib import Path
 from hyraxvm.config import names
 from hyraxvm.config.images import Config, Recipe, recipe
 from hyraxvm.core.columns import align
-from hyraxvm.core.paths import ARTIFACTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS, Format
-from hyraxvm.stages.boot_test import stage as boot_test
+from hyraxvm.stages.boot_test import verdict
 
 COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "boot test")
 
 
-def built(chosen: Recipe, wanted: Format) -> Path | None:
+def built(workspace: Workspace, chosen: Recipe, wanted: Format) -> Path | None:
     """The newest artifact of an image with a server in a format, if there is one."""
     pattern = names.artifact_glob(chosen, wanted.suffix)
-    found = sorted(ARTIFACTS.glob(pattern), key=lambda path: path.stat().st_mtime)
+    found = sorted(workspace.artifacts.glob(pattern), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 
 
-def rows(config: Config) -> list[dict[str, str]]:
+def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
     """One row for each image, server and format."""
     return [
-        _row(recipe(config, image, server), wanted)
+        _row(workspace, recipe(config, image, server), wanted)
         for image in sorted(config.image)
         for server in sorted(config.server)
         for wanted in FORMATS.values()
     ]
 
 
-def _row(chosen: Recipe, wanted: Format) -> dict[str, str]:
-    artifact = built(chosen, wanted)
-    tested = artifact is not None and boot_test.verdict(artifact) is not None
+def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]:
+    artifact = built(workspace, chosen, wanted)
+    tested = artifact is not None and verdict.read(workspace, artifact) is not None
     values = (
         chosen.name,
         chosen.server_name,

@@ -7,15 +7,15 @@ from pathlib import Path
 from hyraxvm.config import names
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache
-from hyraxvm.core.paths import RENDERED
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import stage as server
 
 
-def write(recipe: Recipe) -> list[Path]:
+def write(workspace: Workspace, recipe: Recipe) -> list[Path]:
     """Write the rendered files to `artifacts/rendered/<image>/`; returns their paths."""
-    image = server.preview(recipe)
+    image = server.preview(recipe, workspace.cache)
     name = names.artifact_name(recipe, image.version)
     work = Path("/WORK")  # stands for the stage's own directory
     template = provision.render_template(
@@ -40,7 +40,7 @@ def write(recipe: Recipe) -> list[Path]:
     for chosen in FORMATS.values():
         for file, text in chosen.texts(recipe, name, image).items():
             texts[f"{chosen.name}/{file}"] = text
-    folder = RENDERED / recipe.name
+    folder = workspace.rendered / recipe.name
     cache.remove_tree(folder)
     folder.mkdir(parents=True)
     for file, text in texts.items():

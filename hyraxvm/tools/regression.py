@@ -22,7 +22,7 @@ from pathlib import Path
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import run
 from hyraxvm.formats.opening import open_artifact
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import HOST
 
 DEADLINE = 3600.0  # seconds
@@ -165,7 +165,9 @@ def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str
         work = Path(scratch)
         (work / "artifact").mkdir()
         spec = open_artifact(artifact, work / "artifact").spec
-        with Machine(spec.over(work / "disk"), work / "disk", folder / "regression") as machine:
+        with VirtualMachine(
+            spec.over(work / "disk"), work / "disk", folder / "regression"
+        ) as machine:
             console = machine.console
             console.login("opendap", "opendap", BOOT)
             console.check("sudo -n systemctl start hyrax.target", BOOT)

@@ -9,34 +9,34 @@ from pathlib import Path
 from typing import Final
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.paths import REPORTS, ROOT
+from hyraxvm.core.workspace import Workspace
 
 NO_TEST: Final = 5  # pytest's exit status where no test is collected
 
 
-def unit_tests(expression: str | None = None) -> None:
+def unit_tests(workspace: Workspace, expression: str | None = None) -> None:
     """Run `tests/unit`, or those tests whose names fit pytest's `-k`, on the terminal.
 
     Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
     """
-    _run("unit", expression, "-q", "-n", "auto")
+    _run(workspace, "unit", expression, "-q", "-n", "auto", "--dist", "loadgroup")
 
 
-def server_tests(expression: str | None = None) -> None:
+def server_tests(workspace: Workspace, expression: str | None = None) -> None:
     """Run `tests/servers`: stand-ins for servers, built from packages and booted.
 
     Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
     """
-    _run("servers", expression, "-v")
+    _run(workspace, "servers", expression, "-v")
 
 
-def _run(name: str, expression: str | None, *options: str) -> None:
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    junit = REPORTS / f"{name}.xml"
+def _run(workspace: Workspace, name: str, expression: str | None, *options: str) -> None:
+    workspace.reports.mkdir(parents=True, exist_ok=True)
+    junit = workspace.reports / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", f"tests/{name}", *options, f"--junitxml={junit}"]
     if expression is not None:
         command += ["-k", expression]
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    done = subprocess.run(command, cwd=workspace.root, check=False)
     if done.returncode == NO_TEST and expression is not None:
         raise UserError(f"-k {expression!r}: no test in tests/{name} fits; -k takes parts of names")
     if done.returncode != 0:

@@ -36,7 +36,7 @@ class MachineError(Failure):
     """QEMU or its guest did not do what was asked in time."""
 
 
-class Machine:
+class VirtualMachine:
     """A running machine; as a context manager it leaves no QEMU behind.
 
     `logs` receives `qemu.txt` (command line), `qemu.log` (what QEMU says) and `console.log`

@@ -11,21 +11,22 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import xarray
-from data import Case, Slices, as_text
 from pydap.client import open_url
+
+from tests.boot.data import Case, Slices, as_text
 
 TIMEOUT = 120
 
 
 def netcdf4(url: str, variable: str, subset: Slices | None) -> np.ndarray:
-    """netCDF-C, through netCDF4-python."""
+    """Read with netCDF-C, through netCDF4-python."""
     with netCDF4.Dataset(url) as file:
         file.set_auto_maskandscale(False)
         return as_text(np.asarray(file[variable][subset or ...]))
 
 
 def with_xarray(url: str, variable: str, subset: Slices | None) -> np.ndarray:
-    """xarray; values as stored."""
+    """Read with xarray; values as stored."""
     with xarray.open_dataset(
         url, engine="netcdf4", mask_and_scale=False, decode_times=False
     ) as file:
@@ -36,7 +37,7 @@ def with_xarray(url: str, variable: str, subset: Slices | None) -> np.ndarray:
 
 
 def pydap(url: str, variable: str, subset: Slices | None) -> np.ndarray:
-    """pydap's client, which is no netCDF-C."""
+    """Read with pydap's client, which does not use netCDF-C."""
     found = open_url(url, protocol="dap2")[variable]
     if variable in getattr(found, "keys", tuple)():
         found = found[variable]
@@ -44,11 +45,11 @@ def pydap(url: str, variable: str, subset: Slices | None) -> np.ndarray:
 
 
 def ncdump(url: str, variable: str, subset: Slices | None) -> np.ndarray:
-    """ncdump's text, made a file again by ncgen."""
+    """Read with ncdump; ncgen makes its text a file again."""
     text = _output("ncdump", "-p", "9,17", f"{url}?{constraint(variable, subset)}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.nc")
-        # -3: a variable of characters, as ncdump shows it, not of strings.
+        # -3: text stays a variable of characters, as ncdump shows it, and not of strings.
         subprocess.run(
             ["ncgen", "-3", "-o", str(path)], input=text, text=True, check=True, timeout=TIMEOUT
         )
@@ -56,7 +57,10 @@ def ncdump(url: str, variable: str, subset: Slices | None) -> np.ndarray:
 
 
 def getdap(url: str, variable: str, subset: Slices | None) -> np.ndarray:
-    """libdap's own client; it prints `TYPE name[dim = n]... = {values};`, for a Grid twice."""
+    """Read with getdap, libdap's own client.
+
+    It prints `TYPE name[dim = n]... = {values};`, for a Grid twice.
+    """
     text = _output("getdap", "-D", "-c", constraint(variable, subset), url)
     declared = re.search(rf"\b(\w+) {re.escape(variable)}((?:\[[^\]]*\])*)(?: =|;)", text)
     assert declared, text[:500]
@@ -85,7 +89,7 @@ CLIENTS: dict[str, Callable[[str, str, Slices | None], np.ndarray]] = {
 
 
 def readings(cases: list[Case]) -> list[tuple[str, Case]]:
-    """Every client with every case that it can read in reasonable time."""
+    """Return every client with every case that it can read in reasonable time."""
     return [(c, case) for c in CLIENTS for case in cases if c != "ncdump" or not case.many_rows]
 
 
@@ -94,7 +98,7 @@ DIGITS = {"getdap": 1e-5}
 
 
 def constraint(variable: str, subset: Slices | None) -> str:
-    """DAP2's constraint expression: [start:stride:last], both ends included."""
+    """Return DAP2's constraint expression: [start:stride:last], both ends included."""
     ranges = (f"[{s.start}:{s.step}:{s.stop - 1}]" for s in subset or ())
     return variable + "".join(ranges)
 

@@ -1,49 +1,60 @@
-"""`pytest tests/boot --artifact FILE`: boots what is inside the file and exercises it.
+"""`pytest tests/boot --artifact FILE` boots the disk in the file and exercises the machine.
 
 The VMX zip is booted as two machines: `first` has the devices that its descriptor declares,
-`second` is another copy with a larger disk.  For one access kind `wires` is a third copy, booted
-several times with other network cards and settings.  The other formats hold the same disk: each
-of their machines is tested briefly, one of them with UEFI.  A module's tests are for `first` unless
-its mark `machines` says otherwise.
+`second` is another copy with a larger disk.  For one access kind there is a third copy, `wires`,
+which is booted several times with other network cards and settings.  The other formats hold the
+same disk: each of their machines is tested briefly, one of them with UEFI.  A module's tests are
+for `first` unless its mark `machines` says otherwise.
 
-With `-n 2` (pytest-xdist) two machines run side by side, each in a process of its own, and its
-tests in the order of their files.
+With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in its own process.
+The tests of each run in the order that `ORDER` declares.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from capabilities import Capabilities, load
-from data import make_data
-from fileserver import KINDS, FileServer
-from guest import Artifact, Guest
-from xdist.scheduler import LoadScopeScheduling
 
-from hyraxvm.core.paths import REPORTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import disk_images, format_of
 from hyraxvm.formats.opening import manifest_path, open_artifact
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import Machine
-from hyraxvm.vm.qemu import MachineSpec
+from tests.boot.capabilities import Capabilities, load
+from tests.boot.data import make_data
+from tests.boot.fileserver import KINDS, FileServer
+from tests.boot.guest import Artifact, Guest
+from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
 
-EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
-_guests: list[Guest] = []
+# The modules in the order in which a machine runs them.  Later modules find what earlier ones have
+# changed: the password, the data set.
+ORDER = (
+    "test_console",
+    "test_claims",
+    "test_landing",
+    "test_samples",
+    "test_data_sets",
+    "test_setup",
+    "test_smb",
+    "test_second_copy",
+    "test_restarts",
+    "test_end",
+    "test_wires",
+)
+DEADLINE = 1200  # seconds for one test, with the boots in it
+
+__all__ = ["pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("boot tests")
     group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
-    group.addoption("--reports", metavar="DIR", type=Path, help=f"default: {REPORTS}/NAME")
+    group.addoption("--reports", metavar="DIR", type=Path, help="default: in artifacts/reports/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,13 +70,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "machines(role, ...): only for machines of these roles: first, second, wires, brief",
     ):
         config.addinivalue_line("markers", mark)
-    # As Ctrl-C does: machines end, journals are kept, scratch files go.
+    # SIGTERM acts like Ctrl-C: machines end, journals are kept, scratch files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     machines = [
-        pytest.param(path, machine, id=f"{path.name}@{machine}")
+        pytest.param(
+            path,
+            machine,
+            id=f"{path.name}@{machine}",
+            marks=pytest.mark.xdist_group(f"{path.name}@{machine}"),
+        )
         for path in metafunc.config.getoption("--artifact")
         for machine in _machines(path)
     ]
@@ -75,44 +91,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     others = [item for item in items if not _is_meant(item)]
     items[:] = [item for item in items if item not in others]
+    items.sort(key=_place)
+    for item in items:
+        item.add_marker(pytest.mark.timeout(DEADLINE))
     config.hook.pytest_deselected(items=others)
 
 
-class MachineScheduling(LoadScopeScheduling):
-    """pytest-xdist's way to keep tests in one process: here those of one machine."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return re.findall(r"\[(\S+?@\w+)", nodeid)[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> MachineScheduling:
-    return MachineScheduling(config, log)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
-    report = yield
-    if report.failed:
-        for guest in _guests:
-            report.sections.append((f"console of {guest.machine.logs.name}", guest.console.tail()))
-    return report
+def _place(item: pytest.Item) -> int:
+    """Return the place of a test's module in `ORDER`; within a module the order stays."""
+    return ORDER.index(item.path.stem)
 
 
 def _machines(artifact: Path) -> Sequence[str]:
     chosen = format_of(artifact)
     if not chosen.whole_contract:
         return chosen.machines
-    # What `wires` is for is the same in all images; NFS needs no password.
+    # What `wires` tests is the same in all images; the one for NFS needs no password.
     wires = ("wires",) if _read_manifest(artifact)["release"]["ACCESS"] == "nfs" else ()
     return ("first", "second", *wires)
 
 
 def _is_meant(item: pytest.Item) -> bool:
-    """Whether a test is for its machine and for its artifact's way to reach data."""
+    """Return whether a test is for its machine and for the access kind of its artifact."""
     assert isinstance(item, pytest.Function)
     machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
+    assert isinstance(artifact, Path)
     role = machine if machine in ("first", "second", "wires") else "brief"
     access = _read_manifest(artifact)["release"]["ACCESS"]
     roles = item.get_closest_marker("machines")
@@ -135,7 +138,7 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
     path: Path = request.param
-    reports = request.config.getoption("--reports") or REPORTS / path.name
+    reports = request.config.getoption("--reports") or Workspace.here().reports / path.name
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-artifact-") as folder:
         opened = open_artifact(path, Path(folder))
         drive = opened.spec.drives[0]
@@ -146,13 +149,13 @@ def artifact(request: pytest.FixtureRequest) -> Iterator[Artifact]:
 
 @pytest.fixture(scope="session", autouse=True)
 def machine(request: pytest.FixtureRequest) -> str:
-    """Which machine the tests are for."""
+    """Return the name of the machine that the tests are for."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
-    """The artifact, booted as `machine`; its service answers."""
+    """Boot the artifact as `machine`, and wait until its service answers."""
     spec, size = artifact.specs.get(machine) or artifact.spec, artifact.disk_bytes
     if machine == "second":
         size += EXTRA
@@ -163,30 +166,15 @@ def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
             yield guest
 
 
-@contextmanager
-def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
-    """A machine whose console stands in the reports of tests that fail; `logs` gets its journal."""
-    # Of an earlier run.
-    shutil.rmtree(logs, ignore_errors=True)
-    with Machine(spec, folder, logs) as running:
-        guest = Guest(running)
-        _guests.append(guest)
-        try:
-            yield guest
-        finally:
-            guest.keep_journal()
-            _guests.remove(guest)
-
-
 @pytest.fixture(scope="session")
 def server(artifact: Artifact) -> Capabilities:
-    """What the data server inside the artifact can do."""
+    """Return what the data server inside the artifact claims."""
     return load(artifact.manifest["release"]["SERVER"])
 
 
 @pytest.fixture(scope="session")
 def samples(scratch: Path) -> Path:
-    """The samples, made anew on the host."""
+    """Make the samples on the host; return their folder."""
     (scratch / "samples").mkdir()
     make_samples(scratch / "samples")
     return scratch / "samples"
@@ -194,11 +182,11 @@ def samples(scratch: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
-    """Where the data of `data.CASES` are: a running file server, or the guest's own disk."""
+    """Start the file server with the data of `data.CASES`; for local data, the guest's disk."""
     export = scratch / "export"
     export.mkdir()
     make_data(export)
-    # mkdtemp's 0700 would hide the export from the guest's server.
+    # The server may run as another user; mkdtemp's 0700 would hide the export from it.
     scratch.chmod(0o711)
     server = KINDS[artifact.manifest["release"]["ACCESS"]](export, scratch / "files")
     try:
@@ -210,11 +198,11 @@ def files(artifact: Artifact, scratch: Path) -> Iterator[FileServer]:
 
 @pytest.fixture(scope="session")
 def added(guest: Guest, files: FileServer) -> str:
-    """What `hyrax-data` says when the data set `ocean` is added on the console."""
+    """Add the data set `ocean` on the console; return what `hyrax-data` says."""
     return files.add(guest, "ocean")
 
 
 @pytest.fixture(scope="session")
 def data_set(added: str) -> str:
-    """The name of a data set that is there."""
+    """Return the name of a data set that has been added."""
     return "ocean"

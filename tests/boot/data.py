@@ -1,4 +1,4 @@
-"""The files on the file server, what is read from them, and how values are compared."""
+"""The files on the file server, what tests read from them, and how they compare values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Case:
     file: str
     variable: str
     subset: Slices | None = None
-    # ncdump sends a request for every row, which under emulation takes minutes.
+    # ncdump sends one request for each row; under emulation that takes minutes.
     many_rows: bool = False
 
     def __str__(self) -> str:
@@ -27,11 +27,11 @@ class Case:
 
 
 def part(*ranges: tuple[int, int, int]) -> Slices:
-    """Python's slices of (start, stop, step)."""
+    """Return Python's slices of (start, stop, step)."""
     return tuple(slice(*r) for r in ranges)
 
 
-# Of the data set, by what each is there for.
+# Cases of the data set.
 CASES = [
     Case("classic.nc", "sst"),
     Case("classic.nc", "sst", part((1, 6, 2), (0, 9, 4), (3, 11, 3))),
@@ -45,7 +45,7 @@ CASES = [
     Case("grid.h5", "height", part((1, 30, 9), (2, 40, 13))),
     Case("years/2001/deep.nc", "flow", part((0, 12, 5))),
 ]
-# Of the samples that every image has.
+# Cases of the samples that every image has.
 SAMPLES = [
     Case("sst.nc", "sst", many_rows=True),
     Case("sst.nc", "sst", part((0, 12, 5), (1, 37, 9), (0, 72, 7))),
@@ -60,7 +60,7 @@ SAMPLES = [
 
 
 def make_data(root: Path) -> None:
-    """Write the files of `CASES`; readable for everybody, as data on a file server are."""
+    """Write the files of `CASES`; everybody may read them, as on a file server."""
     rng = np.random.default_rng(20090101)
     with netCDF4.Dataset(root / "classic.nc", "w", format="NETCDF3_CLASSIC") as file:
         for name, length in {"time": None, "lat": 9, "lon": 11, "n": 4, "letters": 8}.items():
@@ -101,7 +101,7 @@ def make_data(root: Path) -> None:
 
 
 def make_flow(path: Path, factor: int) -> None:
-    """A small netCDF-3 file: `flow`, int32, month * `factor`; it appears as a whole."""
+    """Write a small netCDF-3 file atomically: `flow`, int32, month * `factor`."""
     new = path.with_name(f".{path.name}.new")
     with netCDF4.Dataset(new, "w", format="NETCDF3_64BIT_OFFSET") as file:
         file.createDimension("month", 12)
@@ -111,14 +111,14 @@ def make_flow(path: Path, factor: int) -> None:
 
 
 def local(root: Path, case: Case) -> np.ndarray:
-    """The values of `case` as they stand in the host's file; text as an array of str."""
+    """Return the values of `case` as stored in the host's file; text as an array of str."""
     with netCDF4.Dataset(root / case.file) as file:
         file.set_auto_maskandscale(False)
         return as_text(np.asarray(file[case.variable][case.subset or ...]))
 
 
 def as_text(values: np.ndarray) -> np.ndarray:
-    """Characters and octets as an array of str, numbers as they are."""
+    """Return characters and octets as an array of str, numbers as they are."""
     if values.dtype.kind == "O":
         return values.astype(str)
     if values.dtype == np.dtype("S1") and values.ndim:
@@ -129,8 +129,8 @@ def as_text(values: np.ndarray) -> np.ndarray:
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray, digits: float = 0) -> None:
-    """Compare shapes and values; exactly, or floating point to a relative error of `digits`."""
-    # netCDF-C reads an unsigned DAP byte as a signed one of the same bits.
+    """Compare shapes and values: exactly, or floats to a relative error of `digits`."""
+    # netCDF-C reads an unsigned DAP byte as a signed one with the same bits.
     if (found.dtype, expected.dtype) == (np.dtype("i1"), np.dtype("u1")):
         found = found.view("u1")
     assert found.shape == expected.shape

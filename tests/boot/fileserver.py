@@ -1,4 +1,4 @@
-"""Where data come from, one kind for each access kind of `images.toml`, and what all have."""
+"""Where data come from: one class for each access kind of `images.toml`, and their interface."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from guest import Guest
-from localdisk import LocalDisk
-from nfs import NfsServer
-from smb import SmbServer
+from tests.boot.guest import Guest
+from tests.boot.localdisk import LocalDisk
+from tests.boot.nfs import NfsServer
+from tests.boot.smb import SmbServer
 
 
 class FileServer(Protocol):
-    """Files of the host's directory `export`, as a data set in the guest.
+    """Serves files of the host's directory `export`, which become a data set in the guest.
 
-    `freeze` leaves connections open and answers nothing until `thaw`; `stop` is a power cut.
+    After `freeze`, connections stay open and nothing is answered until `thaw`.  `stop` acts like
+    a power cut.
     """
 
     export: Path
-    # What `hyrax-data status` may say of a data set that is all right.
+    # The states that `hyrax-data status` may show for a data set without a problem.
     healthy: tuple[str, ...]
 
     def start(self) -> None: ...
@@ -31,11 +32,11 @@ class FileServer(Protocol):
         """Make `folder` of the files the data set `name`; return what `hyrax-data` says."""
 
     def source(self, name: str) -> str:
-        """Return where the data set `name` comes from, as `hyrax-data` shows it."""
+        """Return the source of the data set `name`, as `hyrax-data` shows it."""
 
     @property
     def writable(self) -> str:
-        """`mount`'s arguments for the same files, to be written to."""
+        """Arguments of `mount` for the same files, writable."""
 
 
 KINDS: dict[str, Callable[[Path, Path], FileServer]] = {

@@ -8,10 +8,10 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyraxvm.vm.console import LOGIN_PROMPT, ConsoleError, Result
-from hyraxvm.vm.machine import Machine
+from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import HOST, HTTP, MachineSpec
 
 USER = PASSWORD = "opendap"
@@ -21,12 +21,12 @@ BOOT = 300.0
 
 @dataclass(frozen=True)
 class Artifact:
-    """A shipped file, unpacked: what its descriptor, its manifest and its disk say."""
+    """A shipped file, unpacked, with what its descriptor, its manifest and its disk say."""
 
     path: Path
     specs: dict[str, MachineSpec]
     folder: Path
-    manifest: dict
+    manifest: dict[str, Any]
     disk_bytes: int
     reports: Path
 
@@ -47,9 +47,9 @@ class Answer(NamedTuple):
 
 
 class Guest:
-    """A machine and who is logged in on its console."""
+    """A machine, and whether a user is logged in on its console."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: VirtualMachine) -> None:
         self.machine = machine
         self.console = machine.console
         self.password = PASSWORD
@@ -57,11 +57,11 @@ class Guest:
         self._logged_in = False
 
     def url(self, path: str) -> str:
-        """The URL of `path` below the service's root."""
+        """Return the URL of `path` below the service's root."""
         return f"{self.machine.url}/opendap/{path}"
 
     def get(self, path: str, timeout: float = 60) -> Answer:
-        """GET `path`, sent as it is: no client in between cleans it up."""
+        """GET `path`; it is sent as it is, because no client library normalizes it."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.machine.ports[HTTP], timeout=timeout
         )
@@ -73,12 +73,12 @@ class Guest:
             connection.close()
 
     def wait_ready(self, timeout: float = BOOT) -> float:
-        """Poll the service as a reader would; return the seconds from power-on to its answer."""
+        """Poll the service until it answers; return the seconds from power-on to its answer."""
         deadline = time.monotonic() + timeout
         last: object = None
         while time.monotonic() < deadline and self.machine.running:
             try:
-                # A guest without a network yet swallows the connection: do not wait long for it.
+                # Until the guest has a network, a connection gets no answer: do not wait long.
                 last = self.get("/opendap/", timeout=3).status
                 if last == 200:
                     break
@@ -92,11 +92,11 @@ class Guest:
         return seconds
 
     def login(self) -> None:
-        """Log in unless somebody is."""
+        """Log in on the console, unless that has been done."""
         if not self._logged_in:
             self.console.login(USER, self.password, BOOT)
             self._logged_in = True
-            # A message of the kernel's in the middle of an answer would spoil it.
+            # A kernel message in the middle of an answer would spoil it.
             self.console.check("sudo -n dmesg -n 1")
 
     def run(self, command: str, timeout: float = 60) -> Result:
@@ -120,7 +120,7 @@ class Guest:
         started = time.monotonic()
         self.console.send("sudo -n systemctl reboot")
         self._logged_in = False
-        # Not consumed: `login` waits for it too.
+        # A lookahead, so that the prompt stays for `login`, which waits for it too.
         self.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
         self.wait_ready()
         seconds = time.monotonic() - started
@@ -128,7 +128,7 @@ class Guest:
         return seconds
 
     def fetch(self, command: str, timeout: float = 60) -> bytes:
-        """Return a command's output over the network: the console is slow for long texts."""
+        """Return a command's output, sent over the network: long texts are slow on the console."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(timeout)
             target = f"/dev/tcp/{HOST}/{server.getsockname()[1]}"
@@ -140,7 +140,10 @@ class Guest:
                 return b"".join(pieces)
 
     def keep_journal(self) -> None:
-        """Write the journal beside the console's log; a guest that cannot tell it is no failure."""
+        """Write the journal beside the console's log, if the guest can send it.
+
+        If it cannot, write the reason instead.
+        """
         target = self.machine.logs / "journal.txt"
         if not self._logged_in or not self.machine.running:
             return

@@ -1,13 +1,12 @@
-"""Data on the guest's own disk, copied there by scp as the README says."""
+"""Data on the guest's own disk, copied there with scp as the README says."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-from guest import Guest
-
 from hyraxvm.vm.qemu import SSH
+from tests.boot.guest import Guest
 
 DATA = "/srv/hyrax/data"
 
@@ -15,7 +14,7 @@ DATA = "/srv/hyrax/data"
 class LocalDisk:
     """Copies the directory `export`; there is nothing to start or stop."""
 
-    healthy = ("local",)
+    healthy: tuple[str, ...] = ("local",)
     writable = ""
 
     def __init__(self, export: Path, work: Path) -> None:
@@ -31,11 +30,11 @@ class LocalDisk:
     freeze = thaw = stop = start
 
     def source(self, name: str) -> str:
-        """Return the folder."""
+        """Return the folder of the data set in the guest."""
         return f"{DATA}/{name}"
 
     def add(self, guest: Guest, name: str, folder: str = "") -> str:
-        """Copy the files over SSH, with a key that is taken away again."""
+        """Copy the files with scp; the key for it is removed again."""
         public = self._key.with_suffix(".pub").read_text().strip()
         guest.check(f"install -m 700 -d ~/.ssh && echo '{public}' >~/.ssh/authorized_keys")
         argv = ["scp", "-q", "-r", "-P", str(guest.machine.ports[SSH]), "-i", str(self._key)]

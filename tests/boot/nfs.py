@@ -7,16 +7,15 @@ import signal
 import subprocess
 from pathlib import Path
 
-from guest import Guest
-from process import ServerProcess
-
 from hyraxvm.core.process import dying_with_parent
 from hyraxvm.vm.qemu import HOST
+from tests.boot.guest import Guest
+from tests.boot.process import ServerProcess
 
-# Without Enable_*: ganesha asks a portmapper that is not there, and ends.
-# Attr_Expiration_Time: for its 60 s of default it would not see what the tests change in an export
-# beside it, and deny that a new file is there; the kernel's server has no such cache.
-# RW and No_Root_Squash: if a guest cannot write, then it is the guest that is careful.
+# Enable_*: by default ganesha calls a portmapper, finds none here, and ends.
+# Attr_Expiration_Time: tests change files in an export directly.  With the default of 60 s ganesha
+# would deny for so long that a new file is there.  The kernel's server has no such cache.
+# RW and No_Root_Squash: the server permits writing, so only the guest can prevent it.
 CONFIGURATION = """
 NFS_CORE_PARAM {{
     NFS_Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1;
@@ -42,7 +41,7 @@ SOMEBODY_ELSE = "CLIENT { Clients = 192.0.2.1; Access_Type = RO; }"
 class NfsServer(ServerProcess):
     """Serves the directory `export` as `/data`.
 
-    There are more exports: `/trouble/empty`; `/trouble/private`, which only root may list;
+    It has more exports: `/trouble/empty`; `/trouble/private`, which only root may list;
     `/trouble/hidden`, whose file only root may read; `/trouble/closed`, for another client.
     """
 
@@ -73,12 +72,12 @@ class NfsServer(ServerProcess):
         self._configuration.write_text(text)
 
     def source(self, name: str = "", folder: str = "") -> str:
-        """Return the URL."""
+        """Return the URL of the export, or of a folder in it."""
         return f"nfs://{HOST}:{self.port}/data{folder and '/' + folder}"
 
     @property
     def writable(self) -> str:
-        """Return `mount`'s arguments."""
+        """Arguments of `mount` for the same files, writable."""
         return f"-t nfs4 -o port={self.port} {HOST}:/data"
 
     def add(self, guest: Guest, name: str, folder: str = "") -> str:
@@ -89,7 +88,7 @@ class NfsServer(ServerProcess):
         argv = ["ganesha.nfsd", "-F", "-f", str(self._configuration), "-L", str(self._log)]
         argv = dying_with_parent([*argv, "-p", str(self._pid)])
         if os.geteuid() != 0:
-            # It opens files by their handles, which only root may.
+            # ganesha opens files by their handles, and only root may do that.
             argv = ["sudo", "-n", *argv]
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -97,7 +96,7 @@ class NfsServer(ServerProcess):
         assert self._process is not None
         if self._process.poll() is not None:
             return
-        # Under sudo the server is another process; its pid file says which.
+        # Under sudo the server is a child process; its id is in the pid file.
         pid = self._process.pid
         if os.geteuid() == 0:
             os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""What the tests' file servers share: a process on a port of the loopback that can be frozen."""
+"""What the file servers share: a process on a port of the loopback, which can be frozen."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hyraxvm.vm.machine import free_port
 
 
 class ServerProcess(ABC):
-    """A server on `port`; started by `start`, ended by `stop`."""
+    """A server process that listens on `port`."""
 
     name: str
-    healthy = ("mounted", "waiting")  # see `fileserver.FileServer`
+    healthy: tuple[str, ...] = ("mounted", "waiting")  # see `fileserver.FileServer`
 
     def __init__(self, log: Path) -> None:
         self.port = free_port(0)
@@ -29,10 +29,10 @@ class ServerProcess(ABC):
 
     @abstractmethod
     def _signal(self, number: signal.Signals) -> None:
-        """Send a signal to all of the server; harmless when it has ended."""
+        """Send a signal to all processes of the server; do nothing if it has ended."""
 
     def start(self) -> None:
-        """Start, and wait until the port answers."""
+        """Start the server, and wait until the port answers."""
         self._process = self._spawn()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -46,15 +46,15 @@ class ServerProcess(ABC):
         raise RuntimeError(f"{self.name} does not start:\n" + "\n".join(tail))
 
     def freeze(self) -> None:
-        """Stop answering while connections stay open."""
+        """Stop answering; connections stay open."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on answering after `freeze`."""
+        """Answer again after `freeze`."""
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it as a power cut does; harmless when it does not run."""
+        """Kill the server, as a power cut does; do nothing if it does not run."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait(10)

@@ -11,17 +11,16 @@ import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
-from guest import Guest
-from process import ServerProcess
-
 from hyraxvm.core.process import dying_with_parent
 from hyraxvm.vm.qemu import HOST
+from tests.boot.guest import Guest
+from tests.boot.process import ServerProcess
 
 NOBODY = 65534
-# What a person and a parser may stumble over.
+# It has characters that people mistype and that parsers misread.
 PASSWORD = "Grün, 'und' \"=\\ %s #1 "
-# Every path that smbd would look for under /etc, /run or /var lies in {work}.
-# `data` is writable: if a guest cannot write, then it is the guest that is careful.
+# Every path that smbd would look for under /etc, /run or /var is in {work}.
+# `data` is writable: the server permits writing, so only the guest can prevent it.
 CONFIGURATION = """
 [global]
     smb ports = {port}
@@ -69,8 +68,8 @@ CONFIGURATION = """
 class SmbServer(ServerProcess):
     """Serves the directory `export` as several shares.
 
-    The share `data` is for the user `user` with PASSWORD, and is signed and encrypted; `open` is
-    for guests; `closed` is for somebody else; in `hidden` nobody may read a file; `empty` is empty.
+    The share `data` is for the user `user` with PASSWORD, and is signed and encrypted.  `open` is
+    for guests, `closed` for another user.  Nobody may read the file in `hidden`.  `empty` is empty.
     """
 
     name = "smbd"
@@ -86,7 +85,7 @@ class SmbServer(ServerProcess):
     ) -> None:
         super().__init__(work / "smbd.log")
         self.export = export
-        # smbd takes on accounts of this machine: one without rights, or whoever runs the tests.
+        # smbd acts as an account of this machine: `nobody` for root, else the user who runs it.
         self.user = pwd.getpwuid(os.geteuid() or NOBODY).pw_name
         os.chown(export, os.geteuid() or NOBODY, -1)
         self._configuration = work / "smb.conf"
@@ -104,7 +103,7 @@ class SmbServer(ServerProcess):
                 newest=newest,
             )
         )
-        # The password goes in by the standard input, twice.
+        # pdbedit reads the password from standard input, twice.
         subprocess.run(
             ["pdbedit", f"--configfile={self._configuration}", "-a", "-t", "-u", self.user],
             input=f"{PASSWORD}\n{PASSWORD}\n".encode(),
@@ -113,19 +112,22 @@ class SmbServer(ServerProcess):
         )
 
     def source(self, name: str = "", folder: str = "", share: str = "data") -> str:
-        """Return the URL."""
+        """Return the URL of a share, or of a folder in it."""
         return f"smb://{HOST}:{self.port}/{share}{folder and '/' + folder}"
 
     @property
     def writable(self) -> str:
-        """Return `mount`'s arguments; the credentials are those of the data set `ocean`."""
+        """Arguments of `mount` for the same files, writable.
+
+        The credentials are those of the data set `ocean`.
+        """
         credentials = "/etc/hyrax/data.d/ocean.credentials"
         return f"-t cifs -o port={self.port},credentials={credentials} //{HOST}/data"
 
     def add(self, guest: Guest, name: str, folder: str = "") -> str:
         """Add the share, or a folder in it, as the data set `name`; type the password.
 
-        The terminal echoes what is typed, as a person's does.
+        The terminal echoes what is typed, as a user's terminal does.
         """
         guest.check("stty echo </dev/ttyS0")
         command = f"hyrax-data add {self.source(name, folder)} --user {self.user} --as {name}"
@@ -138,7 +140,7 @@ class SmbServer(ServerProcess):
         return said.rpartition("added-0")[0].replace("\r", "").strip()
 
     def sessions(self) -> list[dict[str, Any]]:
-        """Return how each share is used, by smbstatus: user, encryption and signing."""
+        """Return the connections that smbstatus lists: share, user, dialect, ciphers."""
         argv = ["smbstatus", f"--configfile={self._configuration}", "--json"]
         found = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
         sessions = found["sessions"]
@@ -151,7 +153,7 @@ class SmbServer(ServerProcess):
                 "signing": tree["signing"]["cipher"],
             }
             for tree in found["tcons"].values()
-            if tree["service"] != "IPC$"  # which every client opens
+            if tree["service"] != "IPC$"  # every client opens it
         ]
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -165,7 +167,7 @@ class SmbServer(ServerProcess):
         )
 
     def _signal(self, number: signal.Signals) -> None:
-        # One process for each connection, all of one session.
+        # smbd has one process for each connection, all in one process group.
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)

@@ -1,19 +1,20 @@
-"""A URL asked again and again, and the longest time in which it did not answer."""
+"""Polling of a URL: the longest time without an answer, and the time until a status."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from guest import Guest
+from tests.boot.guest import Guest
 
-# Seconds for which nothing may be served when a file server hangs, and for which its data may be
-# away once it answers.  The goals are 15 and 30; machines are emulated on one that is busy.
+# When a file server hangs, other data may be without an answer for GAP seconds.  Its own data may
+# be away for BACK seconds after it answers again.  The goals are 15 and 30 s; the limits are
+# higher, because the machines are emulated on a busy host.
 GAP, BACK = 45, 60
 
 
 class Watch:
-    """Asks for `path` until it is left; `gap` is the longest time between two good answers."""
+    """Polls `path` inside its block; `gap` is the longest time (s) between two good answers."""
 
     def __init__(self, guest: Guest, path: str) -> None:
         self._guest, self._path = guest, path
@@ -46,7 +47,7 @@ class Watch:
 
 
 def until(guest: Guest, path: str, status: int, timeout: float) -> float:
-    """Seconds until `path` answers with `status`."""
+    """Wait until `path` answers with `status`; return the seconds."""
     started = time.monotonic()
     last: object = None
     while time.monotonic() - started < timeout:

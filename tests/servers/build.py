@@ -1,13 +1,14 @@
-"""The stages up to the master disk, for a server that no table lists."""
+"""The stages up to the master disk, for a server that is not in `images.toml`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyraxvm.config import images
 from hyraxvm.core.progress import Progress
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages import pipeline
 from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.server import oci
@@ -16,7 +17,7 @@ from hyraxvm.stages.server import stage as server
 
 @dataclass(frozen=True)
 class Built:
-    """A provisioned disk, and what went into it."""
+    """A provisioned disk, and what it was made from."""
 
     recipe: images.Recipe
     image: server.ServerImage
@@ -25,7 +26,7 @@ class Built:
 
 
 def recipe(name: str, reference: str, **fields: object) -> images.Recipe:
-    """A recipe with a server of these fields, from a local image."""
+    """Return a recipe with a server of these fields, from a local image."""
     table = images.load()
     known = images.recipe(table, "nfs", "dapdir", reference, oci.local_digest(reference))
     served = images.Server.model_validate({"source": f"docker://made/{name}:0", **fields})
@@ -60,7 +61,8 @@ FILES: dict[str, object] = {
 }
 
 
-def build(chosen: images.Recipe, logs: Path, say: Callable[[str], None]) -> Built:
-    """Run the stages; what is cached is not made again."""
-    made = pipeline.master(Plan(chosen), logs, Progress(say))
+def build(chosen: images.Recipe, artifacts: Path, say: Callable[[str], None]) -> Built:
+    """Run the stages; those whose result is cached are skipped."""
+    workspace = replace(Workspace.here(), artifacts=artifacts)
+    made = pipeline.master(workspace, Plan(chosen), Progress(say))
     return Built(chosen, made.server.image, made.server.squashfs, made.disk)

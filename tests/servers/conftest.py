@@ -1,41 +1,31 @@
-"""Whole servers in virtual machines: stand-ins that take the way of every OCI image.
+"""Whole servers in virtual machines: stand-ins that go through the stages of every OCI image.
 
-`pytest tests/servers` needs minutes; `./inv test --servers` runs it with its reports.
+`pytest tests/servers` takes minutes; `./inv test --servers` runs it and writes its reports.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "servers"), str(TESTS / "boot"), str(TESTS / "unit")]
-
-from build import FILES, STANDIN, Built, build, recipe
-from guest import Guest
-from images import make_files, make_standin
-from nfs import NfsServer
-
-from hyraxvm.core.paths import REPORTS
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import Machine
 from hyraxvm.vm.qemu import Drive, MachineSpec
+from tests.boot.guest import Guest
+from tests.boot.machines import booted, pytest_runtest_makereport
+from tests.boot.nfs import NfsServer
+from tests.servers.build import FILES, STANDIN, Built, build, recipe
+from tests.servers.images import make_files, make_standin
 
-_guests: list[Guest] = []
+__all__ = ["pytest_runtest_makereport"]
+DEADLINE = 1200  # seconds for one test, with the boots in it
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
-    report = yield
-    if report.failed:
-        for guest in _guests:
-            report.sections.append((f"console of {guest.machine.logs.name}", guest.console.tail()))
-    return report
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(DEADLINE))
 
 
 def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
@@ -43,16 +33,10 @@ def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     devices = machine.devices["vmx"]
     drive = Drive(devices.disk_controller, made.master, "qcow2")
     spec = MachineSpec((drive,), (devices.nic,), machine.memory_mib, machine.cpus)
-    logs = REPORTS / "servers" / made.recipe.server_name
-    with Machine(spec.over(scratch), scratch, logs) as booted:
-        guest = Guest(booted)
-        _guests.append(guest)
-        try:
-            guest.wait_ready()
-            yield guest
-        finally:
-            guest.keep_journal()
-            _guests.remove(guest)
+    logs = Workspace.here().reports / "servers" / made.recipe.server_name
+    with booted(spec.over(scratch), scratch, logs) as guest:
+        guest.wait_ready()
+        yield guest
 
 
 def _say(line: str) -> None:
@@ -80,19 +64,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def hyrax(standin: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The stand-in, booted."""
+    """Boot the stand-in."""
     yield from _boot(standin, tmp_path_factory.mktemp("vm"))
 
 
 @pytest.fixture(scope="module")
 def plain(files: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The plain file server, booted."""
+    """Boot the plain file server."""
     yield from _boot(files, tmp_path_factory.mktemp("vm"))
 
 
 @pytest.fixture
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NfsServer, NfsServer]]:
-    """Two file servers, each with one file; whatever a test does to them, they end."""
+    """Start two file servers, each with one file; they end whatever a test does to them."""
     servers = []
     try:
         for name in ("one", "two"):

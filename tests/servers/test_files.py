@@ -1,21 +1,21 @@
-"""An image of an unrelated server: its entrypoint, sandboxed, on another port and data root."""
+"""An image of an unrelated server: its entrypoint, sandboxed, with another port and data root."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from build import Built
-from guest import Guest
-from nfs import NfsServer
-from watching import BACK, GAP, Watch, until
-
 from hyraxvm.vm.qemu import HOST, HTTP, SSH
+from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
+from tests.boot.nfs import NfsServer
+from tests.boot.watching import BACK, GAP, Watch, until
+from tests.servers.build import Built
 
 SAMPLE = "/opendap/sample/sst.nc"
 
 
-def test_what_the_image_says_is_what_runs(plain: Guest, files: Built) -> None:
+def test_the_entrypoint_of_the_image_runs_as_its_user(plain: Guest, files: Built) -> None:
     assert files.image.entrypoint[1:] == ["-m", "http.server", "9000"]
     line = plain.check("ps -eo user,args --no-headers | grep [h]ttp.server")
     assert line.split()[0] == "web"
@@ -26,7 +26,7 @@ def test_what_the_image_says_is_what_runs(plain: Guest, files: Built) -> None:
 
 def test_its_port_is_passed_on_and_not_open(plain: Guest, samples: Path) -> None:
     assert plain.get(SAMPLE).body == (samples / "sst.nc").read_bytes()
-    # The landing page is for servers that name a place for it.
+    # Only servers that name a place for the landing page have it.
     assert "Directory listing for /" in plain.get("/").text
     ports = set()
     for line in plain.check("sudo -n ss -H -lnt").splitlines():
@@ -43,7 +43,7 @@ def test_it_is_confined(plain: Guest) -> None:
     assert int(found["CapEff"], 16) == int(found["CapBnd"], 16) == 0
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
     inside = f"sudo -n nsenter -t {pid} -m -S 1000 -G 1000 --"
-    # The image has no touch: what the guest's would do is tried with the guest's own file system.
+    # The image has no program that could try to write: the mount options show what it may.
     mounts = plain.check(f"sudo -n cat /proc/{pid}/mountinfo")
     options = {line.split()[4]: line.split()[5] for line in mounts.splitlines()}
     assert options["/content/opendap"].startswith("ro")
@@ -54,7 +54,7 @@ def test_it_is_confined(plain: Guest) -> None:
     assert links == ["lo"]
 
 
-def test_a_killed_server_is_back(plain: Guest, record_property) -> None:
+def test_a_killed_server_is_back(plain: Guest, record_property: RecordProperty) -> None:
     plain.check("sudo -n pkill -9 -f '[h]ttp.server'")
     record_property("seconds after kill -9", round(until(plain, SAMPLE, 200, 60), 1))
 
@@ -69,7 +69,7 @@ def test_the_image_has_no_shell_and_says_so(plain: Guest) -> None:
 
 
 def test_a_file_server_that_hangs_is_detached_and_comes_back(
-    plain: Guest, exports: tuple[NfsServer, NfsServer], record_property
+    plain: Guest, exports: tuple[NfsServer, NfsServer], record_property: RecordProperty
 ) -> None:
     one, two = exports
     for name, server in (("one", one), ("two", two)):

@@ -1,4 +1,4 @@
-"""The units and settings that Hyrax gets, around programs that behave as its own do."""
+"""The units and settings that Hyrax gets, around programs that behave like its own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from build import Built
-from guest import Guest
-from little_suite import write_suite
-from nfs import NfsServer
-from watching import BACK, GAP, Watch, until
 
 from hyraxvm.tools import regression
 from hyraxvm.vm.qemu import HOST, HTTP, SSH
+from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
+from tests.boot.nfs import NfsServer
+from tests.boot.watching import BACK, GAP, Watch, until
+from tests.servers.build import Built
+from tests.unit.tools.little_suite import write_suite
 
 DDS = "/opendap/sample/sst.nc.dds"
 ACTIVE = "timeout 60 sh -c 'until systemctl is-active hyrax.target; do sleep 1; done'"
@@ -30,7 +31,7 @@ def main_pid(guest: Guest, unit: str) -> int:
     return int(guest.check(f"systemctl show --value -p MainPID {unit}"))
 
 
-def test_the_start_is_measured(hyrax: Guest, record_property) -> None:
+def test_the_start_is_measured(hyrax: Guest, record_property: RecordProperty) -> None:
     assert hyrax.first_answer is not None
     record_property("seconds from power-on to the first answer", round(hyrax.first_answer, 1))
     total, used = map(int, hyrax.check("free -m | awk '/^Mem:/ {print $2, $3}'").split())
@@ -99,7 +100,8 @@ def test_no_id_is_shared_between_image_and_guest(hyrax: Guest, standin: Built) -
 
 
 def test_only_the_service_and_ssh_listen(hyrax: Guest) -> None:
-    open_ports, local = set(), set()
+    open_ports: set[int] = set()
+    local: set[int] = set()
     for line in hyrax.check("sudo -n ss -H -lnt").splitlines():
         host, _, port = line.split()[3].rpartition(":")
         loopback = host.startswith("127.") or host in ("[::1]", "[::ffff:127.0.0.1]")
@@ -133,7 +135,7 @@ def test_links_are_followed_only_when_the_administrator_says_so(hyrax: Guest) ->
     pid = main_pid(hyrax, TOMCAT)
     assert "symlinks is now yes" in hyrax.check("hyrax-server set symlinks yes")
     until(hyrax, "/opendap/sample/link.nc.dds", 200, 60)
-    # Tomcat, which takes long, has not been restarted; the image's passwd is not the guest's.
+    # Tomcat, which starts slowly, has not been restarted; the image's passwd is not the guest's.
     assert main_pid(hyrax, TOMCAT) == pid
     assert "opendap" not in hyrax.get("/opendap/sample/passwd.nc.raw").text
     hyrax.check("hyrax-server set symlinks no")
@@ -162,7 +164,7 @@ def test_tomcat_shows_the_landing_page_and_sees_it_replaced(hyrax: Guest) -> Non
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert [hyrax.get(f"/{path}").status for path in ("index.jsp", "WEB-INF/web.xml")] == [404, 404]
-    # They are for the page alone.
+    # Only the page has these headers.
     assert "X-Frame-Options" not in hyrax.get(DDS).headers
     inside = f"sudo -n nsenter -m -t {main_pid(hyrax, TOMCAT)} --"
     root = "/opt/hyrax/home/tomcat/apache-tomcat-10.1/webapps/ROOT"
@@ -185,7 +187,7 @@ def test_settings_are_checked_and_take_effect(hyrax: Guest) -> None:
 
 @pytest.mark.parametrize("victim", ["beslistener", "besdaemon"])
 def test_a_killed_bes_is_back_in_seconds_and_tomcat_goes_on(
-    hyrax: Guest, victim: str, record_property
+    hyrax: Guest, victim: str, record_property: RecordProperty
 ) -> None:
     pid = main_pid(hyrax, TOMCAT)
     hyrax.check(f"sudo -n pkill -9 -o -f 'bin/[b]{victim[1:]}'")
@@ -197,7 +199,9 @@ def test_a_killed_bes_is_back_in_seconds_and_tomcat_goes_on(
     )
 
 
-def test_a_killed_tomcat_comes_back_and_the_target_tells(hyrax: Guest, record_property) -> None:
+def test_a_killed_tomcat_comes_back_and_the_target_shows_it(
+    hyrax: Guest, record_property: RecordProperty
+) -> None:
     bes = main_pid(hyrax, BES)
     hyrax.check(f"sudo -n kill -9 {main_pid(hyrax, TOMCAT)}")
     time.sleep(2)
@@ -231,7 +235,7 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     assert int(hyrax.check("stat -c %s /var/log/hyrax-bes/bes.log")) == 0
     assert hyrax.get(DDS).status == 200
     assert DDS.removeprefix("/opendap") in hyrax.check("cat /var/log/hyrax-bes/bes.log")
-    # Whatever a client asks for, no log outgrows what an hour brings.
+    # Logs are rotated every hour, so requests cannot make them grow without limit.
     logs = "/var/log/hyrax-tomcat"
     access = hyrax.check(f"sudo -n sh -c 'ls -t {logs}/*access_log*.txt'").splitlines()[0]
     hyrax.check(f"sudo -n sh -c 'head -c 9000000 /dev/zero >>{access}'")
@@ -240,7 +244,7 @@ def test_logs_are_shown_and_bounded(hyrax: Guest) -> None:
     hyrax.check("sudo -n systemctl start logrotate.service")
     assert int(hyrax.check(f"sudo -n stat -c %s {access}")) < 1_000_000
     assert hyrax.get(DDS).status == 200
-    # Tomcat writes on, some seconds later.
+    # Tomcat continues to write, some seconds later.
     seen = f"until grep -a -q sst.nc.dds {access}; do sleep 1; done"
     hyrax.check(f"sudo -n timeout 40 sh -c '{seen}'")
 
@@ -258,7 +262,7 @@ def test_leftovers_of_downloads_are_removed_and_caches_kept(hyrax: Guest) -> Non
 
 
 def test_a_file_server_that_hangs_is_detached_and_comes_back(
-    hyrax: Guest, exports: tuple[NfsServer, NfsServer], record_property
+    hyrax: Guest, exports: tuple[NfsServer, NfsServer], record_property: RecordProperty
 ) -> None:
     one, two = exports
     for name, server in (("one", one), ("two", two)):
@@ -272,7 +276,7 @@ def test_a_file_server_that_hangs_is_detached_and_comes_back(
         status, said = hyrax.run("hyrax-data status one", 60)
         assert status == 1
         assert "away" in said
-        # Whoever looks at the parent directory does not wait any more.
+        # A listing of the parent directory no longer waits.
         until(hyrax, "/opendap/data/", 200, GAP)
         time.sleep(20)
         one.thaw()
@@ -300,7 +304,9 @@ def test_a_regression_suite_finds_the_files_of_the_image(hyrax: Guest, tmp_path:
     hyrax.check("sudo -n rm -r /srv/hyrax/data/nc")
 
 
-def test_it_stops_quickly_and_the_machine_too(hyrax: Guest, record_property) -> None:
+def test_it_stops_quickly_and_the_machine_too(
+    hyrax: Guest, record_property: RecordProperty
+) -> None:
     started = time.monotonic()
     hyrax.check("sudo -n systemctl stop hyrax.target", 60)
     hyrax.check(f"timeout 30 sh -c 'while systemctl is-active {BES} {TOMCAT}; do sleep 0.2; done'")

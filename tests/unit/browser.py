@@ -13,11 +13,11 @@ from axe_core_python.selenium import Axe
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from hyraxvm.core.paths import REPORTS
+from hyraxvm.core.workspace import Workspace
 
 DESKTOP = (1280, 900)  # CSS pixels
 PHONE = (390, 844)
-PICTURES = REPORTS / "pages"
+PICTURES = Workspace.here().reports / "pages"
 _SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

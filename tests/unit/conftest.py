@@ -6,8 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from browser import Browser, chromium
 from hypothesis import settings
+
+from tests.unit.browser import Browser, chromium
+
+pytest_plugins = ["tests.unit.release.fixtures"]
 
 # A time limit for each example would fail on a busy machine.
 settings.register_profile("hyrax-vm", deadline=None)

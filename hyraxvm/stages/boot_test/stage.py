@@ -1,4 +1,4 @@
-"""The boot test of an artifact: pytest over `tests/boot`, its reports, and the verdict."""
+"""The boot test of an artifact: pytest over `tests/boot`, with reports."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hyraxvm.core import cache, code
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import PROVISION, REPORTS, ROOT
+from hyraxvm.core.paths import ROOT
 from hyraxvm.core.process import run
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.opening import manifest_path
+from hyraxvm.stages.boot_test import verdict
 
 DEADLINE = 3600.0  # seconds, for all machines of a file
-TESTS = ROOT / "tests" / "boot"
 # pytest-xdist's line about a test that has ended.
-_ENDED = re.compile(r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\] *")
+_ENDED = re.compile(
+    r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\]@\S+ *"
+)
 
 
 def _short(line: str) -> str:
@@ -32,28 +34,10 @@ def _short(line: str) -> str:
     return f"{share:>4} {outcome.lower()} on {machine}: {test}" + (f" [{case}]" if case else "")
 
 
-def reports(artifact: Path) -> Path:
-    """The directory that keeps an artifact's console, journal, JUnit and HTML reports."""
-    return REPORTS / artifact.name
-
-
-def key(artifact: Path) -> str:
-    """Return the digest of what decides the verdict: the artifact, the tests, the expectations."""
-    claims = sorted((PROVISION / "servers").glob("*/capabilities.toml"))
-    return cache.digest(cache.file_digest(artifact), *claims, code.digest(ROOT, TESTS, __name__))
-
-
-def verdict(artifact: Path) -> dict[str, Any] | None:
-    """What an earlier test of this very file said, or None: it has to be tested."""
-    try:
-        found: dict[str, Any] = json.loads((reports(artifact) / "verdict.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if found.get("key") == key(artifact) else None
-
-
-def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> dict[str, Any]:
-    """Boot and exercise one artifact, `machines` at a time; returns the verdict.
+def test(
+    workspace: Workspace, artifact: Path, on_line: Callable[[str], None], machines: int = 2
+) -> dict[str, Any]:
+    """Boot and exercise one artifact, `machines` at a time; return the verdict.
 
     Raises `UserError`: there is no such file; `Failure`: a test failed.
     """
@@ -63,15 +47,15 @@ def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> d
         raise UserError(
             f"{manifest_path(artifact)}: no such file; the manifest must lie beside the artifact"
         )
-    folder = reports(artifact)
+    folder = verdict.reports(workspace, artifact)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdict.json").unlink(missing_ok=True)
+    (folder / verdict.FILE).unlink(missing_ok=True)
     started = time.monotonic()
-    tested_key = key(artifact)  # before: a test that is edited meanwhile has not been run
+    tested_key = verdict.key(artifact)  # before: a test that is edited meanwhile has not been run
     run(
         [
-            *(sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"),
-            *("-n", str(machines)),
+            *(sys.executable, "-m", "pytest", str(verdict.TESTS), "-v", "-p", "no:cacheprovider"),
+            *("-n", str(machines), "--dist", "loadgroup"),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),
@@ -83,5 +67,5 @@ def test(artifact: Path, on_line: Callable[[str], None], machines: int = 2) -> d
         on_line=lambda line: on_line(_short(line)),
     )
     result = {"key": tested_key, "seconds": round(time.monotonic() - started, 1)}
-    (folder / "verdict.json").write_text(json.dumps(result) + "\n")
+    (folder / verdict.FILE).write_text(json.dumps(result) + "\n")
     return result

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from hyraxvm.config.arch import Arch
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache, code
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.process import as_root, output, run
-from hyraxvm.stages.server.stage import Server
+from hyraxvm.stages.server.stage import PackedServer
 
 DEADLINE = 600.0  # seconds
 MIB = 1024 * 1024
@@ -65,10 +66,11 @@ def key(recipe: Recipe, rootfs: str, server: str, root: Path = ROOT) -> str:
 
 
 def build(
+    results: StageCache,
     recipe: Recipe,
     stage_key: str,
     rootfs: Path,
-    server: Server,
+    server: PackedServer,
     log: Path,
     on_line: Callable[[str], None],
 ) -> Disk:
@@ -77,7 +79,7 @@ def build(
     def make(work: Path) -> None:
         on_line("unpacking the root file system")
         tree = work / "tree"
-        plant(tree, rootfs, server.squashfs, work, log)
+        fill_tree(tree, rootfs, server.squashfs, work, log)
         on_line("making the file systems")
         raw = work / "disk.raw"
         assemble(tree, raw, recipe, work, log)
@@ -87,13 +89,13 @@ def build(
         for rest in ("disk.raw", "root.img", "esp.img"):
             (work / rest).unlink()
 
-    folder = cache.produce("disk", stage_key, make)
+    folder = results.produce("disk", stage_key, make)
     return Disk(
         qcow2=folder / "disk.qcow2", kernel=folder / "vmlinuz", initrd=folder / "initrd.img"
     )
 
 
-def plant(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
+def fill_tree(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
     """Unpack the root file system and lay the server and the provisioning boot's files into it."""
     tree.mkdir()
     fstab, machine_id = work / "fstab", work / "machine-id"

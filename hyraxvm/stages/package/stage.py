@@ -19,8 +19,8 @@ from hyraxvm.config.images import Recipe
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, code
 from hyraxvm.core.errors import Failure
-from hyraxvm.core.parallel import together
-from hyraxvm.core.paths import ARTIFACTS, ROOT
+from hyraxvm.core.parallel import run_parallel
+from hyraxvm.core.paths import ROOT
 from hyraxvm.formats import FORMATS, Format, Source, disk_images
 
 
@@ -48,12 +48,13 @@ def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> s
     )
 
 
-def artifact_path(source: Source, chosen: Format) -> Path:
-    """Where a format's file is shipped."""
-    return ARTIFACTS / f"{source.name}{chosen.suffix}"
+def artifact_path(artifacts: Path, source: Source, chosen: Format) -> Path:
+    """Return where a format's file is shipped."""
+    return artifacts / f"{source.name}{chosen.suffix}"
 
 
 def build(
+    artifacts: Path,
     source: Source,
     wanted: Sequence[Format],
     *,
@@ -64,7 +65,7 @@ def build(
     log: Path,
     on_line: Callable[[str], None],
 ) -> list[Path]:
-    """Return the paths of the `wanted` files; manifest and checksums lie beside them.
+    """Return the paths of the `wanted` files in `artifacts`; beside them are manifest and sums.
 
     `keys` has each format's key, as the plan gives it; `packages` are the Debian packages of the
     image, `timings` the seconds of the stages so far; `largest` describes what makes it large.
@@ -72,11 +73,11 @@ def build(
     Raises:
         Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
     """
-    manifest = ARTIFACTS / f"{source.name}{MANIFEST}"
+    manifest = artifacts / f"{source.name}{MANIFEST}"
     entries = {
         entry["format"]: entry
         for entry in _entries(manifest)
-        if entry.get("format") in FORMATS and _current(source, keys, entry)
+        if entry.get("format") in FORMATS and _current(artifacts, source, keys, entry)
     }
     missing = [chosen for chosen in wanted if chosen.name not in entries]
     stale = [
@@ -84,10 +85,10 @@ def build(
         for chosen in FORMATS.values()
         if chosen.name not in entries
         and chosen not in wanted
-        and (path := artifact_path(source, chosen)).exists()
+        and (path := artifact_path(artifacts, source, chosen)).exists()
     ]
     if missing or stale or len(entries) != len(_entries(manifest)):
-        work = ARTIFACTS / f".{source.name}.work"
+        work = artifacts / f".{source.name}.work"
         cache.remove_tree(work)
         work.mkdir(parents=True)
         try:
@@ -95,7 +96,9 @@ def build(
                 partial(_make, source, chosen, keys[chosen.name], work, log, on_line)
                 for chosen in missing
             ]
-            entries |= {entry["format"]: entry for entry in together(tasks, os.cpu_count() or 1)}
+            entries |= {
+                entry["format"]: entry for entry in run_parallel(tasks, os.cpu_count() or 1)
+            }
             _check_budgets(source, list(entries.values()), largest)
             written = work / manifest.name
             listed = [entries[name] for name in FORMATS if name in entries]
@@ -106,13 +109,13 @@ def build(
                 on_line(f"removing {path.name}: it was made from another master")
                 path.unlink()
             for chosen in missing:
-                path = artifact_path(source, chosen)
+                path = artifact_path(artifacts, source, chosen)
                 (work / path.name).replace(path)
             written.replace(manifest)
         finally:
             cache.remove_tree(work)
-        write_sums(ARTIFACTS)
-    return [artifact_path(source, chosen) for chosen in wanted]
+        write_sums(artifacts)
+    return [artifact_path(artifacts, source, chosen) for chosen in wanted]
 
 
 def read_release(path: Path) -> dict[str, str]:
@@ -165,10 +168,12 @@ def _make(
     }
 
 
-def _current(source: Source, keys: Mapping[str, str], entry: dict[str, Any]) -> bool:
+def _current(
+    artifacts: Path, source: Source, keys: Mapping[str, str], entry: dict[str, Any]
+) -> bool:
     """Whether a file is there, whole, and made from these very inputs."""
     chosen = FORMATS[entry["format"]]
-    path = artifact_path(source, chosen)
+    path = artifact_path(artifacts, source, chosen)
     return bool(
         entry["name"] == path.name
         and entry["key"] == keys[chosen.name]

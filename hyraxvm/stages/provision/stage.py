@@ -22,6 +22,7 @@ from hyraxvm.config import names
 from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core import cache, code
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import PACKER, PROVISION, ROOT
 from hyraxvm.core.process import output, run
 from hyraxvm.core.templates import render
@@ -103,6 +104,7 @@ def git_revision() -> str:
 
 
 def build(
+    results: StageCache,
     recipe: Recipe,
     stage_key: str,
     disk: Disk,
@@ -145,7 +147,7 @@ def build(
             if rest.name not in ("master.qcow2", "release.env"):
                 shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
 
-    return cache.produce("provision", stage_key, make) / "master.qcow2"
+    return results.produce("provision", stage_key, make) / "master.qcow2"
 
 
 def stage_files(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache, code
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import ROOT, cache_root
+from hyraxvm.core.paths import ROOT
 from hyraxvm.core.process import output, run
 
 DEADLINE = 1800.0  # seconds; slow mirrors exist
@@ -41,7 +42,13 @@ def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
     )
 
 
-def build(recipe: Recipe, stage_key: str, log: Path, on_line: Callable[[str], None]) -> Path:
+def build(
+    results: StageCache,
+    recipe: Recipe,
+    stage_key: str,
+    log: Path,
+    on_line: Callable[[str], None],
+) -> Path:
     """Return the path of the root file system's tar.
 
     Raises `Failure` when mmdebstrap fails, with its last lines.
@@ -51,12 +58,13 @@ def build(recipe: Recipe, stage_key: str, log: Path, on_line: Callable[[str], No
         config = work / "config"
         write_config(recipe, config)
         tar = work / "rootfs.tar"
-        run(command(recipe, config, tar), log=log, deadline=DEADLINE, on_line=on_line)
+        argv = command(recipe, config, tar, package_cache(results))
+        run(argv, log=log, deadline=DEADLINE, on_line=on_line)
         cache.remove_tree(config)
         status = output(["tar", "--extract", "--to-stdout", "--file", str(tar), DPKG_STATUS])
         (work / "packages.json").write_text(json.dumps(parse_status(status), indent=1) + "\n")
 
-    return cache.produce("rootfs", stage_key, make) / "rootfs.tar"
+    return results.produce("rootfs", stage_key, make) / "rootfs.tar"
 
 
 def packages(tar: Path) -> dict[str, str]:
@@ -101,9 +109,8 @@ def write_config(recipe: Recipe, folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def command(recipe: Recipe, config: Path, tar: Path) -> list[str]:
-    """The mmdebstrap command line; downloaded packages are kept in, and taken from, the cache."""
-    packages = package_cache()
+def command(recipe: Recipe, config: Path, tar: Path, packages: Path) -> list[str]:
+    """Return mmdebstrap's command line; downloaded packages stay in the folder `packages`."""
     return [
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -140,9 +147,9 @@ def source_arguments(recipe: Recipe, tar: Path) -> list[str]:
     return [recipe.base.suite, str(tar), *([recipe.base.mirror] if recipe.base.mirror else [])]
 
 
-def package_cache() -> Path:
-    """The directory that holds the downloaded Debian packages."""
-    folder = cache_root() / "packages"
+def package_cache(results: StageCache) -> Path:
+    """Return the folder of downloaded Debian packages, which is beside the stages' results."""
+    folder = results.folder / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

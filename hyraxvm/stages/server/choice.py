@@ -16,7 +16,7 @@ from pathlib import Path
 from hyraxvm.config import images
 from hyraxvm.config.arch import ARCHES
 from hyraxvm.config.images import AUTO, Config, Recipe
-from hyraxvm.core import cache
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.paths import IMAGES_LOCK
 from hyraxvm.stages.server import oci
@@ -39,6 +39,7 @@ class Choice:
 
 
 def choose(
+    results: StageCache,
     table: Config,
     server: str | None,
     server_image: str | None,
@@ -47,8 +48,11 @@ def choose(
 ) -> Choice:
     """Decide which server is built, and from which image.
 
-    A server that is named never falls back to another.  Raises `UserError`: there is no such
-    server, or no such image; `Failure`: the registry does not answer.
+    A server that is named never falls back to another.  An image that is among the `results`
+    needs no registry.
+
+    Raises `UserError`: there is no such server, or no such image; `Failure`: the registry does
+    not answer.
     """
     wanted = server or table.defaults.server
     if wanted != AUTO:
@@ -57,7 +61,7 @@ def choose(
         return _named_image(table, wanted, server_image)
     if wanted != AUTO:
         try:
-            return _locked(table, wanted, lock, say)
+            return _locked(results, table, wanted, lock, say)
         except UserError:
             raise
         except Failure as failure:
@@ -65,7 +69,7 @@ def choose(
     reasons = []
     for name in table.defaults.auto:
         try:
-            chosen = _locked(table, name, lock, say)
+            chosen = _locked(results, table, name, lock, say)
         except UserError:
             raise
         except Failure as failure:
@@ -103,7 +107,9 @@ def _named_image(table: Config, wanted: str, reference: str) -> Choice:
     return Choice(name, image, digest)
 
 
-def _locked(table: Config, name: str, lock: Path, say: Callable[[str], None]) -> Choice:
+def _locked(
+    results: StageCache, table: Config, name: str, lock: Path, say: Callable[[str], None]
+) -> Choice:
     """The image that a server is pinned to, once it is known to be within reach."""
     source = table.server[name].source
     if source == "embedded":
@@ -120,7 +126,7 @@ def _locked(table: Config, name: str, lock: Path, say: Callable[[str], None]) ->
         )
     digest = entry["digest"]
     arches = {ARCHES[base.arch].oci for base in table.base.values()}
-    if not all(cache.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
+    if not all(results.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
         oci.remote_digest(oci.with_digest(source, digest))
     return Choice(name, source, digest)
 

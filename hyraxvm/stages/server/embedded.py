@@ -20,14 +20,22 @@ TEMPORARY = "/tmp"  # noqa: S108 - inside the image
 
 
 def pack(
-    recipe: Recipe, source: Path, work: Path, log: Path, on_line: Callable[[str], None]
+    recipe: Recipe,
+    source: Path,
+    debs: Path,
+    work: Path,
+    log: Path,
+    on_line: Callable[[str], None],
 ) -> Path:
-    """Pack the server's folder, its Debian and its PyPI packages; returns the image's layout."""
+    """Pack the server's folder, its Debian and its PyPI packages; return the image's layout.
+
+    `debs` is the folder of downloaded Debian packages.
+    """
     site, layer, layout = work / "site", work / "layer.tar", work / "oci"
     requirements, package = sources(recipe, source)
     run(pip_command(recipe, requirements, site), log=log, deadline=DEADLINE, on_line=on_line)
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
-    command = layer_command(recipe, site, package, layer)
+    command = layer_command(recipe, site, package, debs, layer)
     run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
 
     image = f"{layout}:{oci.TAG}"
@@ -55,14 +63,14 @@ def sources(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
     return folder / "requirements.txt", folder / recipe.server_name
 
 
-def configuration(recipe: Recipe, source: Path) -> oci.Image:
+def configuration(recipe: Recipe, source: Path) -> oci.OciImage:
     """What the image says of itself; nothing is built."""
     name, home = recipe.server_name, recipe.server.home
     init = source / name / "__init__.py"
     version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
     if version is None:
         raise Failure(f'{init}: has no line `__version__ = "..."`')
-    return oci.Image(
+    return oci.OciImage(
         digest="",
         entrypoint=["/usr/bin/python3", "-m", name],
         environment={
@@ -97,7 +105,7 @@ def pip_command(recipe: Recipe, requirements: Path, target: Path) -> list[str]:
     ]
 
 
-def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> list[str]:
+def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: Path) -> list[str]:
     """The mmdebstrap command that makes the image's one layer.
 
     `--variant=extract` unpacks packages without running their scripts: no shell ends up in the
@@ -140,7 +148,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, layer: Path) -> lis
         *rootfs.source_options(recipe),
         f"--include={','.join(recipe.server.packages)}",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-        *rootfs.keep_packages(rootfs.package_cache(), "extract"),
+        *rootfs.keep_packages(debs, "extract"),
         # The only hooks that this variant runs once the packages are there.
         *(f"--extract-hook={hook}" for hook in hooks),
         *rootfs.source_arguments(recipe, layer),

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hyraxvm.core import cache
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import dying_with_parent, output, run
 from hyraxvm.stages.server.image_tree import Tree, merge
@@ -32,7 +33,7 @@ PLAIN = re.compile(r"(/[A-Za-z0-9._+@~=-]*)+")  # nothing that a unit or a shell
 LAYER = 20 * 10**9  # bytes that a layer may have unpacked: a small one can fill any disk
 
 
-class Image(BaseModel):
+class OciImage(BaseModel):
     """The part of an image's configuration that says how it wants to be run."""
 
     model_config = ConfigDict(frozen=True)
@@ -135,7 +136,14 @@ def pull_key(reference: str, digest: str, arch: str) -> str:
     return cache.digest(reference, digest, arch)
 
 
-def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[str], None]) -> Path:
+def pull(
+    results: StageCache,
+    reference: str,
+    digest: str,
+    arch: str,
+    log: Path,
+    on_line: Callable[[str], None],
+) -> Path:
     """Return the cached layout of an image; skopeo verifies every digest on the way.
 
     Raises `Failure`: it cannot be had, or is not what the digest says.
@@ -149,10 +157,10 @@ def pull(reference: str, digest: str, arch: str, log: Path, on_line: Callable[[s
         run(argv, log=log, deadline=DEADLINE, on_line=on_line)
 
     # It is in a registry already.
-    return cache.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
+    return results.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
 
 
-def read_image(layout: Path, arch: str) -> Image:
+def read_image(layout: Path, arch: str) -> OciImage:
     """Read the manifest and the configuration of a layout's image.
 
     Raises `Failure`: a digest does not fit, a file is missing, it is for other machines, or says
@@ -165,7 +173,7 @@ def read_image(layout: Path, arch: str) -> Image:
         raise Failure(f"the image's configuration is damaged: {said}") from error
 
 
-def _image(layout: Path, arch: str) -> Image:
+def _image(layout: Path, arch: str) -> OciImage:
     index = json.loads((layout / "index.json").read_text())
     digest = index["manifests"][0]["digest"]
     manifest = _blob(layout, digest)
@@ -185,7 +193,7 @@ def _image(layout: Path, arch: str) -> Image:
         if "\0" in text:
             raise Failure(f"the image's {text[:200]!r} holds a NUL, which no process can be given")
     json.dumps(config, ensure_ascii=False).encode()  # half a character of UTF-16 is a ValueError
-    return Image(
+    return OciImage(
         digest=digest,
         entrypoint=command,
         environment=dict(item.partition("=")[::2] for item in variables),
@@ -213,7 +221,7 @@ def plain_path(path: str, what: str) -> str:
     return path
 
 
-def flatten(layout: Path, image: Image, scratch: Path, on_line: Callable[[str], None]) -> Tree:
+def flatten(layout: Path, image: OciImage, scratch: Path, on_line: Callable[[str], None]) -> Tree:
     """Merge the image's layers; the uncompressed ones stay in `scratch`, the tree reads them.
 
     Raises `Failure`: a layer is not what its digest says, or is hostile.

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from hyraxvm.config.images import SERVER, Recipe
 from hyraxvm.config.model import Account, ServerImage, Trimmed
 from hyraxvm.core import cache, code
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.stages import sizes
@@ -35,7 +36,7 @@ FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # that units and scripts hold just
 VERSION_LABELS = ("org.opencontainers.image.version", "version")
 
 
-class Server(BaseModel):
+class PackedServer(BaseModel):
     """The stage's output."""
 
     model_config = ConfigDict(frozen=True)
@@ -85,12 +86,13 @@ def server_folder(recipe: Recipe, root: Path = ROOT) -> Path:
 
 
 def build(
+    results: StageCache,
     recipe: Recipe,
     stage_key: str,
     log: Path,
     on_line: Callable[[str], None],
     say: Callable[[str], None] | None = None,
-) -> Server:
+) -> PackedServer:
     """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
 
     Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
@@ -99,10 +101,12 @@ def build(
 
     def make(work: Path) -> None:
         if recipe.server.source == "embedded":
-            layout = embedded.pack(recipe, server_folder(recipe), work, log, on_line)
+            folder, debs = server_folder(recipe), rootfs.package_cache(results)
+            layout = embedded.pack(recipe, folder, debs, work, log, on_line)
         else:
+            arch = recipe.arch.oci
             layout = oci.pull(
-                recipe.server_image, recipe.server_digest, recipe.arch.oci, log, on_line
+                results, recipe.server_image, recipe.server_digest, arch, log, on_line
             )
         found = oci.read_image(layout, recipe.arch.oci)
         tree = oci.flatten(layout, found, work / "layers", on_line)
@@ -119,23 +123,23 @@ def build(
             if rest.name not in ("server.squashfs", "server.json"):
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
-    done = cache.produce("server", stage_key, make)
-    made = Server(squashfs=done / "server.squashfs", image=_kept(done))
+    done = results.produce("server", stage_key, make)
+    made = PackedServer(squashfs=done / "server.squashfs", image=_kept(done))
     _check_budget(recipe, made)
     return made
 
 
-def preview(recipe: Recipe) -> ServerImage:
-    """What the server's image says of itself; nothing is built.
+def preview(recipe: Recipe, results: StageCache | None = None) -> ServerImage:
+    """Return what is known of the server's image without building it.
 
-    Raises `UserError`: only the image itself can tell, and it has not been built here yet.
+    Raises `UserError`: only the image itself says it, and it is not among the `results`.
     """
     if recipe.server.source == "embedded":
         config = embedded.configuration(recipe, server_folder(recipe))
         account = Account(name=config.user, uid=embedded.UID, group=config.user, gid=embedded.UID)
         return _image(recipe, config, Prepared(accounts=[account], writable=[], facts={}, files={}))
-    if recipe.server_digest and cache.contains("server", key(recipe)):
-        return _kept(cache.produce("server", key(recipe), _never))
+    if results and recipe.server_digest and results.contains("server", key(recipe)):
+        return _kept(results.produce("server", key(recipe), _never))
     raise UserError(
         f"server {recipe.server_name!r} is described by its image, which is not built here yet; "
         f"type: ./inv build {recipe.name} --server {recipe.server_name}"
@@ -144,7 +148,7 @@ def preview(recipe: Recipe) -> ServerImage:
 
 def describe(
     recipe: Recipe,
-    image: oci.Image,
+    image: oci.OciImage,
     tree: Tree,
     packages: dict[str, str],
     trimmed: list[Trimmed],
@@ -246,7 +250,7 @@ def _account(tree: Tree, user: str) -> Account:
 
 def _image(
     recipe: Recipe,
-    image: oci.Image,
+    image: oci.OciImage,
     prepared: Prepared,
     packages: dict[str, str] | None = None,
     trimmed: list[Trimmed] | None = None,
@@ -274,7 +278,7 @@ def _image(
     )
 
 
-def version(image: oci.Image, reference: str, *stated: str | None) -> str:
+def version(image: oci.OciImage, reference: str, *stated: str | None) -> str:
     """The server's version: the first that is stated, else the tag, else the digest's beginning.
 
     It goes into file names: letters, digits, `.` and `+`, a digit first. A tag without a digit is
@@ -300,7 +304,7 @@ def _hook(recipe: Recipe) -> ModuleType | None:
     return module
 
 
-def _program(tree: Tree, image: oci.Image) -> str:
+def _program(tree: Tree, image: oci.OciImage) -> str:
     """The full path of what the image runs; raises `Failure`: it is not there.
 
     It is a plain one: systemd takes signs before it as orders, `+` for all privileges.
@@ -326,7 +330,7 @@ def _table(tree: Tree, path: str) -> list[list[str]]:
     return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def _check_budget(recipe: Recipe, made: Server) -> None:
+def _check_budget(recipe: Recipe, made: PackedServer) -> None:
     size = made.squashfs.stat().st_size
     allowed = recipe.budget.get(SERVER)
     if allowed is not None and size > allowed * 10**6:

@@ -1,7 +1,7 @@
-"""What the image pipeline must know of a Hyrax image: read from its files, nothing assumed.
+"""Finds in a Hyrax image what the image pipeline must know; everything is read from its files.
 
-The layout is that of the container image `opendap/hyrax`; where a path of it is not there, the
-failure says what was expected and what is there instead.
+The expected layout is that of the container image `opendap/hyrax`.  If a path is missing, the error
+says what was expected and what is there instead.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from hyraxvm.stages.server import oci
 from hyraxvm.stages.server.image_tree import Tree
 from hyraxvm.stages.server.stage import Prepared, find_account, missing, version
 
-LOG_DIR = "/var/log/bes"  # site.conf sets BES.LogName
-BES_PORT = "10022"  # what the OLFS asks unless its configuration says otherwise
-CONNECTIONS = "16"  # of the OLFS to the BES; each is a process
-SCANS = {  # what Tomcat searches libraries for: kind of search -> names in a jar
+LOG_DIR = "/var/log/bes"  # site.conf sets BES.LogName to a file in it
+BES_PORT = "10022"  # the port that the OLFS uses by default
+CONNECTIONS = "16"  # from the OLFS to the BES at most; each is a process
+SCANS = {  # how Tomcat searches libraries: kind of search -> names in a jar that it looks for
     "tldScan": r"META-INF/.*\.tld$",
     "pluggabilityScan": r"META-INF/(web-fragment\.xml$|resources/.|"
     r"services/(javax|jakarta)\.servlet\.ServletContainerInitializer$)",
 }
-TIMEOUT = "20000"  # milliseconds for a client to send its request
+TIMEOUT = "20000"  # milliseconds in which a client must send its request
 
 
-def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
-    """Find the BES, Tomcat, Java and their users; make what they write in.
+def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
+    """Find the BES, Tomcat, Java and their users; make the folders in which they write.
 
-    Raises `Failure`: something is not in the image.
+    Raises `Failure` if something is not in the image.
     """
     environment = image.environment
     env = program(tree, "/usr/bin/env")
@@ -52,7 +52,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
     if tree.resolve(base) != tree.resolve(tomcat_home):
         raise Failure(
             f"the image's CATALINA_BASE is {base[:200]!r}, its CATALINA_HOME {tomcat_home!r}; "
-            "what is expected is one folder for both"
+            "expected: one folder for both"
         )
     program(tree, f"{tomcat_home}/bin/catalina.sh")
     program(tree, "/bin/sh")  # catalina.sh is a script
@@ -80,7 +80,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
 
     site_conf = f"{bes_conf.rpartition('/')[0]}/site.conf"
     if tree.read(site_conf) is None:
-        tree.write(site_conf, b"")  # what is bound over must be there
+        tree.write(site_conf, b"")  # a bind mount needs an existing file
     tree.make_dir("/var/lib/hyrax-tomcat", 0, 0)
     tree.make_dir(LOG_DIR, bes.uid, bes.gid)
     tree.make_dir(f"{tomcat_real}/logs", tomcat.uid, tomcat.gid)
@@ -103,7 +103,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
         accounts=[bes, tomcat],
         writable=writable,
         files=files,
-        # The usual labels are those of the image that it is built on.
+        # The usual labels describe the image on which this one is built.
         version=version(
             image,
             recipe.server_image,
@@ -133,7 +133,7 @@ def prepare(tree: Tree, image: oci.Image, recipe: Recipe) -> Prepared:
 
 
 def program(tree: Tree, path: str) -> str:
-    """A program where it is expected, else the only one of that name."""
+    """Return `path` if it is a program, else the path of the only program of that name."""
     if tree.is_program(path):
         return path
     found = [each for each in tree.called(path.rpartition("/")[2]) if tree.is_program(each)]
@@ -143,14 +143,14 @@ def program(tree: Tree, path: str) -> str:
 
 
 def directory(tree: Tree, path: str) -> str:
-    """A directory that must be there."""
+    """Return `path`, which must be a directory."""
     if not tree.is_dir(path):
         raise Failure(missing(tree, path, "directory"))
     return oci.plain_path(path, "directory")
 
 
 def bes_configuration(tree: Tree) -> str:
-    """The path of bes.conf."""
+    """Return the path of bes.conf."""
     for path in ["/etc/bes/bes.conf", *tree.called("bes.conf")]:
         if path.endswith("/bes/bes.conf") and tree.read(path) is not None:
             return oci.plain_path(path, "file")
@@ -158,7 +158,7 @@ def bes_configuration(tree: Tree) -> str:
 
 
 def bes_keys(tree: Tree, path: str) -> dict[str, str]:
-    """The last value of each `KEY=value` line; lines that add (`+=`) come after a first one."""
+    """Return each key's last `KEY=value`; a line `KEY+=value` counts only if it is the first."""
     text = (tree.read(path) or b"").decode("utf-8", "replace")
     found: dict[str, str] = {}
     for line in text.splitlines():
@@ -169,15 +169,15 @@ def bes_keys(tree: Tree, path: str) -> dict[str, str]:
 
 
 def bes_port(keys: dict[str, str]) -> str:
-    """Where the BES listens."""
+    """Return the port on which the BES listens."""
     port = keys.get("BES.ServerPort", BES_PORT)
     if not re.fullmatch("[0-9]{1,5}", port):
-        raise Failure(f"the image's bes.conf has BES.ServerPort={port[:80]!r}, which is no port")
+        raise Failure(f"the image's bes.conf has BES.ServerPort={port[:80]!r}, which is not a port")
     return port
 
 
 def bes_account(tree: Tree, keys: dict[str, str], environment: dict[str, str]) -> Account:
-    """Who the BES becomes: bes.conf says it, by name or as `#id`."""
+    """Return the account of the BES, which bes.conf gives by name or as `#id`."""
     user = keys.get("BES.User") or environment.get("BES_USER", "")
     if not user:
         raise Failure("the image's bes.conf has no BES.User, its environment no BES_USER")
@@ -186,7 +186,7 @@ def bes_account(tree: Tree, keys: dict[str, str], environment: dict[str, str]) -
 
 
 def tomcat_account(tree: Tree, home: str) -> Account:
-    """Who Tomcat runs as: the image's user `tomcat`, else the owner of its directory."""
+    """Return the account of Tomcat: the image's user `tomcat`, else the owner of its directory."""
     node = tree.node(home)
     owner = str(node.info.uid) if node else "0"
     users = (tree.read("/etc/passwd") or b"").decode("utf-8", "replace")
@@ -197,16 +197,16 @@ def tomcat_account(tree: Tree, home: str) -> Account:
 
 
 def unprivileged(account: Account, where: str) -> Account:
-    """Refuse the ids that the guest's own packages use."""
+    """Return `account`; refuse the ids below 100, which the guest's own packages use."""
     if account.uid < 100:
         raise Failure(
-            f"{where} is {account.name!r} (uid {account.uid}); a service needs a user above 99"
+            f"{where} is {account.name!r} (uid {account.uid}); expected: a user with a uid above 99"
         )
     return account
 
 
 def java_home(tree: Tree, environment: dict[str, str]) -> str:
-    """Where Java is: the image's JAVA_HOME, else what its entrypoint takes, else the only one."""
+    """Return Java's folder: JAVA_HOME, else the usual ones, else any in /usr/lib/jvm."""
     wanted = environment.get("JAVA_HOME", "/etc/alternatives/jre")
     choices = [wanted, "/usr/lib/jvm/jre"]
     choices += [path.removesuffix("/bin/java") for path in tree.glob("/usr/lib/jvm/*/bin/java")]
@@ -217,13 +217,13 @@ def java_home(tree: Tree, environment: dict[str, str]) -> str:
 
 
 def java_archive(tree: Tree, home: str) -> str:
-    """Java's own archive of its classes; a Java that was cut down with jlink has none."""
+    """Return the path of Java's own archive of its classes; "" if it has none, as after jlink."""
     path = tree.resolve(f"{home}/lib/server/classes.jsa")
     return oci.plain_path(path, "archive of Java's classes") if path else ""
 
 
 def olfs_configuration(tree: Tree, environment: dict[str, str], webapp: str) -> str:
-    """Where the OLFS reads its configuration, in its own order."""
+    """Return the path of olfs.xml, searched in the order of the OLFS."""
     places = [environment.get("OLFS_CONFIG_DIR", ""), "/etc/olfs", f"{webapp}/WEB-INF/conf"]
     for place in filter(None, places):
         if tree.read(f"{place}/olfs.xml") is not None:
@@ -232,13 +232,13 @@ def olfs_configuration(tree: Tree, environment: dict[str, str], webapp: str) -> 
 
 
 def admin_prefix(keys: dict[str, str]) -> str:
-    """How the address of the administrator is written: newer BESes have `email:` before it."""
+    """Return what precedes the administrator's address in bes.conf: `email:` in newer BESes."""
     value = keys.get("BES.ServerAdministrator", "email:")
     return "email:" if ":" in value else ""
 
 
 def fonc_dir(tree: Tree, bes_conf: str) -> str:
-    """Where fileout_netcdf writes; it is cleaned."""
+    """Return the folder in which fileout_netcdf writes, which a timer cleans."""
     modules = f"{bes_conf.rpartition('/')[0]}/modules"
     keys = bes_keys(tree, f"{modules}/fonc.conf")
     found = keys.get("FONc.Tempdir", "")
@@ -247,7 +247,7 @@ def fonc_dir(tree: Tree, bes_conf: str) -> str:
 
 
 def readable(tree: Tree, path: str, account: Account) -> None:
-    """Let a user read what a server run by root would: files of root's with no bit for others."""
+    """Let a user read root's files below `path`, which a server that runs as root could read."""
     found = (tree.resolve(path) or path).lstrip("/")
     for name, node in tree.nodes.items():
         if name != found and not name.startswith(f"{found}/"):
@@ -261,12 +261,12 @@ def readable(tree: Tree, path: str, account: Account) -> None:
 
 
 def edited(tree: Tree, path: str, edit: Callable[[ET.Element], None]) -> str:
-    """The image's file with the change, comments kept.
+    """Return the image's XML file after `edit`, with its comments.
 
-    Raises `Failure`: it is not well-formed, or not what it should be.
+    Raises `Failure` if the file is not well-formed or lacks what `edit` needs.
     """
     content = tree.read(path) or b""
-    # Nobody vouches for the file, but expat refuses entity bombs and fetches nothing.
+    # The file is not trusted, but expat refuses entity bombs and fetches nothing.
     try:
         for _, (prefix, uri) in ET.iterparse(BytesIO(content), ["start-ns"]):  # noqa: S314
             ET.register_namespace(prefix, uri)
@@ -283,7 +283,7 @@ def edited(tree: Tree, path: str, edit: Callable[[ET.Element], None]) -> str:
 
 
 def edit_server(root: ET.Element, port: int) -> None:
-    """Tomcat's server.xml: one HTTP connector, no shutdown port, logs that end."""
+    """Edit Tomcat's server.xml: one HTTP connector, no shutdown port, access logs for 14 days."""
     if root.tag != "Server":
         raise LookupError(f"its root is <{root.tag}>, not <Server>")
     root.set("port", "-1")
@@ -309,9 +309,9 @@ def edit_server(root: ET.Element, port: int) -> None:
 
 
 def edit_olfs(root: ET.Element) -> None:
-    """The OLFS's olfs.xml: no cache of listings and of 404s, and few processes of the BES.
+    """Edit the OLFS's olfs.xml: no cache of listings and of 404s, and few BES processes.
 
-    The cache holds a global lock while the BES reads: one hung file server would block all.
+    The cache holds a global lock while the BES reads: one hung file server would block everything.
     """
     pools = list(root.iter("ClientPool"))
     if not pools:
@@ -325,7 +325,7 @@ def edit_olfs(root: ET.Element) -> None:
 
 
 def edit_web(root: ET.Element) -> None:
-    """The OLFS's web.xml: the URL rewriting tells of faults only, not 38 lines a request."""
+    """Edit the OLFS's web.xml: the URL rewriting logs only faults, not 38 lines per request."""
     if not root.tag.endswith("web-app"):
         raise LookupError(f"its root is <{root.tag}>, not <web-app>")
     space = root.tag.removesuffix("web-app")
@@ -336,9 +336,9 @@ def edit_web(root: ET.Element) -> None:
 
 
 def scanned(tree: Tree, own: str, shared: str) -> dict[str, list[str]]:
-    """The libraries that Tomcat finds something in when it searches all of them at each start.
+    """Return, for each search of Tomcat at its start, the libraries in which it finds something.
 
-    Tag libraries may be the webapp's own or shared; what plugs itself into it is its own.
+    Tag libraries may be the webapp's own or shared; plug-ins must be the webapp's own.
     """
     found: dict[str, list[str]] = {kind: [] for kind in SCANS}
     for path in [*tree.glob(f"{own}/*.jar"), *tree.glob(f"{shared}/*.jar")]:
@@ -346,7 +346,7 @@ def scanned(tree: Tree, own: str, shared: str) -> dict[str, list[str]]:
             with zipfile.ZipFile(BytesIO(tree.read(path) or b"")) as jar:
                 names = jar.namelist()
         except zipfile.BadZipFile as error:
-            raise Failure(f"the image's {path} is no jar: {error}") from error
+            raise Failure(f"the image's {path} is not a jar file: {error}") from error
         for kind, pattern in SCANS.items():
             theirs = kind == "tldScan" or path.startswith(f"{own}/")
             if theirs and any(re.match(pattern, name) for name in names):
@@ -355,9 +355,9 @@ def scanned(tree: Tree, own: str, shared: str) -> dict[str, list[str]]:
 
 
 def edit_context(root: ET.Element, jars: dict[str, list[str]]) -> None:
-    """Tomcat's context.xml: only libraries that hold something to be found are searched.
+    """Edit Tomcat's context.xml: search only the libraries in which Tomcat finds something.
 
-    Else each start opens all of them and Java's own, for tag libraries and annotations.
+    Otherwise each start opens all of them, and Java's own, for tag libraries and annotations.
     """
     if root.tag != "Context":
         raise LookupError(f"its root is <{root.tag}>, not <Context>")

@@ -1,16 +1,23 @@
 """The data that the tests of dapdir serve, and a server that all of them share."""
 
-import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from dapdir_files import make_big, make_classic, make_names, make_traps, make_types, make_wide
-from dapdir_server import PACKAGE, Server
 
-sys.path.insert(0, str(PACKAGE))
+from tests.unit.dapdir.data_files import (
+    make_big,
+    make_classic,
+    make_names,
+    make_traps,
+    make_types,
+    make_wide,
+)
+from tests.unit.dapdir.running import Server
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dapdir") / "root"
     (path / "sub").mkdir(parents=True)
     (path.parent / "root-sibling").mkdir()
@@ -32,7 +39,7 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(root, tmp_path_factory):
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(root, tmp_path_factory.mktemp("log") / "log")
     yield server
     server.stop()

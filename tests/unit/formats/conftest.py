@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shelf import DATE, Shelf, make_master
 
 from hyraxvm.config import images
 from hyraxvm.formats import FORMATS, Source, disk_images
 from hyraxvm.stages.server import stage as server
+from tests.unit.formats.shelf import DATE, Shelf, make_master
 
 
 @pytest.fixture(scope="session")

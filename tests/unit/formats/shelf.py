@@ -28,22 +28,21 @@ class Shelf:
     source: Source
 
     def build(self, *names: str, source: Source | None = None) -> list[Path]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(package, "ARTIFACTS", self.folder)
-            source = source or self.source
-            return package.build(
-                source,
-                [FORMATS[name] for name in names or FORMATS],
-                keys={
-                    name: package.key(source.recipe, source.master_key, chosen)
-                    for name, chosen in FORMATS.items()
-                },
-                packages=PACKAGES,
-                timings={"rootfs": 1.5},
-                largest=lambda: "largest packages",
-                log=self.folder / "logs" / "package.log",
-                on_line=lambda line: None,
-            )
+        source = source or self.source
+        return package.build(
+            self.folder,
+            source,
+            [FORMATS[name] for name in names or FORMATS],
+            keys={
+                name: package.key(source.recipe, source.master_key, chosen)
+                for name, chosen in FORMATS.items()
+            },
+            packages=PACKAGES,
+            timings={"rootfs": 1.5},
+            largest=lambda: "largest packages",
+            log=self.folder / "logs" / "package.log",
+            on_line=lambda line: None,
+        )
 
     def path(self, chosen: str | Format) -> Path:
         suffix = FORMATS[chosen].suffix if isinstance(chosen, str) else chosen.suffix

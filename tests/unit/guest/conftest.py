@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from guest_copy import Guest, divert_curl
+
+from tests.unit.guest.guest_copy import Guest, divert_curl
 
 
 @pytest.fixture

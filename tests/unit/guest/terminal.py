@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 
 import pexpect
-from guest_copy import Guest
+
+from tests.unit.guest.guest_copy import Guest
 
 ESCAPE, UP, DOWN, ENTER, INTERRUPT = "\x1b", "\x1bOA", "\x1bOB", "\r", "\x03"
 # What a terminal does not show as a character.

@@ -37,4 +37,6 @@ def make_key(name: str, *options: str, expires: str = "never", passphrase: str =
     secret = ("--pinentry-mode", "loopback", "--passphrase", passphrase)
     gpg(*secret, *options, "--quick-gen-key", name, "ed25519", "sign", expires)
     listed = gpg("--with-colons", "--list-keys", f"={name}")
-    return re.findall(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[0]
+    found = re.search(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)
+    assert found
+    return found[1]

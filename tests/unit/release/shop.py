@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Rclone
 
 from hyraxvm import __version__
 from hyraxvm.config import images, publish
 from hyraxvm.core import archives, cache
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import ROOT
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
-from hyraxvm.publish import download, publisher
+from hyraxvm.publish import publisher
 from hyraxvm.release import assemble as release
 from hyraxvm.release import collect, index, signing
-from hyraxvm.stages.boot_test import stage as boot_test
-from hyraxvm.stages.package import stage as package
+from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.package.stage import SUMS
 from hyraxvm.stages.server import stage as server
 from hyraxvm.store.s3 import Store
-from hyraxvm.tools import clean
+from tests.unit.store.loopback import Rclone
 
 NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
@@ -73,7 +74,8 @@ class Shop:
     ) -> list[str]:
         """Publish a finished release; returns what is said meanwhile."""
         said: list[str] = []
-        publisher.folder(
+        publisher.publish_folder(
+            workspace(folder.parents[1]),
             to or self.store(),
             folder,
             signing.public_key(self.key),
@@ -159,9 +161,9 @@ def make_image(
         "packages": packages or PACKAGES,
         "files": files,
     }
-    keys = collect.keys(recipe, manifest)
-    for entry in files:
-        entry["key"] = keys[entry["format"]]
+    keys = collect.keys(workspace(folder), recipe, manifest)
+    for entry, chosen in zip(files, FORMATS.values(), strict=True):
+        entry["key"] = keys[chosen.name]
     (folder / f"{name}.manifest.json").write_text(json.dumps(manifest))
     return collect.Built(recipe, manifest)
 
@@ -170,38 +172,40 @@ def passed(path: Path, reports: Path) -> None:
     """Leave the verdict of a boot test, as one that passed does."""
     folder = reports / path.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdict.json").write_text(json.dumps({"key": boot_test.key(path)}))
+    (folder / "verdict.json").write_text(json.dumps({"key": verdict.key(path)}))
+
+
+def workspace(artifacts: Path) -> Workspace:
+    """Return this checkout with another `artifacts/`, and a cache beside it."""
+    return Workspace(ROOT, artifacts, StageCache(artifacts.with_name(f"{artifacts.name}-cache")))
 
 
 @contextlib.contextmanager
-def workshop(folder: Path) -> Iterator[Path]:
-    """`artifacts/` elsewhere, for as long as it lasts."""
+def workshop(folder: Path) -> Iterator[Workspace]:
+    """Have every task use another `artifacts/` inside this block."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (download, clean, release, collect):
-            patch.setattr(module, "ARTIFACTS", folder)
-        patch.setattr(release, "RELEASES", folder / "releases")
-        patch.setattr(package, "ARTIFACTS", folder)
-        patch.setattr(boot_test, "REPORTS", folder / "reports")
-        yield folder
+        made = workspace(folder)
+        patch.setattr(Workspace, "here", lambda: made)
+        yield made
 
 
 def assemble(
     folder: Path, version: str, built: Sequence[collect.Built], key: str, **more: Any
 ) -> Path:
-    with workshop(folder):
-        return release.assemble(
-            version,
-            built,
-            **{
-                "revision": "0123456789ab" + "0" * 28,
-                "key": key,
-                "text": "- Something new.",
-                "previous": "",
-                "old": {},
-                "on_line": lambda line: None,
-                **more,
-            },
-        )
+    return release.assemble(
+        workspace(folder),
+        version,
+        built,
+        **{
+            "revision": "0123456789ab" + "0" * 28,
+            "key": key,
+            "text": "- Something new.",
+            "previous": "",
+            "old": {},
+            "on_line": lambda line: None,
+            **more,
+        },
+    )
 
 
 def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
@@ -210,14 +214,14 @@ def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
     (folder / name).write_bytes(data)
     kind = next(one.name for one in FORMATS.values() if name.endswith(one.suffix))
     digest = cache.file_digest(folder / name)
-    image = index.Image(
+    image = index.PublishedImage(
         image="nfs",
         title="An image",
         access="nfs",
         name="image",
         base="debian-12",
         arch="amd64",
-        server=index.Server(name="dapdir", version="1", title="dapdir"),
+        server=index.PublishedServer(name="dapdir", version="1", title="dapdir"),
         inputs="0" * 64,
         files=[index.File(name=name, format=kind, size=len(data), sha256=digest)],
         manifest="image.manifest.json",

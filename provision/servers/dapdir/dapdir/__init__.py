@@ -5,6 +5,6 @@ import os
 __version__ = "1.0.0"
 SERVER = f"dapdir/{__version__}"
 
-# Data sets lie on read-only network mounts, where HDF5's file locks fail or hang.  HDF5 reads this
-# once, when it is loaded, so it is set before any module imports netCDF4.
+# Data sets are on read-only network mounts, where HDF5's file locks fail or hang.  HDF5 reads this
+# variable only once, when it is loaded: so it is set before any module imports netCDF4.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"

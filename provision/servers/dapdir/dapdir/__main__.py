@@ -1,4 +1,4 @@
-"""`python3 -m dapdir`: run the server under Gunicorn until it is told to stop."""
+"""`python3 -m dapdir`: run the server under Gunicorn until a signal ends it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .app import Application
 from .settings import Settings
 
 MAX_WORKERS = 4
-THREADS = 16  # of each worker; a client that reads slowly occupies one
-STALLED = 60  # seconds after which a client that takes or sends nothing is given up
+THREADS = 16  # per worker; a client that reads slowly occupies one
+STALLED = 60  # seconds without data from or to a client, after which its connection is closed
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         if not Path(directory).is_dir():
             sys.exit(f"dapdir: {name}={directory!r} is not a directory")
     if workers not in {str(n) for n in range(1, MAX_WORKERS + 1)}:
-        sys.exit(f"dapdir: DAPDIR_WORKERS={workers!r}: use a number from 1 to {MAX_WORKERS}")
+        sys.exit(f"dapdir: DAPDIR_WORKERS={workers!r} must be a number from 1 to {MAX_WORKERS}")
     try:
         settings = Settings.read(os.environ)
     except ValueError as error:
@@ -62,31 +62,31 @@ def main() -> None:
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn is not typed
-    """Gunicorn's threaded worker, without two ways in which slow clients stop others."""
+    """Gunicorn's threaded worker, without two ways in which slow clients block others."""
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Accept only what a thread is free for; the rest is for another worker."""
+        """Accept connections only while a thread is free; leave others to another worker."""
         if self.alive:
             idle = len(self.keepalived_conns) + len(self.pending_conns)
             self.set_accept_enabled(self.nr_conns - idle < self.cfg.threads)
         super().wait_for_and_dispatch_events(timeout)
 
     def handle(self, conn: TConn) -> Any:
-        """Answer one request; False if the connection is done with."""
+        """Answer one request; return False if the connection is finished."""
         keep = super().handle(conn)
         if keep is False:
-            # Gunicorn would wait for the client's end of the connection, for up to two seconds, in
-            # the thread that accepts all others.
+            # Gunicorn would wait up to two seconds for the client to close the connection, in the
+            # thread that accepts all others.
             conn.close(graceful=True)
             conn.close = lambda graceful=False: None
         return keep
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn is not typed
-    """Gunicorn with settings from here rather than from its command line."""
+    """Gunicorn with settings from this program instead of from a command line."""
 
     def __init__(self, root: str, home: str, settings: Settings, options: dict[str, Any]) -> None:
-        """Serve `root` and `home`; `options` are named as in Gunicorn's documentation."""
+        """Serve `root` and `home`; `options` have the names of Gunicorn's settings."""
         self._root = root
         self._home = home
         self._settings = settings
@@ -99,15 +99,15 @@ class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn is not typed
             self.cfg.set(name, value)
 
     def load(self) -> Application:
-        """Make the application, once, before the workers are forked."""
+        """Make the application once, before Gunicorn forks the workers."""
         application = Application(self._root, self._home, self._settings)
-        gc.freeze()  # or the workers' first collection copies the memory that they share
+        gc.freeze()  # otherwise the workers' first collection copies the memory that they share
         return application
 
 
 def _limit_memory(workers: int) -> None:
     blocks.BUDGET = blocks.Budget(blocks.TOTAL // workers)
-    # glibc would keep an arena for each thread, and raise the size up to which it keeps freed
+    # By default glibc keeps an arena per thread, and raises the size up to which it keeps freed
     # memory to that of the largest block: 130 MB in each worker instead of 5.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -118,7 +118,7 @@ def _limit_memory(workers: int) -> None:
 
 
 def _when_ready(arbiter: Any) -> None:
-    # Accepted connections inherit these.  Gunicorn itself lets a client stall a thread for ever.
+    # Accepted connections inherit these limits.  Gunicorn lets a client stall a thread for ever.
     limit = struct.pack("ll", STALLED, 0)
     for listener in arbiter.LISTENERS:
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

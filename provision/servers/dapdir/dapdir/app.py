@@ -1,4 +1,4 @@
-"""The WSGI application: URLs to files, files to responses, failures to DAP or HTML errors."""
+"""The WSGI application: maps URLs to files, files to responses, failures to DAP or HTML errors."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LISTINGS = ("", "contents.html", "catalog.html", "catalog.xml")
 _VERSION = f"Core version: DAP/2.0\nServer version: {SERVER}\n"
 # A file from the data root must not act as a page of this server.
 _PLAIN_TEXT = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".htm")
-# The home page is the administrator's own, and may have a style and a script in it.
+# The home page belongs to the administrator, and may contain a style and a script.
 _HOME_POLICY = "default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'"
 _log = logging.getLogger("gunicorn.error")
 
 
 @dataclass
 class Response:
-    """Status, headers, and a body that is closed by whoever sends it."""
+    """Status, headers, and a body; the code that sends the body must close it."""
 
     content_type: str
     body: Iterable[bytes]
@@ -44,23 +44,23 @@ class Response:
 
     @classmethod
     def of(cls, body: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
-        """A response that is complete at once."""
+        """Return a response whose whole body is known; keywords are headers (`_` for `-`)."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return cls(content_type, [body], status, {"Content-Length": str(len(body)), **names})
 
 
 class Body:
-    """The pieces of a data response; its file is closed with it, however the response ends."""
+    """The pieces of a data response; closing it closes the file, however the response ends."""
 
     def __init__(self, pieces: Iterator[bytes], source: Source, prepare: bool) -> None:
         """Take over `source`; with `prepare`, read the first piece now."""
         self._pieces = pieces
         self._source = source
-        # What fails at the first block still gets a proper error.
+        # A failure at the first block can still be answered with a proper error.
         self._first = next(pieces) if prepare else b""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the pieces; BrokenPipeError cuts the response short."""
+        """Yield the pieces; raise BrokenPipeError to cut the response short."""
         yield self._first
         try:
             yield from self._pieces
@@ -75,15 +75,15 @@ class Body:
 
 
 class Download:
-    """The octets of a file."""
+    """The body of a response that sends a file as it is."""
 
     def __init__(self, descriptor: int, size: int) -> None:
-        """Take over an open descriptor, of which `size` octets are to be sent."""
+        """Take over an open descriptor; send `size` octets of its file."""
         self._file = os.fdopen(descriptor, "rb", buffering=0)
         self._left = size
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the octets; BrokenPipeError cuts the response short."""
+        """Yield the octets; raise BrokenPipeError to cut the response short."""
         while self._left > 0:
             try:
                 piece = self._file.read(min(self._left, 256 * 1024))
@@ -100,19 +100,20 @@ class Download:
 
 
 def _cut(message: str) -> BrokenPipeError:
-    """Ends a response after its headers: a connection cut short tells the client.
+    """Log `message`, and return the error that ends a response after its headers.
 
-    Gunicorn closes the connection on it, without ending the body and without a traceback.
+    On this error Gunicorn closes the connection without ending the body, by which the client
+    notices the failure, and without a traceback.
     """
     _log.error("response cut short: %s", message)
     return BrokenPipeError(errno.EPIPE, "response cut short")
 
 
 class Application:
-    """Serves the tree below `root`, and a page of the administrator's at /."""
+    """The application that serves the tree below `root`, and the administrator's page at /."""
 
     def __init__(self, root: str, home: str = "", settings: Settings = DEFAULTS) -> None:
-        """`root` is the data root's path in the file system, `home` the directory of the page."""
+        """Serve the data below the path `root`, and `index.html` in the directory `home`."""
         self._settings = settings
         self._tree = Tree(root, settings.links)
         self._home = Path(home, "index.html") if home else None
@@ -121,7 +122,7 @@ class Application:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
-        # WSGI hands octets over as Latin-1; file names are decoded as the system does.
+        # WSGI passes octets as Latin-1; file names must be decoded as the system decodes them.
         path = os.fsdecode(environ.get("PATH_INFO", "").encode("latin-1"))
         try:
             response = self._respond(path, environ)
@@ -130,7 +131,7 @@ class Application:
         except Exception:
             _log.exception("cannot answer %r", path)
             response = self._error(
-                path, RequestError(500, "the server failed; its log has the details")
+                path, RequestError(500, "the server failed; the details are in its log")
             )
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
         headers = {
@@ -152,7 +153,7 @@ class Application:
     def _respond(self, path: str, environ: dict[str, Any]) -> Response:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._error(
-                path, RequestError(405, "only GET and HEAD are allowed"), Allow="GET, HEAD"
+                path, RequestError(405, "the method must be GET or HEAD"), Allow="GET, HEAD"
             )
         if path == "/" or (path == "/index.html" and self._home):
             return self._home_page() or _redirect("/opendap/")

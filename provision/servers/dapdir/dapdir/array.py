@@ -1,7 +1,7 @@
-"""A variable as the lazy array that pydap's model and encoders take for a NumPy array.
+"""A variable as a lazy array, which pydap's model and encoders use like a NumPy array.
 
 DAP2 has no signed bytes, 64-bit integers or characters.  pydap sends signed bytes as Int16, as
-Hyrax does.  64-bit integers become Float64 here (pydap would cut them to 32 bits), and one that
+Hyrax does.  Here 64-bit integers become Float64 (pydap would cut them to 32 bits); an integer that
 Float64 cannot hold exactly is an error.  Character arrays become strings over their last dimension.
 """
 
@@ -20,13 +20,13 @@ from .source import Source
 
 MAX_ELEMENTS = 2**31 - 1  # DAP2 sends an array's length as a signed 32-bit integer
 EXACT = 2**53  # Float64 holds every integer up to here
-VLEN_STRING = 64  # bytes; a guess, to bound the number of strings in a block
+VLEN_STRING = 64  # bytes; a guess that limits the number of strings in a block
 
 Block = np.ndarray[Any, Any]
 
 
 class Word(bytes):
-    """A string's octets; NumPy's own gives pydap a zero octet for an empty string."""
+    """A string's octets.  NumPy's own type gives pydap a zero octet for an empty string."""
 
     tobytes = bytes.__bytes__
 
@@ -39,20 +39,20 @@ def _words(strings: Iterable[bytes]) -> Block:
 
 
 class LazyArray:
-    """`shape` and `dtype` as served; iteration reads the file in blocks (flat, at most 1 MiB).
+    """A variable, with the `shape` and `dtype` that are served.
 
-    Make it while holding `library()`.
+    Iteration reads the file in flat blocks of at most 1 MiB.  Make it while holding `library()`.
     """
 
     def __init__(
         self, source: Source, variable: netCDF4.Variable[Any], name: str, unsigned: bool
     ) -> None:
-        """The whole variable; `unsigned` says that signed integers in the file are not."""
+        """Take the whole variable; `unsigned`: the file's signed integers are in fact unsigned."""
         self._source = source
         self._variable = variable
         self._name = name
         self._stored = np.dtype("O") if variable.dtype is str else np.dtype(variable.dtype)
-        # netCDF-3 has no unsigned bytes: _Unsigned = "true" says that these are.
+        # netCDF-3 has no unsigned bytes: the attribute _Unsigned = "true" marks them.
         if unsigned and self._stored.kind == "i" and self._stored.itemsize in (1, 8):
             self._stored = np.dtype(f"u{self._stored.itemsize}")
         chunks = variable.chunking() if source.dataset.data_model.startswith("NETCDF4") else None
@@ -72,7 +72,7 @@ class LazyArray:
         return self._stored.newbyteorder("=")
 
     def converted(self, attribute: Any) -> Any:
-        """An attribute in the type of the values, when that is not the type in the file."""
+        """Return an attribute in the type of the served values, if the file's type differs."""
         value = np.asarray(attribute)
         if self.dtype.kind == "S" or value.dtype.kind not in "iuf":
             return attribute
@@ -81,7 +81,7 @@ class LazyArray:
         return value if self._stored.itemsize < 8 else value.astype(self.dtype)
 
     def select(self, slices: tuple[slice, ...]) -> LazyArray:
-        """A part of a whole array."""
+        """Return the part of this (whole) array that `slices` select."""
         part = object.__new__(LazyArray)
         part.__dict__.update(self.__dict__)
         part._slices = slices
@@ -89,22 +89,22 @@ class LazyArray:
         return part
 
     def check_size(self) -> None:
-        """Refuse (400) what DAP2 cannot encode."""
+        """Raise RequestError 400 if the array is too large for DAP2."""
         if math.prod(self.shape) > MAX_ELEMENTS:
             raise RequestError(
                 400,
                 f"{self._name} has more than {MAX_ELEMENTS} elements, which DAP2 cannot send at "
-                "once: ask for a part of it",
+                "once: request a part of it",
             )
 
     def __iter__(self) -> Iterator[Block]:
-        """Read the values; RequestError if the file or a value makes that impossible."""
+        """Yield the values; raise RequestError if the file or a value cannot be served."""
         slices = self._slices + self._inner
         itemsize = VLEN_STRING if self._stored.kind == "O" else self._stored.itemsize
         granted = blocks.BUDGET.take(blocks.wanted_bytes(slices, self._chunks, itemsize))
         try:
             if self.is_char and self._inner and not self._inner[0].stop:
-                # No characters to read, but there are strings, all of them empty.
+                # There are no characters to read, but there are strings, all of them empty.
                 yield _words([b""] * math.prod(self.shape))
                 return
             for part in self._parts(slices, itemsize, granted):
@@ -146,17 +146,17 @@ class LazyArray:
         if block.min() < -EXACT or block.max() > EXACT:
             magnitude = block.astype("u8")
             magnitude = np.where(block < 0, 0 - magnitude, magnitude)
-            # Exact if at most 53 bits lie between the highest and the lowest bit that is set.
+            # Exact if at most 53 bits reach from the highest to the lowest bit that is set.
             lowest = np.maximum(magnitude & (0 - magnitude), 1)
             if np.any(magnitude // lowest > EXACT):
                 raise RequestError(
                     500,
-                    f"{self._name} has a 64-bit integer that DAP2 cannot hold: its largest "
-                    "exact integers are those of Float64",
+                    f"{self._name} has a 64-bit integer that DAP2 cannot send: Float64, the type "
+                    "in which it is sent, does not hold it exactly",
                 )
         return block.astype("f8")
 
     def __getitem__(self, index: None) -> Block:
-        """`[np.newaxis]` of a scalar: what pydap's encoder asks for."""
+        """Return a scalar with two axes: pydap's encoder asks for `[np.newaxis]`."""
         (block,) = self
         return block.reshape(1, 1)

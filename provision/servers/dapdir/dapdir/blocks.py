@@ -1,4 +1,4 @@
-"""In which pieces a selection is read, so that memory stays bounded and no chunk is read twice."""
+"""Cuts a selection into pieces, so that memory stays bounded and no chunk is read twice."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ BLOCK = 1 * MiB
 
 
 class Budget:
-    """Bytes that the large reads of one process share.
+    """The bytes of memory that the large reads of one process share.
 
-    A read takes what it wants or what is left, at least BLOCK: it becomes slower, never blocked.
+    A read gets what it wants or what is left, and at least BLOCK: it may become slower, but it is
+    never blocked.
     """
 
     def __init__(self, total: int) -> None:
-        """`total` bytes are there to share."""
+        """Share `total` bytes."""
         self._left = total
         self._lock = threading.Lock()
 
     def take(self, wanted: int) -> int:
-        """Bytes granted, to be given back."""
+        """Return the number of bytes granted; pass it to `give` later."""
         with self._lock:
             granted = max(BLOCK, min(wanted, self._left))
             self._left -= granted
             return granted
 
     def give(self, granted: int) -> None:
-        """Return what `take` granted."""
+        """Give back what `take` granted."""
         with self._lock:
             self._left += granted
 
 
-TOTAL = 48 * MiB  # of all workers; reading takes some three times this
+TOTAL = 48 * MiB  # of all workers; reading takes about three times this
 BUDGET = Budget(TOTAL)
 
 
 def lengths_of(slices: tuple[slice, ...]) -> tuple[int, ...]:
-    """Elements that each slice selects."""
+    """Return how many elements each slice selects."""
     return tuple(len(range(s.start, s.stop, s.step)) for s in slices)
 
 
 def wanted_bytes(slices: tuple[slice, ...], chunks: tuple[int, ...] | None, itemsize: int) -> int:
-    """The smallest block that, read in row-major order, touches each chunk of the file once."""
+    """Return the smallest size of row-major blocks with which no chunk is read twice."""
     lengths = lengths_of(slices)
     total = math.prod(lengths) * itemsize
     if chunks is None:
@@ -62,8 +63,8 @@ def split(
 ) -> Iterator[tuple[slice, ...]]:
     """Cut a selection into selections of at most `limit` bytes, in row-major order.
 
-    Leading dimensions are walked one index at a time, then one is cut into ranges (on boundaries
-    of chunks where that fits), and what follows is taken whole.
+    The leading dimensions are walked one index at a time, the next one is cut into ranges (at
+    boundaries of chunks if possible), and the dimensions after it are taken whole.
     """
     lengths = lengths_of(slices)
     if 0 in lengths:
@@ -87,7 +88,7 @@ def split(
 
 
 def _ranges(cut: slice, span: int) -> Iterator[tuple[int, int]]:
-    """Parts of a slice, between multiples of `span`."""
+    """Yield (start, stop) of the parts of a slice, cut at multiples of `span`."""
     start = cut.start
     while start < cut.stop:
         stop = min(cut.stop, start - start % span + span)

@@ -1,7 +1,7 @@
-"""DAP2 constraint expressions: strict parsing, and their application to a dataset's model.
+"""Parses DAP2 constraint expressions strictly, and applies them to a dataset's model.
 
-pydap's own parser accepts negative numbers, ignores what does not match, and its hyperslabs are
-clipped to the array; here whatever is not exactly right is refused.
+pydap's own parser accepts negative numbers, ignores what does not match, and clips hyperslabs to
+the array; this one refuses whatever is not exactly right.
 Grammar: DAP 2.0 (ESE-RFC-004), section 4.1; projections only.
 """
 
@@ -26,17 +26,18 @@ _INDEX = rf"\d{{1,{MAX_INDEX_DIGITS}}}"
 _SLAB = re.compile(rf"\[({_INDEX})(?::({_INDEX}))?(?::({_INDEX}))?\]", re.ASCII)
 _BRACKETS = re.compile("%(?:5B|5D|3A|2C)", re.IGNORECASE)  # [ ] : ,
 _PART = re.compile(rf"([^][.,()&=<>]+)((?:{_SLAB.pattern})*)", re.ASCII)
+_NO_SELECTIONS = "selections are not supported: use [hyperslabs] to get a part of an array"
 
 
 def constrain(dataset: DatasetType, query: str) -> DatasetType:
-    """The part of `dataset` that a URL's query asks for; all of it for an empty query.
+    """Return the part of `dataset` that a URL's query asks for; all of it for an empty query.
 
     Raises RequestError 400 for anything malformed, unknown, out of range or unsupported.
     """
     if len(query) > MAX_LENGTH:
         raise RequestError(400, f"the constraint is longer than {MAX_LENGTH} characters")
-    # Names in a DDS are percent-encoded ("a%20b").  Clients send them so, with or without encoding
-    # the brackets behind them, or encode all once more: the first reading that makes sense counts.
+    # Names in a DDS are percent-encoded ("a%20b").  Clients send them like that, with the brackets
+    # after them encoded or not, or encode everything again: the first valid reading counts.
     readings = [query, _BRACKETS.sub(lambda m: unquote(m[0]), query)]
     readings.append(unquote(query, errors="replace"))
     for reading in dict.fromkeys(readings):
@@ -51,7 +52,7 @@ def parse(query: str) -> list[Projection]:
     """Split into projections: for each part of a name, its (start, stride, last) triples."""
     projection, *selections = query.split("&")
     if any(selections):
-        raise RequestError(400, "selections are not supported: arrays are subset by [hyperslabs]")
+        raise RequestError(400, _NO_SELECTIONS)
     return [_parse_item(item) for item in projection.split(",")] if projection else []
 
 
@@ -59,7 +60,7 @@ def _parse_item(item: str) -> Projection:
     if "(" in item:
         raise RequestError(400, "server functions are not supported")
     if any(character in item for character in "=<>"):
-        raise RequestError(400, "selections are not supported: arrays are subset by [hyperslabs]")
+        raise RequestError(400, _NO_SELECTIONS)
     parts: Projection = []
     position = 0
     while match := _PART.match(item, position):
@@ -86,7 +87,7 @@ def slices_of(triples: list[tuple[int, int, int]], shape: tuple[int, ...], name:
         return tuple(slice(0, length, 1) for length in shape)
     if len(triples) != len(shape):
         raise RequestError(
-            400, f"{name} has {len(shape)} dimension(s), the constraint has {len(triples)}"
+            400, f"{name} has {len(shape)} dimension(s), but the constraint has {len(triples)}"
         )
     for dimension, ((start, stride, last), length) in enumerate(zip(triples, shape, strict=True)):
         if stride < 1 or start > last or last >= length:
@@ -105,19 +106,19 @@ def _apply(dataset: DatasetType, projections: list[Projection]) -> DatasetType:
     for projection in projections:
         for identity, slices in _choose(dataset, projection):
             if chosen.setdefault(identity, slices) != slices:
-                raise RequestError(400, f"{identity} is asked for twice, with different hyperslabs")
+                raise RequestError(400, f"{identity} is requested twice, with different hyperslabs")
     return _rebuild(dataset, chosen)
 
 
 def _choose(dataset: DatasetType, projection: Projection) -> Iterator[tuple[str, Slices]]:
-    """The arrays that one projection names, as (id, slices)."""
+    """Yield the arrays that one projection names, as (id, slices)."""
     found = dataset
     rest = list(projection)
     while rest:
         known = {child.name: child for child in found.children()}
         name, triples = rest.pop(0)
         while not (key := _key(name, known)) and rest and not triples:
-            # RFC 3986 lets clients send the "%2E" of a name as a dot.
+            # RFC 3986 allows clients to send the "%2E" of a name as a dot.
             more, triples = rest.pop(0)
             name = f"{name}.{more}"
         if not key:
@@ -126,7 +127,7 @@ def _choose(dataset: DatasetType, projection: Projection) -> Iterator[tuple[str,
         if rest and isinstance(found, BaseType):
             raise RequestError(400, f"{found.id} has no members")
         if rest and triples:
-            raise RequestError(400, f"a hyperslab on {found.id}, of which only a member is wanted")
+            raise RequestError(400, f"{found.id} has a hyperslab, but only a member is requested")
     if isinstance(found, GridType):
         slices = slices_of(triples, found.array.shape, found.id)
         yield found.array.id, slices
@@ -137,7 +138,7 @@ def _choose(dataset: DatasetType, projection: Projection) -> Iterator[tuple[str,
 
 
 def _key(name: str, known: Collection[str]) -> str:
-    """The name as known, however often or partly it was encoded by a client; "" if unknown."""
+    """Find the known name, however often or partly a client encoded it; "" if there is none."""
     if name in known:
         return name
     same = [candidate for candidate in known if _decoded(candidate) == _decoded(name)]
@@ -153,7 +154,7 @@ def _decoded(name: str) -> str:
 def _rebuild(container: StructureType, chosen: dict[str, Slices]) -> StructureType:
     kind = type(container)
     if isinstance(container, GridType) and not _still_a_grid(container, chosen):
-        # DAP 2.0, 4.1: a Grid of which only some members are asked for becomes a Structure.
+        # DAP 2.0, 4.1: if only some members of a Grid are requested, it becomes a Structure.
         kind = StructureType
     result = kind(container.name, attributes=container.attributes)
     for child in container.children():

@@ -1,7 +1,7 @@
-"""The DAS (attributes) of a dataset.
+"""Writes the DAS (attributes) of a dataset.
 
-In place of pydap's, which rounds numbers to six digits, escapes nothing, cannot encode non-ASCII
-text and writes 64-bit integers as Int32.
+pydap's own writer rounds numbers to six digits, escapes nothing, cannot encode non-ASCII text and
+writes 64-bit integers as Int32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .names import STRING_DIMENSION, STRING_LENGTH, dap_name, dap_number, dap_st
 
 
 def das(dataset: StructureType) -> str:
-    """The attributes of `dataset` and of all that it holds."""
+    """Return the attributes of `dataset` and of everything in it."""
     return "".join(["Attributes {\n", *_members(dataset, 1), "}\n"])
 
 
@@ -46,12 +46,12 @@ def _attribute(name: str, value: Any, level: int) -> Iterator[str]:
 
 
 def _name(name: str) -> str:
-    # The dot is what makes these two special.
+    # Clients recognise these two by their dot: it must not be encoded.
     return name if name in (STRING_LENGTH, STRING_DIMENSION) else dap_name(name)
 
 
 def _typed(value: Any) -> tuple[str, list[str]]:
-    """DAP2 type and values of an attribute as netCDF4 returns it."""
+    """Return the DAP2 type and values of an attribute as netCDF4 reads it."""
     values = np.atleast_1d(np.asarray(value))
     if values.dtype.kind not in "iuf":
         return "String", [dap_string(str(v)) for v in values.flat]
@@ -63,7 +63,7 @@ def _typed(value: Any) -> tuple[str, list[str]]:
 
 
 def _narrowed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """64-bit integers as the first of Int32, UInt32, Float64 that holds them, or as text."""
+    """Convert 64-bit integers to the first of Int32, UInt32, Float64 that fits, else to text."""
     for kind in ("i4", "u4"):
         limits = np.iinfo(kind)
         if all(limits.min <= int(v) <= limits.max for v in values.flat):

@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: an HTTP status, one sentence, never a server path."""
+"""The error for a failed request: an HTTP status and one sentence, never a path of the server."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ class RequestError(Exception):
     """A request that cannot be answered: HTTP `status` and a sentence for the client."""
 
     def __init__(self, status: int, message: str) -> None:
-        """`message` must not hold a path of the file system."""
+        """Take the HTTP status, and a message that must not hold a path of the file system."""
         super().__init__(message)
         self.status = status
         self.message = message
 
 
 def no_such(name: str) -> RequestError:
-    """404 for a URL path."""
+    """Return the 404 for a URL path."""
     return RequestError(404, f"no such file or directory: {name}")
 
 
 def from_oserror(error: OSError, name: str) -> RequestError:
-    """The answer to a failed system call on the object that the URL path `name` stands for."""
+    """Return the answer to a failed system call on the object with the URL path `name`."""
     if error.errno in _MISSING:
         return no_such(name)
     if error.errno in _FORBIDDEN:
         return RequestError(403, f"permission denied: {name}")
     if error.errno in _OVERLOAD:
         return RequestError(503, "the server is short of resources: try again later")
-    # EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, ENODEV (a failed automount) ...: the file system's trouble.
+    # EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, ENODEV (a failed automount) ...: the file system's fault.
     return RequestError(503, f"the file system that holds {name} does not answer: try again later")

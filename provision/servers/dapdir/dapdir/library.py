@@ -1,8 +1,8 @@
-"""netCDF-C and HDF5 in a process with threads: one lock, and one open handle for each file.
+"""Shares netCDF-C and HDF5 between threads: one lock, and one open handle for each file.
 
-The libraries are not thread-safe.  Besides, HDF5 shares its state between handles of one file:
-with user-defined types the process crashes when one of them is closed (netCDF-C 4.10.1, HDF5
-2.2.0), and a file overwritten in place would be read through what HDF5 remembers of the old one.
+The libraries are not thread-safe.  HDF5 also shares its state between handles of one file: with
+user-defined types the process crashes when one of them is closed (netCDF-C 4.10.1, HDF5 2.2.0), and
+a file overwritten in place would be read with what HDF5 remembers of the old content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def library() -> Iterator[None]:
-    """Hold the libraries; 503 if a hung read holds them."""
+    """Hold the lock of the libraries; raise RequestError 503 if a hung read holds it."""
     if not _lock.acquire(timeout=LOCK_TIMEOUT):
         raise RequestError(503, "the server is waiting for a file system: try again later")
     try:
@@ -48,12 +48,15 @@ _handles: dict[tuple[int, int], Handle] = {}  # by device and inode; guarded by 
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """What changes when a file is written to."""
+    """Return the facts about a file that change when it is written to."""
     return status.st_size, status.st_mtime_ns
 
 
 def acquire(descriptor: int, name: str) -> Handle:
-    """The handle of an open file, to be released; errors as netCDF4 raises them, or 503."""
+    """Return the handle of an open file; pass it to `release` later.
+
+    Raises netCDF4's own errors, or RequestError 503.
+    """
     status = os.fstat(descriptor)
     key = status.st_dev, status.st_ino
     with library():
@@ -68,7 +71,7 @@ def acquire(descriptor: int, name: str) -> Handle:
 
 def _open(descriptor: int, stamp: Stamp) -> Handle:
     try:
-        # /proc/self/fd names the very file that was checked, whatever its path is now.
+        # /proc/self/fd names the file that was checked, even if its path now leads elsewhere.
         dataset = netCDF4.Dataset(f"/proc/self/fd/{descriptor}")
     except BaseException:
         os.close(descriptor)
@@ -79,8 +82,8 @@ def _open(descriptor: int, stamp: Stamp) -> Handle:
 
 
 def release(handle: Handle) -> None:
-    """Give back what `acquire` returned; the last one closes the file."""
-    with _lock:  # without a timeout: a file must be closed even when its turn comes late
+    """Give back a handle of `acquire`; the last user's call closes the file."""
+    with _lock:  # without a timeout: the file must be closed, however late
         handle.users -= 1
         if not handle.users:
             status = os.fstat(handle.descriptor)

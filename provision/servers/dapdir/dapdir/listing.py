@@ -1,4 +1,4 @@
-"""Listings of directories: HTML for people, THREDDS catalogs for programs, and a page per file."""
+"""Makes HTML listings and THREDDS catalogs of directories, and an HTML page per data file."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ vertical-align:top;overflow-wrap:anywhere}tr+tr{border-top:1px solid #ccc}
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a listing; size in bytes and date are None where they are not known.
+    """A row of a listing; the size in bytes and the date are None if they are not known.
 
-    `is_data`: this is a file to open with DAP.
+    `is_data`: the file can be opened with DAP.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Entry:
 
 
 def entry_of(found: os.DirEntry[str], settings: Settings = DEFAULTS) -> Entry | None:
-    """Describe a directory entry; None for what is not served.
+    """Describe a directory entry; return None if it is not served.
 
-    Only files are examined more closely: a directory may be the mount point of a file server that
-    does not answer.
+    Only files are examined further: a directory may be the mount point of a file server that does
+    not answer.
     """
     is_data = settings.is_data(found.name)
     try:
         if found.is_symlink():
-            # Following it could hang too: the name has to do.
+            # Following the link could hang too: the name alone decides.
             return Entry(found.name, not is_data and "." not in found.name, is_data)
         if found.is_dir(follow_symlinks=False):
             return Entry(found.name, is_directory=True)
@@ -70,7 +70,7 @@ def entry_of(found: os.DirEntry[str], settings: Settings = DEFAULTS) -> Entry | 
 
 
 def page(title: str, body: str, settings: Settings = DEFAULTS) -> bytes:
-    """A complete HTML page, `title` as text, `body` as HTML."""
+    """Return a complete HTML page; `title` is text, `body` is HTML."""
     email = escape(settings.email)
     contact = f' &middot; administrator: <a href="mailto:{email}">{email}</a>' if email else ""
     return (
@@ -83,7 +83,7 @@ def page(title: str, body: str, settings: Settings = DEFAULTS) -> bytes:
 
 
 def directory_page(path: str, entries: Iterable[Entry], settings: Settings = DEFAULTS) -> bytes:
-    """The HTML listing of the directory with URL path `path` ("/" at both ends)."""
+    """Return the HTML listing of the directory with URL path `path` ("/" at both ends)."""
     rows = [
         '<table><tr><th>Name<th class="n">Size<th class="n d">Modified (UTC)<th>Open as</tr>',
         *([] if path == "/" else ['<tr><td><a href="../">../</a><td><td class="d"><td></tr>']),
@@ -106,7 +106,7 @@ def _row(entry: Entry) -> str:
 
 
 def catalog(base: str, path: str, entries: Iterable[Entry]) -> bytes:
-    """The THREDDS catalog (InvCatalog 1.0) of a directory; `base` is the service's URL path."""
+    """Return a directory's THREDDS catalog (InvCatalog 1.0); `base` is the service's URL path."""
     inside = path.lstrip("/")
     name = quoteattr(shown(path))
     lines = [
@@ -140,7 +140,7 @@ def catalog(base: str, path: str, entries: Iterable[Entry]) -> bytes:
 
 
 def file_page(path: str, url: str, dataset: DatasetType, settings: Settings = DEFAULTS) -> bytes:
-    """What a data file holds, and the URL to give to a DAP client."""
+    """Return the HTML page of a data file: its variables, and the URL to give to DAP clients."""
     leaf = quote(os.fsencode(path.rsplit("/", 1)[-1]))
     links = " ".join(f'<a href="./{leaf}.{view}">{view}</a>' for view in _VIEWS[1:])
     rows = []

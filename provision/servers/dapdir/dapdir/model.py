@@ -1,7 +1,8 @@
-"""The pydap model of a file: an Array or a Grid for each variable.
+"""Builds the pydap model of a file: an Array or a Grid for each variable.
 
-DAP2 has no groups: variables and dimensions of groups get their path as a prefix, `/g/x` becomes
-`g_x` (as in Hyrax's CF option), since clients mix up the attributes of equal names in Structures.
+DAP2 has no groups.  Variables and dimensions of groups get their path as a prefix: `/g/x` becomes
+`g_x`, as with Hyrax's CF option.  Structures are no way out: clients mix up the attributes of equal
+names in them.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from .source import Source
 
 # Written by the netCDF and HDF5 libraries for their own use.
 _INTERNAL = ("_NCProperties", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_nc3_strict")
-# CF attributes that have the type of the values, and follow them when that type changes.
+# CF attributes with the type of the values: they are converted when the values are.
 _TYPED = ("_FillValue", "missing_value", "valid_min", "valid_max", "valid_range")
-# netCDF-C cuts strings at 64 bytes unless it is told a length.  Of variable-length strings it is
-# known only from the values, which are read for it up to so many of them.
+# netCDF-C cuts strings at 64 bytes unless an attribute gives their length.  For variable-length
+# strings only the values show it: they are read for this if there are at most this many.
 _MEASURED_STRINGS = 10_000
 
 
 def build(source: Source) -> DatasetType:
-    """The whole dataset; nothing is read but metadata (and the lengths of few strings)."""
+    """Return the model of the whole file; read only metadata (and the lengths of a few strings)."""
     dataset = DatasetType(dap_name(source.name.rsplit("/", 1)[-1]))
     with library():
         _Builder(dataset, source)
@@ -39,7 +40,7 @@ def build(source: Source) -> DatasetType:
 
 
 class _Builder:
-    """Fills a dataset; works while holding `library()`."""
+    """Fills a dataset; must be used while holding `library()`."""
 
     def __init__(self, dataset: DatasetType, source: Source) -> None:
         self._source = source
@@ -50,7 +51,7 @@ class _Builder:
         for path, _ in served:
             self._names[path] = self._free_name(path)
         items = [self._item(path, variable) for path, variable in served]
-        # libdap's reader loses its place behind an array of length 0, so these come last.
+        # libdap's reader loses its place after an array of length 0, so these come last.
         for item in sorted(items, key=lambda item: 0 in item.shape):
             dataset[item.name] = item
         self._add_globals(dataset, groups, [p for p, _ in variables if p not in self._names])
@@ -64,7 +65,7 @@ class _Builder:
     def _item(self, path: str, variable: netCDF4.Variable[Any]) -> BaseType | GridType:
         array = self._array(path, variable)
         maps = [self._map(d) for d in variable.get_dims()]
-        # Clients do not expect Grids of strings, nor a coordinate that is a Grid over itself.
+        # Clients expect neither Grids of strings nor a coordinate that is a Grid over itself.
         if not maps or None in maps or (path, variable) in maps or array.dtype.kind == "S":
             return array
         if 0 in array.shape or len(set(maps)) < len(maps):
@@ -75,7 +76,7 @@ class _Builder:
         return grid
 
     def _map(self, dimension: netCDF4.Dimension) -> tuple[str, netCDF4.Variable[Any]] | None:
-        """The coordinate variable of a dimension."""
+        """Return the path and the coordinate variable of a dimension; None if it has none."""
         path = _path(dimension.group(), dimension.name)
         variable = dimension.group().variables.get(dimension.name)
         if variable is None or variable.dimensions != (dimension.name,):
@@ -95,7 +96,7 @@ class _Builder:
         for name in set(_TYPED) & set(attributes):
             attributes[name] = data.converted(attributes[name])
         if data.dtype.kind == "u":
-            # netCDF-C reads unsigned integers as signed; xarray and netCDF4 mend that by this.
+            # netCDF-C reads unsigned integers as signed; xarray and netCDF4 undo that with this.
             attributes["_Unsigned"] = "true"
         elif data.dtype.kind == "f":
             attributes.pop("_Unsigned", None)
@@ -137,7 +138,7 @@ def _flat(path: str) -> str:
 
 
 def _representable(variable: netCDF4.Variable[Any]) -> bool:
-    """Whether DAP2 has a type for the values: not for compound, vlen, opaque and complex."""
+    """Return whether DAP2 has a type for the values: not compound, vlen, opaque or complex."""
     kind = variable.datatype
     if variable.dtype is str or isinstance(kind, netCDF4.EnumType):
         return True
@@ -152,7 +153,7 @@ def _attributes(owner: Any) -> dict[str, Any]:
         try:
             found[name] = owner.getncattr(name)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
-            continue  # of a user-defined type, for which DAP2 has no attribute
+            continue  # an attribute of a user-defined type, which DAP2 does not have
     return found
 
 

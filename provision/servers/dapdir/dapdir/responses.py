@@ -1,4 +1,4 @@
-"""The DAP2 responses for one file.  pydap writes DDS and DODS; see das.py for the DAS."""
+"""Makes the DAP2 responses for one file.  pydap writes DDS and DODS; das.py writes the DAS."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ JOINED = 64 * 1024
 
 
 class Answer:
-    """Body and headers of a response; `length` is None where only the values can tell."""
+    """Body and headers of a response; `length` is None if it depends on the values."""
 
     def __init__(
         self, body: Iterable[bytes], length: int | None, description: str, content_type: str
     ) -> None:
-        """`body` is read once; `description` is for the header Content-Description."""
+        """Take a body that is read once; `description` is for the header Content-Description."""
         self.body = body
         self.length = length
         self.description = description
@@ -37,17 +37,17 @@ def _text(text: str, description: str) -> Answer:
 
 
 def dds_answer(dataset: DatasetType) -> Answer:
-    """Types and shapes."""
+    """Return types and shapes (DDS)."""
     return _text("".join(dds(dataset)), "dods_dds")
 
 
 def das_answer(dataset: DatasetType) -> Answer:
-    """Attributes."""
+    """Return the attributes (DAS)."""
     return _text(das(dataset), "dods_das")
 
 
 def dods_answer(dataset: DatasetType) -> Answer:
-    """Values in XDR, after their DDS."""
+    """Return the values in XDR, after their DDS."""
     for variable in walk(dataset, BaseType):
         variable.data.check_size()
     head = "".join(dds(dataset)).encode() + b"Data:\n"
@@ -56,7 +56,7 @@ def dods_answer(dataset: DatasetType) -> Answer:
 
 
 def ascii_answer(dataset: DatasetType) -> Answer:
-    """Values as comma-separated text: a row of the last dimension to a line."""
+    """Return the values as comma-separated text: one line for each row of the last dimension."""
     head = f"Dataset: {dataset.name}\n".encode()
     body = _join(head, (line for v in walk(dataset, BaseType) for line in _rows(v)))
     return Answer(body, None, "dods_ascii", "text/plain; charset=utf-8")
@@ -75,13 +75,13 @@ def _values(variable: BaseType) -> Iterator[bytes]:
     if variable.shape or variable.dtype != np.dtype("u1"):
         yield from dods(variable)
         return
-    # XDR makes a single byte an integer of four octets; pydap would put the padding behind it.
+    # In XDR a single byte is an integer of four octets; pydap would put the padding after it.
     for block in variable.data:
         yield int(block[0]).to_bytes(4, "big")
 
 
 def _join(head: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Gather small pieces (a string is three) so that each write to the client is worth it."""
+    """Join small pieces (a string is three) to fewer and larger writes to the client."""
     waiting, size = [head], len(head)
     for piece in pieces:
         if len(piece) >= JOINED:

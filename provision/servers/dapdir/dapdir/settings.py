@@ -1,4 +1,4 @@
-"""What an administrator may set, in the environment: EMAIL, SYMLINKS, TYPES."""
+"""The administrator's settings, which come in the environment: EMAIL, SYMLINKS, TYPES."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 
 _DATA = (".nc", ".nc3", ".nc4", ".cdf", ".h5", ".hdf5", ".he5")
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+")
-# netCDF-C tells netCDF and HDF5 apart by itself: the type is there for other servers' sake.
+# netCDF-C distinguishes netCDF and HDF5 by itself; only other servers need the type.
 _TYPE = re.compile(r"(?:nc|h5):([A-Za-z0-9._*?-]+)")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Whom to ask, whether symbolic links are followed, and patterns of data files' names."""
+    """The administrator's address, whether to follow symbolic links, names of data files."""
 
     email: str = ""
     links: bool = True
@@ -23,22 +23,22 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        """The settings in `environment`; ValueError with a sentence for one that is wrong."""
+        """Return the settings in `environment`; raise ValueError with a message for a wrong one."""
         email, links = environment.get("EMAIL", ""), environment.get("SYMLINKS") or "yes"
         if email and not _EMAIL.fullmatch(email):
             raise ValueError(f"EMAIL={email!r} is not an e-mail address")
         if links not in ("yes", "no"):
-            raise ValueError(f"SYMLINKS={links!r}: use yes or no")
+            raise ValueError(f"SYMLINKS={links!r} must be yes or no")
         found = []
         for word in environment.get("TYPES", "").split():
             match = _TYPE.fullmatch(word)
             if not match:
-                raise ValueError(f"TYPES: {word!r} is not nc:PATTERN or h5:PATTERN, like nc:*.dat")
+                raise ValueError(f"TYPES: {word!r} must be nc:PATTERN or h5:PATTERN, like nc:*.dat")
             found.append(match[1])
         return cls(email, links == "yes", tuple(found))
 
     def is_data(self, name: str) -> bool:
-        """Whether the name says that a file is one to open with DAP."""
+        """Return whether a file of this name can be opened with DAP."""
         return name.lower().endswith(_DATA) or any(fnmatchcase(name, t) for t in self.types)
 
 

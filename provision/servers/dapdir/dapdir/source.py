@@ -1,4 +1,4 @@
-"""One data file that a request reads."""
+"""A data file that a request reads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class Source:
     """An open file; `name` is its URL path, for messages."""
 
     def __init__(self, descriptor: int, name: str) -> None:
-        """Take over an open descriptor; closes it on failure.
+        """Take over an open descriptor; close it on failure.
 
-        Raises RequestError: 404 if this is no netCDF or HDF5 file, 500 if it is a damaged one, 503.
+        Raises RequestError: 404 if this is not a netCDF or HDF5 file, 500 if it is a damaged one,
+        503 if the file system does not answer.
         """
         self.name = name
         self._descriptor = descriptor
@@ -33,7 +34,7 @@ class Source:
             self.close()
             if error.errno and error.errno > 0:
                 raise from_oserror(error, name) from None
-            # Negative numbers are netCDF-C's.
+            # Negative numbers are netCDF-C's own errors.
             raise RequestError(500, f"{name} is damaged or of an unsupported kind") from None
         except RuntimeError:
             self.close()
@@ -44,17 +45,17 @@ class Source:
 
     @property
     def dataset(self) -> netCDF4.Dataset:
-        """The netCDF4 dataset: use it only while holding `library()`."""
+        """The netCDF4 dataset; use it only while holding `library()`."""
         assert self._handle is not None
         return self._handle.dataset
 
     @property
     def modified(self) -> float:
-        """Time of last modification, in seconds since 1970."""
+        """The time of the last modification, in seconds since 1970."""
         return os.fstat(self._descriptor).st_mtime
 
     def close(self) -> None:
-        """Close the file; harmless when repeated."""
+        """Close the file; may be called again."""
         handle, self._handle = self._handle, None
         if handle:
             release(handle)
@@ -65,7 +66,11 @@ class Source:
     def read(
         self, variable: netCDF4.Variable[Any], slices: tuple[slice, ...]
     ) -> np.ndarray[Any, Any]:
-        """Stored values (packed, chars as single bytes)."""
+        """Read the values as stored (packed, chars as single bytes).
+
+        Raises RequestError: 500 if the file is damaged, 503 if it was changed or its file system
+        does not answer.
+        """
         assert self._handle is not None
         try:
             with library():
@@ -74,7 +79,7 @@ class Source:
                 raise RequestError(503, f"{self.name} was changed while it was read: try again")
             return values
         except (RuntimeError, OSError, IndexError, ValueError):
-            # netCDF-C hides the cause; a plain read of the same file tells a file system's trouble.
+            # netCDF-C hides the cause; a plain read of the file shows a fault of the file system.
             try:
                 self._probe()
             except OSError as cause:
@@ -82,7 +87,7 @@ class Source:
             raise RequestError(500, f"{self.name} is damaged") from None
 
     def _probe(self) -> None:
-        """Touch the file with plain calls: a hung file system hangs here, where no lock is held."""
+        """Read the head with plain calls: a hung file system hangs here, without the lock."""
         size = os.fstat(self._descriptor).st_size
         head = os.pread(self._descriptor, 8, 0)
         if head[:4] in _NETCDF3:

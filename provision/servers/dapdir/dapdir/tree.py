@@ -1,7 +1,7 @@
 """Opens what a URL path names below the data root, and nothing else.
 
-A path is opened first and judged afterwards, by what the kernel says was opened, so that no link
-changed between check and use leads out of the root.
+A path is opened first and checked afterwards, by what the kernel reports as opened.  So no link
+that is changed between check and use can lead out of the root.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .errors import RequestError, from_oserror, no_such
 
 
 def split(path: str) -> list[str]:
-    """The segments of a percent-decoded URL path; 404 where one could be mistaken or is hidden."""
+    """Split a percent-decoded URL path; raise RequestError 404 for a hidden or odd segment."""
     parts = path.split("/")
     for part in parts:
         if not part or part[0] == "." or not servable(part):
@@ -23,12 +23,12 @@ def split(path: str) -> list[str]:
 
 
 def servable(name: str) -> bool:
-    """Whether a file of this name may be listed and asked for."""
+    """Return whether a file of this name may be listed and served."""
     return name[0] != "." and "\\" not in name and not any(ord(c) < 32 or c == "\x7f" for c in name)
 
 
 def shown(path: str) -> str:
-    """A URL path fit for an error message: short, printable, no invalid UTF-8."""
+    """Return a URL path fit for an error message: short, printable, no invalid UTF-8."""
     text = path.encode("utf-8", "replace").decode("utf-8", "replace")
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 200 else text[:200] + "..."
@@ -38,7 +38,7 @@ class Tree:
     """The files and directories below one root."""
 
     def __init__(self, root: str, links: bool = True) -> None:
-        """`root` is a path in the file system; without `links`, what is behind one is not there."""
+        """Take the path `root` in the file system; without `links`, symbolic links are hidden."""
         self._root = os.path.realpath(root)
         self._links = links
 
@@ -48,7 +48,7 @@ class Tree:
         Raises RequestError: 404 (absent, hidden, not a regular file, or outside), 403, 503;
         IsADirectoryError if it is a directory.
         """
-        # O_PATH has no side effect on FIFOs and devices, and /proc/self/fd reopens that very inode.
+        # O_PATH has no side effect on FIFOs and devices, and /proc/self/fd reopens the same inode.
         name = "/".join(parts)
         try:
             found = os.open(self._path(parts), os.O_PATH | os.O_CLOEXEC)
@@ -66,8 +66,8 @@ class Tree:
         raise no_such(shown(name))
 
     def directory(self, parts: list[str]) -> int:
-        """Open a directory; the caller closes the descriptor.  Errors as for `file`."""
-        # Not O_PATH: that would not trigger an automount, and show its empty mount point.
+        """Open a directory; the caller closes the descriptor.  Raises the same as `file`."""
+        # Not O_PATH: it does not trigger an automount, and would show the empty mount point.
         name = "/".join(parts) + "/"
         try:
             found = os.open(self._path(parts), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -81,7 +81,7 @@ class Tree:
         return found
 
     def scan(self, parts: list[str]) -> Iterator[os.DirEntry[str]]:
-        """The servable entries of a directory, sorted by name, without touching any of them."""
+        """Yield the servable entries of a directory, sorted by name, without touching any."""
         name = "/".join(parts) + "/"
         directory = self.directory(parts)
         try:
@@ -103,7 +103,7 @@ class Tree:
     def _check_inside(self, descriptor: int, parts: list[str]) -> None:
         real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a string is wanted
         inside = real == self._root or real.startswith(self._root.rstrip("/") + "/")
-        # A link may also point at a hidden file below the root.
+        # A link may also lead to a hidden file below the root.
         linked = not self._links and parts and real != self._path(parts)
         if not inside or linked or "/." in real[len(self._root) :]:
             raise no_such(shown("/".join(parts)))

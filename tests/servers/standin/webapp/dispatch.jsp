@@ -1,5 +1,5 @@
 <%@page trimDirectiveWhitespaces="true" contentType="text/plain" import="java.io.*,java.net.*,java.nio.file.*"%><%@taglib prefix="s" uri="urn:standin"%><%
-// Hands the path to the stand-in of the BES; `/java` tells of this process.
+// Hands the path to the stand-in of the BES; `/java` describes this process.
 String path = request.getPathInfo();
 if (path == null) path = request.getRequestURI().substring(request.getContextPath().length());
 if (path.startsWith("/hyrax/")) path = path.substring(6);

@@ -6,19 +6,19 @@ add() {
     [ -z "$check" ] || return 0
     lock
     [ ! -f "$CONF/$name.conf" ] || [ -n "$replace" ] ||
-        usage_error "'$name' is in use for $(data_url "$name"); add --replace to put this in its place, or choose another name with --as"
+        usage_error "'$name' is in use for $(data_url "$name"); add --replace to replace it, or choose another name with --as"
     ! is_local "$name" || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
-        usage_error "$DATA/$name holds files of this VM; choose another name with --as"
+        usage_error "$DATA/$name already holds files on this VM's own disk; choose another name with --as"
 
     [ "$kind" != smb ] || smb_credentials
     verdict=
     [ -n "$later" ] || try_it
-    # The one to be replaced, or units without a .conf, which a power cut leaves of an add.
+    # The data set to be replaced, or units without a .conf, which a power cut during `add` leaves.
     [ ! -f "$UNITS/$(unit "$name" automount)" ] || discard "$name"
     undo=$name
     keep "$name" || fail "'$name' cannot be set up; nothing was kept"
     if [ -n "$verdict" ] && ! with_deadline 30 ls -d "$ROOT$DATA/$name/." >"$work/out" 2>&1; then
-        fail "'$name' was mounted on trial, but not at $DATA/$name; see: journalctl -u $(unit "$name" mount)"
+        fail "a trial mount of '$name' worked, but mounting it at $DATA/$name did not; see: journalctl -u $(unit "$name" mount)"
     fi
     undo=
     if [ -n "$json" ]; then
@@ -29,7 +29,7 @@ add() {
     [ -n "$later" ] || refresh_banner
 }
 
-# read_arguments ARGUMENT...: what add was told, checked as far as it can be without the network
+# read_arguments ARGUMENT...: reads the arguments of add, and checks what it can without the network
 read_arguments() {
     typed= name= force= later= check= replace= named= domain= password_file= vers= extra= only=
     while [ $# -gt 0 ]; do
@@ -80,7 +80,7 @@ read_arguments() {
     check_options "$extra"
     if [ -z "$name" ]; then
         name=${path##*/}
-        [ -n "$name" ] || usage_error "the export '/' gives no name; choose one: hyrax-data add $url --as sst"
+        [ -n "$name" ] || usage_error "the export '/' has no name to use; choose one: hyrax-data add $url --as sst"
     fi
     check_name "$name"
 }
@@ -93,7 +93,7 @@ no_value() {
     esac
 }
 
-# check_access: has this image the client that the URL needs?
+# check_access: does this image have the client that the URL needs?
 check_access() {
     access=$(release ACCESS)
     [ "$kind" != "${access:-nfs}" ] || return 0
@@ -102,23 +102,23 @@ check_access() {
     usage_error "this image ($(release IMAGE)) has no client for $kind:// URLs; $other"
 }
 
-# check_version: the first of the kind's versions is the usual one
+# check_version: sets vers if it is empty; the first of the kind's versions is the default
 check_version() {
     versions=$(of_kind versions)
     [ -n "$vers" ] || vers=${versions%% *}
     case " $versions " in
     *" $vers "*) ;;
-    *) usage_error "'$(plain "$vers")' is not a version of $(of_kind protocol) that can be used ($(say "$versions" | sed 's/ /, /g'))" ;;
+    *) usage_error "'$(plain "$vers")' is not a version of $(of_kind protocol) that can be used; expected one of: $(say "$versions" | sed 's/ /, /g')" ;;
     esac
 }
 
-# check_options OPTIONS: only those of the kind's list, with a value of its range or its words.
-# What the list lacks could take away that the data are read-only or that a dead server is noticed.
+# check_options OPTIONS: allows only options of the kind's list, with a value from the option's range
+# or words. Other options could make the data writable, or hide that a file server is dead.
 check_options() {
     allowed=$("${kind}_allowed")
     why="the mount options that can be given are: $(say "$allowed" | paste -s -d ' ' | sed 's/ /, /g')"
     case $1 in
-    *[!a-z0-9_=,]*) usage_error "'$(plain "$1")' holds more than small letters, digits, = and commas; $why" ;;
+    *[!a-z0-9_=,]*) usage_error "'$(plain "$1")' must contain only lower-case letters, digits, _, = and commas; $why" ;;
     esac
     rest=$1
     while [ -n "$rest" ]; do
@@ -127,7 +127,7 @@ check_options() {
         *,*) rest=${rest#*,} ;;
         *) rest= ;;
         esac
-        # One without a value stands in the list as it is.
+        # An option without a value is in the list as it is.
         ! say "$allowed" | grep -qxF -- "$option" || continue
         value=${option#*=}
         range=$(say "$allowed" | sed -n "s/^${option%%=*}=//p")
@@ -148,23 +148,23 @@ check_options() {
     done
 }
 
-# try_it: what is wrong is told before anything is changed. Sets verdict; none when it is kept
-# although it cannot be used now.
+# try_it: reports what is wrong before anything is changed. Sets verdict; an empty one means that
+# the data set is kept although it cannot be used now.
 try_it() {
     if probe && try_mount "$("${kind}_options" "$work/credentials")" 30; then
         case $verdict in
         forbidden) ;;
         forbidden-file*) note "$problem"; return ;;
-        empty) note "the $(of_kind place) is empty; files put there appear by themselves"; return ;;
+        empty) note "the $(of_kind place) is empty; files put there later appear by themselves"; return ;;
         *) return ;;
         esac
     fi
-    [ -n "$force" ] || fail "$problem. Nothing was changed (--force keeps it for later)."
-    note "$problem. Kept; it is tried again whenever it is read."
+    [ -n "$force" ] || fail "$problem. Nothing was changed (to add it all the same, use --force)."
+    note "$problem. The data set is kept; this VM tries again whenever somebody reads it."
     verdict=
 }
 
-# note WORDS: what the user should know although it is done
+# note WORDS: a warning to the user; the command goes on
 warning=
 note() {
     if [ -n "$json" ]; then warning=${warning:+$warning; }$*; else warn "$@"; fi

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2154  # variables are shared with hyrax-data
-# hyrax-data --help, and COMMAND --help: each fits a console of 24 lines. Sourced by hyrax-data.
+# hyrax-data --help and COMMAND --help. Each fits a console of 24 lines. Sourced by hyrax-data.
 
 help() {
     case ${1:-} in
@@ -17,27 +17,27 @@ all_help() {
 hyrax-data: the data sets that this VM serves
 
 $("$(release ACCESS)_help")
-  hyrax-data list            names, and where they come from
-  hyrax-data status [NAME]   state, size, and what is wrong
+  hyrax-data list            list the data sets and where they come from
+  hyrax-data status [NAME]   show state, size, and what is wrong
   hyrax-data test NAME       fetch a listing and a DDS through the server
   hyrax-data remove NAME     stop serving it; the data stay where they are
-  hyrax-data COMMAND --help  more about it, and its options
-  --json                     with any of them: the same for programs
+  hyrax-data COMMAND --help  explain a command and its options
+  --json                     with any of them: JSON output for programs
 
-The data set NAME is found at $DATA/NAME and is served at
+The data set NAME is in the folder $DATA/NAME and is served at
   $(base_url)data/NAME/
 END
 }
 
-# options_help: what add takes for both kinds
+# options_help KIND: the options of add that both kinds have
 options_help() {
     cat <<END
-  --options LIST        mount options besides the usual ones, with commas; of
+  --options LIST        more mount options, with commas between them, out of
 $("${1}_allowed" | paste -s -d ' ' | fold -s -w 54 | sed 's/^/                        /; s/ *$//')
-  --force               keep it although it cannot be used now
-  --later               keep it without trying it
-  --replace             put it in the place of the one that has its name
-  --check               only check what stands here; change nothing
+  --force               add it although it cannot be used now
+  --later               add it without trying it
+  --replace             replace the data set that has this name
+  --check               only check this command line; change nothing
   --json                keys: those of list, warning; or error
 END
 }
@@ -46,7 +46,7 @@ list_help() {
     cat <<END
 hyrax-data list
 
-The names of the data sets, and where they come from.
+Lists the names of the data sets, and where they come from.
   --json   a list of objects with the keys name, source, url (where it is
            served), kind (nfs, smb, local), user, version, options
 END
@@ -56,7 +56,8 @@ status_help() {
     cat <<END
 hyrax-data status [NAME]
 
-Exit status 1 when something is wrong; what, stands below the data set.
+Shows the state of each data set, and below it what is wrong with it. If
+anything is wrong, the exit status is 1.
   STATE   mounted     in use
           waiting     all is well; it is mounted when it is read
           local       on this VM's own disk
@@ -65,8 +66,8 @@ Exit status 1 when something is wrong; what, stands below the data set.
           refused     the file server does not let this VM mount it
           unreadable  the data server's user may not read it
           off         its automount was stopped
-  READ    how long ago it was last read: now while it is mounted, which ends
-          after five minutes without a reader; then since that; - is never
+  READ    time since it was last read: 'now' while it is mounted, which lasts
+          until five minutes after the last read; '-' if nobody has read it
           since the VM was started
   RTT/ms  the network's round trip to the file server, in milliseconds
   --json  the keys of list, and state, problem, size_bytes, used_bytes,
@@ -79,8 +80,8 @@ test_help() {
     cat <<END
 hyrax-data test NAME
 
-Fetches, as a client does, the listing of the data set and the DDS of the
-first data file in it (*.nc *.nc4 *.cdf *.h5 *.hdf5 *.he5 *.hdf).
+Fetches the listing of the data set and the DDS of its first data file
+(*.nc *.nc4 *.cdf *.h5 *.hdf5 *.he5 *.hdf), as a client does.
   --json  keys: name, listing, file, dds_url, dds; or error
 END
 }
@@ -89,7 +90,7 @@ remove_help() {
     cat <<END
 hyrax-data remove NAME
 
-Stops serving it. Nothing of it is left on this VM, no password either; the
+Stops serving it, and deletes its settings and its password from this VM. The
 data on the file server are not touched.
   --json  keys: name, removed; or error
 END

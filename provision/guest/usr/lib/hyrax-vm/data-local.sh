@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-data
 # hyrax-data: data on the VM's own disk, folders in /srv/hyrax/data. Sourced by hyrax-data.
 
-# local_help: how they come there
+# local_help: how to copy data to the disk
 local_help() {
     cat <<END
   Data on this VM's own disk: every folder in $DATA is served.
@@ -14,12 +14,12 @@ END
 
 local_add_help() { all_help; }
 
-# odd_folders: warns of those whose names cannot be a data set's; the server lists them all the same
+# odd_folders: warns of folders whose names cannot be a data set's; the server lists them all the same
 odd_folders() {
     for folder in "$ROOT$DATA"/*; do
         each=${folder##*/}
-        # In the mount table there are none of these: to look at it cannot hang.
-        is_name "$each" || [ ! -d "$folder" ] || warn "the folder '$(plain "$each")' is no data set: rename it (letters, digits, . _ - only)"
+        # Such a name is never a mount point: looking at the folder cannot hang.
+        is_name "$each" || [ ! -d "$folder" ] || warn "the folder '$(plain "$each")' is not a data set; rename it, with letters, digits, . _ - only"
     done
 }
 

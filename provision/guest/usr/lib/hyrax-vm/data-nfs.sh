@@ -1,9 +1,10 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-data
-# hyrax-data: what is NFS's own. Sourced by hyrax-data.
+# hyrax-data: the parts that only NFS needs. Sourced by hyrax-data.
 
 nfs_type=nfs4
 nfs_protocol=NFS
-# 4: the newest that both have. NFS 3 would need rpcbind and rpc.statd, two more services that listen.
+# 4: the newest that client and server have. NFS 3 would need two more services that listen on the
+# network: rpcbind and rpc.statd.
 nfs_versions='4 4.2 4.1 4.0'
 nfs_place='NFS export'
 nfs_server='NFS server'
@@ -20,18 +21,18 @@ nfs_add_help() {
     cat <<END
 hyrax-data add nfs://HOST[:PORT]/EXPORT [OPTION ...]
 
-Serves an NFS export read-only. It is tried first: what is wrong is said, and
-then nothing is changed.
-  --as NAME             its name; else the last part of EXPORT
-  --nfs-version V       4.2, 4.1 or 4.0; else the newest that both sides have
+Serves an NFS export read-only. hyrax-data tries it first; if something is
+wrong, it says what, and changes nothing.
+  --as NAME             its name (default: the last part of EXPORT)
+  --nfs-version V       4.2, 4.1 or 4.0 (default: the newest of both sides)
 $(options_help nfs)
 END
 }
 
 nfs_source() { printf '%s:%s' "$host" "$path"; }
 
-# vers=4, not 4.2, is the usual one: mount.nfs then tries 4.2 first and goes down to what the server has.
-# softerr, timeo, retrans: a dead file server gives the reader an error instead of a hang.
+# vers=4 is the default, not 4.2: mount.nfs then tries 4.2 first and goes down to what the server has.
+# softerr, timeo, retrans: with a dead file server the reader gets an error instead of a hang.
 # actimeo=5: a new or replaced file is seen after five seconds, not after up to a minute.
 # retry=0: mount's own two minutes of retries would only keep the reader waiting.
 nfs_options() {
@@ -59,7 +60,7 @@ sec=sys
 END
 }
 
-# nfs_look_around OPTIONS: when an export was not found, sets offered to those that there are
+# nfs_look_around OPTIONS: when an export was not found, sets offered to the exports that exist
 nfs_look_around() {
     offered=
     case $(cat "$work/err") in
@@ -71,21 +72,21 @@ nfs_look_around() {
     offered="; it offers ${offered:-nothing}"
 }
 
-# nfs_words STATUS: what mount says in $work/err, in words
-# A VM behind NAT speaks from a port above 1023, which a Linux NFS server refuses by default.
+# nfs_words STATUS: explains mount's error in $work/err
+# A VM behind NAT sends from a port above 1023, which a Linux NFS server refuses by default.
 nfs_words() {
     message=$(grep '^mount' "$work/err" | tail -n 1)
     case $1:$message in
-    124:*) say "$host accepts connections on port $port, but its NFS server does not answer; look at it on $host" ;;
+    124:*) say "$host accepts connections on port $port, but its NFS server does not answer; check it on $host" ;;
     *"No such file"* | *"Not a directory"*)
         say "$host does not offer '$path' to this VM${offered:-; on $host see /etc/exports and: exportfs -v}" ;;
     *[Dd]enied* | *"not permitted"*)
         say "permission denied: $host does not let this VM ($(own_address)) mount '$path'; allow it in /etc/exports on $host, with the option 'insecure' if the VM is behind NAT${offered}" ;;
     *"not supported"*)
         if [ "$vers" = 4 ]; then
-            say "$host has no NFS version 4; switch it on there"
+            say "$host does not offer NFS version 4; switch it on there"
         else
-            say "$host does not speak NFS $vers; leave --nfs-version out to take the newest that it does"
+            say "$host does not speak NFS $vers; leave --nfs-version out to use the newest version that it speaks"
         fi
         ;;
     *"efused"*) words_for_probe refused ;;
@@ -94,7 +95,7 @@ nfs_words() {
     esac
 }
 
-# nfs_forbidden WHAT: the data server's user may not read it
+# nfs_forbidden WHAT: says that the data server's user may not read it
 nfs_forbidden() {
     say "the data server's user ($user, uid $(id -u "$user")) may not read '$1'; on the file server make it readable for everybody (chmod -R o+rX DIRECTORY)"
 }

@@ -1,13 +1,13 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154  # variables are shared with lib.sh and its users
-# The data sets as the system shows them, without a look into one. Sourced by lib.sh.
+# What the system knows of the data sets; nothing here looks into one. Sourced by lib.sh.
 
-# data_sets: the names, one a line: those on file servers, then folders on this VM's own disk
+# data_sets: the names, one a line: first those on file servers, then folders on this VM's own disk
 data_sets() {
     for conf in "$CONF"/*.conf; do
         each=${conf##*/}
         [ ! -f "$conf" ] || say "${each%.conf}"
     done
-    # ls takes the names only; find and its like look at each one, and a file server may hang.
+    # ls only reads the names. find and the like also look at each one, and its file server may hang.
     # shellcheck disable=SC2012
     ls "$ROOT$DATA" 2>/dev/null | while IFS= read -r each; do
         ! is_local "$each" || say "$each"
@@ -21,7 +21,7 @@ is_name() {
     esac
 }
 
-# is_local NAME: a folder on this VM's own disk. What may be a file server's is not touched.
+# is_local NAME: is it a folder on this VM's own disk? Does not touch what may be on a file server.
 is_local() {
     is_name "$1" && [ ! -f "$CONF/$1.conf" ] && ! in_mount_table "$1" && [ -d "$ROOT$DATA/$1" ]
 }
@@ -29,10 +29,10 @@ is_local() {
 # conf_value NAME KEY
 conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf" 2>/dev/null; }
 
-# data_url NAME: where it comes from
+# data_url NAME: its source, a URL or a folder
 data_url() { if [ -f "$CONF/$1.conf" ]; then conf_value "$1" URL; else say "$DATA/$1"; fi; }
 
-# example: a URL for this image's client; add_hint: how to get a data set
+# example: a URL for this image's client; add_hint: how to add a data set
 example() {
     case $(release ACCESS) in
     smb) say "smb://HOST/SHARE --user NAME" ;;
@@ -46,24 +46,24 @@ add_hint() {
     esac
 }
 
-# is_mounted NAME: by the kernel's table, which a hung file server cannot block.
-# The automount itself (autofs) is not the data.
+# is_mounted NAME: are its data mounted? Read from the kernel's mount table, which a hung file server
+# cannot block. The automount itself (autofs) does not count.
 is_mounted() {
     awk -v where="$DATA/$1" '$2 == where && $3 != "autofs" { found = 1 } END { exit !found }' \
         "$ROOT/proc/self/mounts" 2>/dev/null
 }
 
-# in_mount_table NAME: anything at all on the mount point
+# in_mount_table NAME: is anything at all mounted there, an automount too?
 in_mount_table() {
     awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
         "$ROOT/proc/self/mounts" 2>/dev/null
 }
 
-# refresh_banner: what shows the data sets, the landing page too, tells of a change at once.
-# 9>&-: it must not keep hyrax-data's lock.
+# refresh_banner: updates the banner and the landing page at once.
+# 9>&-: they must not keep hyrax-data's lock.
 refresh_banner() { "$LIB/banner" 9>&- || :; "$LIB/landing" 9>&- || :; }
 
-# is_open HOST PORT: many data sets lie on one file server, which is asked once in a run
+# is_open HOST PORT: does the port accept connections? Asks each file server only once in a run.
 opened=""
 closed=""
 is_open() {
@@ -80,7 +80,7 @@ is_open() {
 }
 
 # quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
-# By the mount table and by asking the port, nothing slower: the data are not touched.
+# Uses only the mount table and a connection to the port: nothing slower, and never the data.
 quick_state() {
     parsed=$("$LIB/data-url" "$(data_url "$1")" 2>/dev/null)
     host=$(echo "$parsed" | sed -n 2p)

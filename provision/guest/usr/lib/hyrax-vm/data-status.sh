@@ -14,7 +14,7 @@ list() {
     done
 }
 
-# described NAME [KEY VALUE ...]: as a JSON object; what is kept of it, then what the caller knows
+# described NAME [KEY VALUE ...]: prints it as a JSON object: its settings, then the caller's keys
 described() {
     which=$1
     shift
@@ -27,7 +27,7 @@ described() {
         version:text "$(conf_value "$which" VERS)" options:text "$(conf_value "$which" OPTIONS)" "$@"
 }
 
-# settings_of NAME: what was chosen for it, in words; nothing when all is as usual
+# settings_of NAME: its settings in words; nothing when all are the defaults
 settings_of() {
     [ -f "$CONF/$1.conf" ] || return 0
     chosen=
@@ -47,7 +47,7 @@ status() {
         say "no data sets; $(add_hint)"
         return 0
     fi
-    # Not in a pipe: the exit status tells of problems.
+    # Not in a pipe: a failure in its subshell would not become the exit status.
     for each in $names; do
         look_at "$each"
         [ -z "$problem" ] || : >"$work/trouble"
@@ -78,7 +78,7 @@ table_row() {
     [ -z "$problem" ] || say "    $problem"
 }
 
-# ago SECONDS: now, 12m, 5h or 3d; - for nothing
+# ago SECONDS: prints now, 12m, 5h or 3d; - for an empty SECONDS
 ago() {
     if [ -z "$1" ]; then say -
     elif [ "$1" -lt 60 ]; then say now
@@ -88,8 +88,8 @@ ago() {
     fi
 }
 
-# look_at NAME: sets state, problem (nothing when all is well), used and size (bytes), age (seconds
-# since it was last read), rtt (milliseconds to the file server); what is not known is empty.
+# look_at NAME: sets state, problem (empty when all is well), used and size (bytes), age (seconds
+# since it was last read), rtt (milliseconds to the file server). Unknown values are empty.
 # state: local; mounted; waiting (it can be mounted, and is when it is read); away (the file server
 # cannot be reached); hung (it does not answer); refused (it does not let this VM mount);
 # unreadable (the data server's user may not read it); off (its automount was stopped)
@@ -113,11 +113,11 @@ look_at_remote() {
     parse_url "$(data_url "$1")"
     login=$(conf_value "$1" LOGIN) vers=$(conf_value "$1" VERS)
     last_access "$1"
-    # In the order in which the banner asks (quick_state): both say the same.
+    # In the same order as quick_state, which the banner uses: both must say the same.
     if [ -e "$ROOT/run/hyrax/away/$1" ]; then
-        # Why, in words; that it is away is known.
+        # The state is known; this finds the reason.
         if probe && try_mount "$(unit_options "$1")" 10; then problem="$host answers again"; fi
-        state=away problem="$problem; it was detached, and comes back by itself"
+        state=away problem="$problem; the data set was detached, and comes back by itself"
     elif ! probe; then
         state=away
     elif is_mounted "$1"; then
@@ -125,7 +125,7 @@ look_at_remote() {
     elif ! systemctl is-active --quiet "$(unit "$1" automount)"; then
         state=off problem="its automount is off; type: sudo systemctl start $(unit "$1" automount)"
     elif try_mount "$(unit_options "$1")" 15; then
-        # Elsewhere: to look is not to read.
+        # Looked at in a trial mount elsewhere, so that this does not count as a read.
         state=waiting
         in_bytes "$sizes"
         if [ "$verdict" = forbidden ]; then state=unreadable; else problem=; fi
@@ -137,7 +137,7 @@ look_at_remote() {
 
 look_at_mounted() {
     if ! measure "$1"; then
-        state=hung problem="$host does not answer; it comes back by itself when $host does"
+        state=hung problem="$host does not answer; the data set comes back by itself when $host does"
         return
     fi
     state=mounted
@@ -147,9 +147,9 @@ look_at_mounted() {
     }
 }
 
-# last_access NAME: sets age, to within the five minutes after which an idle one is unmounted; empty
-# when it was not read since the VM was started. The file server's own times of access tell nothing:
-# they are not kept for a reader, or are those of other readers.
+# last_access NAME: sets age, to within the five minutes after which an idle data set is unmounted;
+# empty when nobody has read it since the VM was started. The file server's own access times are of
+# no use: it may not keep them, or they are those of other readers.
 last_access() {
     if is_mounted "$1"; then
         age=0
@@ -177,22 +177,22 @@ END
     used=$(((blocks - free) * block)) size=$((blocks * block))
 }
 
-# test_one NAME: through the server, as a client sees it
+# test_one NAME: fetches from the server what a client would
 test_one() {
     [ $# -eq 1 ] || usage_error "test takes one name; see: hyrax-data list"
     check_known "$1"
     where=http://127.0.0.1:$PORT/opendap/data/$1/
-    healthy || fail "the data server does not answer on port $PORT; see: systemctl status hyrax.target"
+    healthy || fail "the data server does not answer on port $PORT; see: hyrax-server status"
     look_at "$1"
     [ -z "$problem" ] || fail "$1 is $state: $problem"
     fetch "$where" || fail "the listing $where is not served: $reason"
     listed=$code
     find_data "$1" >"$work/found" 2>/dev/null
-    # A name may end in anything but the newline that find adds.
+    # $(...) removes the newline that find adds.
     file=$(head -c 4096 "$work/found")
     file=${file#"$ROOT$DATA/$1/"}
     [ -n "$file" ] ||
-        fail "no data file is found in $1, four levels deep ($(data_names | paste -s -d ' ')); for others see: hyrax-server set types"
+        fail "no data file is found in $1, four levels deep ($(data_names | paste -s -d ' ')); if your files have other names, see: hyrax-server set types"
     address=$where$(printf '%s' "$file" | perl -pe 's{([^A-Za-z0-9/._~-])}{sprintf "%%%02X", ord $1}ge').dds
     fetch "$address" || fail "$address is not served: $reason"
     grep -q '^Dataset {' "$work/out" || fail "$address answers, but not with a DDS"
@@ -205,7 +205,8 @@ test_one() {
     fi
 }
 
-# data_names: patterns, one a line: the usual ones, and what `hyrax-server set types` was told
+# data_names: patterns of data files' names, one a line: the usual ones, and those that were set with
+# `hyrax-server set types`
 data_names() {
     printf '*.%s\n' nc nc4 cdf h5 hdf5 he5 hdf
     server_setting TYPES | tr -s '[:blank:]' '\n' | sed 's/^[^:]*://'
@@ -224,10 +225,10 @@ END
     with_deadline 20 find "$folder" -maxdepth 4 -name '.?*' -prune -o -type f \( "$@" \) -print -quit
 }
 
-# fetch URL: into $work/out; sets code and reason
+# fetch URL: writes the answer to $work/out; sets code and reason
 fetch() {
     code=$(curl -s -m 60 --globoff -o "$work/out" -w '%{http_code}' "$1")
-    reason="HTTP $code; see: journalctl -u 'hyrax-*'"
-    [ "$code" != 000 ] || reason="no answer within 60 s; see: systemctl status hyrax.target"
+    reason="HTTP $code; see: hyrax-server logs"
+    [ "$code" != 000 ] || reason="no answer within 60 s; see: hyrax-server status"
     [ "$code" = 200 ]
 }

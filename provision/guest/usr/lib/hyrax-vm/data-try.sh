@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
-# hyrax-data: is the file server there, and does it let itself be read? Sourced by hyrax-data.
+# hyrax-data: can the file server be reached, and does it let this VM read? Sourced by hyrax-data.
 
-# probe: is the port open? Sets rtt (milliseconds), or problem.
+# probe: is the file server's port open? Sets rtt (milliseconds), or problem.
 probe() {
     rtt=
     answer=$("$LIB/tcp-probe" "$host" "$port" 5 rtt)
@@ -12,9 +12,9 @@ probe() {
     return 1
 }
 
-# try_mount OPTIONS SECONDS: mounts for a moment, out of sight; the data set's own mount is not
-# touched. Sets verdict (data-trial's), sizes and problem; when it fails also status, 124 when the
-# file server did not answer in time.
+# try_mount OPTIONS SECONDS: mounts the data for a moment in a private namespace; the data set's own
+# mount is not touched. Sets verdict (data-trial's), sizes and problem. When it fails it also sets
+# status: 124 if the file server did not answer in time.
 try_mount() {
     verdict= sizes= status=1
     "${kind}_probe" || return 1

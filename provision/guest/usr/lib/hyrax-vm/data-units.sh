@@ -1,33 +1,34 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
-# What hyrax-data keeps of a data set on the system. Sourced after lib.sh.
+# The files and units that hyrax-data keeps for a data set. Sourced after lib.sh.
 #
-# The .conf is written last and removed last: it is what makes a data set exist.
+# The .conf is written last and removed last: a data set exists as long as its .conf does.
 
 # unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path
 unit() { systemd-escape --path --suffix="$2" "$DATA/$1"; }
 
-# private PATH < content: the same, for root's eyes only
+# private PATH < content: as write_file, but only root may read the file
 private() { (umask 077 && write_file "$1"); }
 
-# credentials NAME: what the SMB client logs in with
+# credentials NAME: the path of the file with which the SMB client logs in
 credentials() { printf '%s/%s.credentials' "$CONF" "$1"; }
 
-# escaped TEXT: as it stands in a unit file, where % starts a specifier
+# escaped TEXT: TEXT for a unit file, where % starts a specifier
 escaped() { printf '%s' "$1" | sed 's/%/%%/g'; }
 
-# unit_value NAME KEY: of its mount unit. Not asked of systemd, which tells what is mounted now.
+# unit_value NAME KEY: the value in the file of its mount unit. systemd itself would report the
+# options of the present mount.
 unit_value() { sed -n -e 's/%%/%/g' -e "s/^$2=//p" "$UNITS/$(unit "$1" mount)"; }
 
-# unit_options NAME: as mount takes them; nofail would make mount.cifs hide that it failed
+# unit_options NAME: its options for mount, without nofail, with which mount.cifs hides a failure
 unit_options() { unit_value "$1" Options | sed 's/,_netdev,nofail$//'; }
 
-# keep NAME
-# The data set is at kind, host, port, path, url, with vers and extra; login and $work/credentials
-# are SMB's. With later, which is meant for the start of the VM, nothing is waited for.
+# keep NAME: writes and starts its units
+# Reads the variables kind, host, port, path, url, vers and extra; for SMB also login and the file
+# $work/credentials. With later, which is for the start of the VM, it waits for nothing.
 # StartLimitIntervalSec=0: otherwise five refused mounts in ten seconds switch the automount off
 # for good, and it does not come back with its server.
-# TimeoutSec=30: the first mount loads kernel modules; who waits longer is found by the watchdog.
-# LazyUnmount, ForceUnmount: taking the mount away must not wait for a dead server.
+# TimeoutSec=30: the first mount loads kernel modules. The watchdog handles mounts that take longer.
+# LazyUnmount, ForceUnmount: unmounting must not wait for a dead server.
 keep() {
     mkdir -p "$ROOT$DATA/$1" "$CONF" "$UNITS" &&
         { [ ! -f "$work/credentials" ] || private "$(credentials "$1")" <"$work/credentials"; } &&
@@ -71,7 +72,7 @@ OPTIONS=$extra
 END
 }
 
-# discard NAME: everything that keep makes, also when only half of it is there
+# discard NAME: removes everything that keep makes, also when only half of it exists
 discard() {
     automount=$(unit "$1" automount)
     mount=$(unit "$1" mount)

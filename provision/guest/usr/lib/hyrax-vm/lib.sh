@@ -1,8 +1,8 @@
-# shellcheck shell=sh disable=SC2034  # its variables are for those who source it
-# Shared by the guest's own scripts; sourced, never run.
+# shellcheck shell=sh disable=SC2034  # its variables are for the scripts that source it
+# Functions and paths that the guest's scripts share; sourced, never run.
 #
-# HYRAX_ROOT is put before every path, so that the scripts can be tried on a directory instead of
-# on the running system; then PATH is left alone too. Empty in a real guest.
+# HYRAX_ROOT is put before every path, so that tests can run the scripts on a directory instead of
+# the running system; PATH then stays as it is. In a real guest HYRAX_ROOT is empty.
 
 ROOT=${HYRAX_ROOT:-}
 [ -n "$ROOT" ] || PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -18,11 +18,11 @@ PORT=8080
 me=${0##*/}
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "$me" "$*" >&2; }
-# The user's mistake; then: the world outside is not as it should be.
+# usage_error WORDS: the user made a mistake; fail WORDS: something outside the command is wrong
 usage_error() { refuse 2 "$@"; }
 fail() { refuse 1 "$@"; }
 
-# json: a command that takes --json sets it; then errors are JSON too, on the standard output.
+# json: set by a command that was given --json; then errors are JSON too, on the standard output
 json=
 refuse() {
     status=$1
@@ -31,21 +31,21 @@ refuse() {
     exit "$status"
 }
 
-# json_object KEY[:TYPE] VALUE ...: one line; json_array < lines: an array of such objects
+# json_object KEY[:TYPE] VALUE ...: prints one line; json_array < lines: joins such lines to an array
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
-# write_file PATH < content: all of it or nothing, also when the power goes (rename(2) alone may
-# leave a new file empty)
+# write_file PATH < content: writes all of it or nothing, even if the power fails (without sync,
+# rename(2) may leave an empty file)
 write_file() {
     cat >"$1.new" && sync "$1.new" && mv -f "$1.new" "$1"
 }
 
-# plain TEXT: what the user typed, safe to show
+# plain TEXT: the user's TEXT without what is unsafe to show, at most 80 characters
 plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
 
-# release KEY: a value of /etc/hyrax-vm-release, which is written to be read by a shell. It is read
-# once, here: each program that is started takes an emulated CPU 30 ms.
+# release KEY: prints a value of /etc/hyrax-vm-release, whose lines are shell assignments. The file is
+# read only once, here: to start a program takes 30 ms on an emulated CPU.
 if [ -r "$ROOT/etc/hyrax-vm-release" ]; then
     while IFS= read -r line; do
         case $line in
@@ -58,10 +58,10 @@ release() { eval "say \"\${release_$1-}\""; }
 lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
 upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
 
-# server_setting KEY: what `hyrax-server set` was told, or nothing
+# server_setting KEY: prints the value that was set with `hyrax-server set`, or nothing
 server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
 
-# server_name: as it is told to people; nothing that is not Hyrax is called Hyrax
+# server_name: the data server's name for people; only Hyrax is called Hyrax
 server_name() {
     case $(release SERVER) in
     hyrax) say "Hyrax $(release SERVER_VERSION)" ;;
@@ -70,10 +70,10 @@ server_name() {
     esac
 }
 
-# with_deadline SECONDS COMMAND...: the command's status, or 124 when it took longer.
-# A process on a hung mount may not die even from SIGKILL; `timeout` would wait for it, this does
-# not. For the same reason send its output to a file: a pipe would be held open.
-# 9>&-: what is left behind must not keep the lock.
+# with_deadline SECONDS COMMAND...: returns the command's status, or 124 when it took longer.
+# On a hung mount not even SIGKILL may end a process. `timeout` would wait for such a process; this
+# function does not. For the same reason send its output to a file: it would hold a pipe open.
+# 9>&-: a process that is left behind must not keep hyrax-data's lock.
 child=
 with_deadline() {
     ticks=$(($1 * 20))
@@ -93,13 +93,13 @@ with_deadline() {
     wait "$pid"
 }
 
-# The whole group; dash understands -s KILL before --, but not -KILL.
+# kill_child: kills the process group of with_deadline's command (dash knows -s KILL --, not -KILL --)
 kill_child() {
     [ -z "$child" ] || kill -s KILL -- "-$child" 2>/dev/null || :
     child=
 }
 
-# addresses: "eth0 192.0.2.7" per global IPv4 address, then per global IPv6 address
+# addresses: prints a line like "eth0 192.0.2.7" for each global IPv4 address, then for each IPv6 one
 addresses() {
     for family in -4 -6; do
         ip -o $family address show scope global 2>/dev/null |
@@ -107,17 +107,17 @@ addresses() {
     done | grep -v '^lo ' || :
 }
 
-# links: the network adapters, one a line: what has hardware behind it
+# links: the network adapters that have hardware behind them, one a line
 links() {
     for each in "$ROOT"/sys/class/net/*/device; do
         [ ! -e "$each" ] || basename "${each%/device}"
     done
 }
 
-# static_address LINK: the address that hyrax-network has set; nothing when it is DHCP's
+# static_address LINK: the address that hyrax-network has set; nothing with DHCP
 static_address() { sed -n 's/^Address=//p' "$ROOT/etc/systemd/network/40-hyrax-$1.network" 2>/dev/null; }
 
-# why_no_address LINK: in words
+# why_no_address LINK: says why the adapter has no address
 why_no_address() {
     if [ ! -e "$ROOT/sys/class/net/$1" ]; then
         say "this VM has no network adapter"
@@ -132,7 +132,7 @@ why_no_address() {
     fi
 }
 
-# url_host ADDRESS: as it stands in a URL
+# url_host ADDRESS: ADDRESS as the host of a URL
 url_host() {
     case $1 in
     *:*) printf '[%s]' "$1" ;;
@@ -140,7 +140,7 @@ url_host() {
     esac
 }
 
-# base_url: where this VM is reached from outside, or a placeholder while it has no address
+# base_url: the server's URL as seen from outside; with a placeholder while there is no address
 base_url() {
     first=$(addresses | sed -n '1s/^[^ ]* //p')
     if [ -n "$first" ]; then
@@ -150,14 +150,14 @@ base_url() {
     fi
 }
 
-# listening PORT: does something on this machine accept connections? A look at the kernel's table:
-# what is asked for while a server starts must not take its processor time (proc(5), net/tcp).
+# listening PORT: does a program on this machine accept connections on PORT? Reads the kernel's table
+# (proc(5), net/tcp): while a server starts, this question must not take its processor time.
 listening() {
     grep -q "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F]*:0000 0A " \
         "$ROOT/proc/net/tcp" "$ROOT/proc/net/tcp6" 2>/dev/null
 }
 
-# healthy: does the server answer? (10 s at most: Java under emulation is slow)
+# healthy: does the server answer within 10 s? (Java on an emulated CPU is slow.)
 healthy() {
     path=$(release HEALTH_PATH)
     curl -sf -m 10 -o /dev/null "http://127.0.0.1:$PORT${path:-/opendap/}" 2>/dev/null

@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-network
 # hyrax-network status. Sourced by hyrax-network.
 
-# answers ADDRESS: a router may be silent to ping, but not to ARP
+# answers ADDRESS: does it answer? A router may ignore ping, but it answers ARP.
 answers() {
     ping -c 1 -W 3 -q -I "$link" "$1" >/dev/null 2>&1 ||
         ip neigh show to "$1" dev "$link" 2>/dev/null | grep -q lladdr
@@ -44,13 +44,13 @@ show_json() {
             name_servers:json "$(strings "$servers")" problem:text "$problem"
     done | json_array)
     json_object hostname "$(cat "$ROOT/etc/hostname")" links:json "$adapters"
-    # A quote inside of a value is escaped: this is the key.
+    # Inside a value a quote would be escaped: this matches only the key.
     case $adapters in
     '[]' | *'"problem": "'*) bad=1 ;;
     esac
 }
 
-# strings WORDS: a JSON array; the words are IP addresses
+# strings WORDS: prints a JSON array of the words, which are IP addresses
 strings() { printf '[%s]' "$(echo "$1" | tr -s ' \n' '\n' | sed -n 's/..*/"&"/p' | paste -s -d ,)"; }
 
 show() {

@@ -1,11 +1,12 @@
 # shellcheck shell=sh disable=SC2030,SC2031,SC2034,SC2154  # variables are shared with hyrax-server
-# hyrax-server status: the chain between data and reader, link by link. Sourced by hyrax-server.
+# hyrax-server status: checks the chain from the data to the reader. Sourced by hyrax-server.
 
-# Not a tab: the shell would take two of them for one, and an empty field for none.
+# Not a tab: the shell would read two tabs as one, and so lose an empty field.
 SEP=$(printf '\037')
 SAMPLE=/opendap/sample/sst.nc.dds
 
-# The chain's links and the data sets, one a line: NAME, ok or broken, DETAIL, NEXT, with SEP between.
+# The chain's links and the data sets, one a line: NAME, ok or broken, DETAIL and NEXT (the command to
+# type), with SEP between them.
 links='' sets=''
 
 status() {
@@ -21,7 +22,7 @@ status() {
     [ "$broken" -eq 0 ]
 }
 
-# found NAME STATE DETAIL [NEXT]: one link of the chain
+# found NAME STATE DETAIL [NEXT]: adds one link of the chain
 found() {
     links="$links$1$SEP$2$SEP$3$SEP${4:-}
 "
@@ -36,7 +37,7 @@ look_at_network() {
     fi
 }
 
-# look_at_processor: programs of Enterprise Linux 9 (Hyrax's image) end at once on an older one
+# look_at_processor: programs of Enterprise Linux 9 (Hyrax's image) need x86-64-v2, or end at once
 look_at_processor() {
     grep -q 'platform:el9' "$ROOT$IMAGE/etc/os-release" 2>/dev/null || return 0
     grep -q -w sse4_2 "$ROOT/proc/cpuinfo" ||
@@ -54,7 +55,7 @@ look_at_units() {
     done
 }
 
-# memory: of $unit
+# memory: the memory that $unit uses
 memory() {
     bytes=$(property MemoryCurrent)
     case $bytes in
@@ -63,11 +64,11 @@ memory() {
     esac
 }
 
-# look_at_answers: sets answers when the samples, which need no file server, are served
+# look_at_answers: sets answers when the server serves the samples, which need no file server
 look_at_answers() {
     answers=
     if [ "$("$LIB/tcp-probe" 127.0.0.1 "$PORT" 3)" != open ]; then
-        found "port $PORT" broken "nothing listens" "hyrax-server restart"
+        found "port $PORT" broken "no program listens" "hyrax-server restart"
         return
     fi
     found "port $PORT" ok "open"
@@ -84,10 +85,10 @@ look_at_answers() {
 ask_server() { curl -s -m 20 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$1"; }
 in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP $1"; fi; }
 
-# look_at_data: which link of each data set is broken: file server, mount, permission or server
+# look_at_data: finds which link of each data set is broken: file server, mount, permission or server
 look_at_data() {
     rows=$("$ROOT/usr/bin/hyrax-data" status --json | "$LIB/json-rows" name state problem source) ||
-        found "data sets" broken "their state cannot be told" "hyrax-data status"
+        found "data sets" broken "their state is not known" "hyrax-data status"
     sets=$(printf '%s\n' "$rows" | sed '/^$/d' |
         while IFS=$SEP read -r name state problem source; do
             next="hyrax-data status $name" code=200
@@ -129,7 +130,7 @@ status_text() {
     changed | sed 's|^|    /opt/hyrax|' | head -n 10
     case $broken in
     0) say "Data are served." ;;
-    *) say "Not all is well: $broken broken, marked with ! above." ;;
+    *) say "Not all is well: $broken broken, marked with ! above. Type what is shown there." ;;
     esac
 }
 

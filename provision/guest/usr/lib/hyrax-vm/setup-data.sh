@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-setup
 # hyrax-setup: data sets. Sourced by hyrax-setup.
 
-# What was typed last: a second try begins with it.
+# What the user typed last: the next try offers it again.
 computer='' place='' login='' name=''
 
 menu_data() {
@@ -15,7 +15,7 @@ menu_data() {
         case $answer in
         add) "add_$access" ;;
         status) perform hyrax-data status ;;
-        test) ! pick_data_set "Which one is to be tested?" || perform hyrax-data test "$answer" ;;
+        test) ! pick_data_set "Which one do you want to test?" || perform hyrax-data test "$answer" ;;
         remove) remove_data_set ;;
         copy) add_local ;;
         esac
@@ -24,7 +24,7 @@ menu_data() {
 
 data_summary() {
     count=$(data_sets | wc -l)
-    if [ "$count" -eq 0 ]; then say "There are none yet."; else say "There are $count: $(data_sets | paste -s -d ' ')"; fi
+    if [ "$count" -eq 0 ]; then say "There are none yet."; else say "Served now ($count): $(data_sets | paste -s -d ' ')"; fi
 }
 
 add_item() {
@@ -43,16 +43,16 @@ pick_data_set() {
         set -- "$@" "$each" "$(data_url "$each")"
     done
     [ $# -gt 0 ] || {
-        tell "Data sets" "There are none yet."
+        show_message "Data sets" "There are none yet."
         return 1
     }
     choose Back "Data sets" "$text" "$@"
 }
 
-# url_path TEXT: as it stands in a URL
+# url_path TEXT: TEXT as the path of a URL
 url_path() { printf '%s' "$1" | perl -pe 's{([^A-Za-z0-9/._~-])}{sprintf "%%%02X", ord $1}ge'; }
 
-# ask_host TEXT: sets computer, as it stands in a URL
+# ask_host TEXT: sets computer, in the form that a URL needs
 ask_host() {
     ask_some "Add data" "$1" "$computer" || return 1
     computer=$answer
@@ -62,18 +62,18 @@ ask_host() {
     esac
 }
 
-# ask_name: sets name; the last part of place is offered
+# ask_name: sets name; offers the last part of place
 ask_name() {
     name=${place%/}
     name=${name##*/}
-    ask "Add data" "Its name on this server, which becomes part of its URL: letters, digits, dots, _ and -" "$name" ||
+    ask "Add data" "The name of the data set, which becomes part of its URL: letters, digits, dots, _ and -" "$name" ||
         return 1
     name=$answer
 }
 
 add_nfs() {
     ask_host "The computer that has the data (its name or address):" || return 0
-    ask_some "Add data" "What it exports, as in its /etc/exports, for example /export/sst:" "$place" || return 0
+    ask_some "Add data" "The folder that it exports, as in its /etc/exports, for example /export/sst:" "$place" || return 0
     place=/${answer#/}
     ask_name || return 0
     add_data "nfs://$computer$(url_path "$place")"
@@ -84,8 +84,8 @@ add_smb() {
     ask_some "Add data" "The share, or a folder in it, for example sst or sst/2020:" "$place" || return 0
     place=$(printf '%s' "$answer" | tr '\134' /)
     place=${place#/}
-    ask "Add data" "The user who may read it, for example me or DOMAIN\\\\me; nothing for a guest.
-The password is asked for in the next step." "$login" || return 0
+    ask "Add data" "A user who may read it, for example me or DOMAIN\\\\me; leave this empty for a guest.
+The next step asks for the password." "$login" || return 0
     login=$answer
     ask_name || return 0
     add_data "smb://$computer/$(url_path "$place")" ${login:+--user "$login"}
@@ -93,17 +93,17 @@ The password is asked for in the next step." "$login" || return 0
 
 add_local() { perform hyrax-data --help; }
 
-# add_data URL [OPTIONS...]: nothing is kept of one that does not work, unless the user says so
+# add_data URL [OPTIONS...]: adds it; if it does not work now, asks whether to keep it
 add_data() {
     set -- hyrax-data add "$@" ${name:+--as "$name"}
     perform "$@" && computer='' place='' login='' && return
     [ "$result" -eq 1 ] &&
-        confirm "Add data" "It does not work now. Keep it, so that it is served once the other computer lets this VM in?" &&
+        confirm "Add data" "It does not work now. Keep it, and serve it as soon as the other computer lets this VM in?" &&
         perform "$@" --force
 }
 
 remove_data_set() {
-    pick_data_set "Which one is not to be served any more?" || return 0
+    pick_data_set "Which one do you want to stop serving?" || return 0
     name=$answer
     ! confirm "Remove" "Stop serving $name?
 The data stay where they are, at $(data_url "$name")" || perform hyrax-data remove "$name"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-setup
-# hyrax-setup: the boxes on the terminal, and commands run between them. Sourced by hyrax-setup.
+# hyrax-setup: shows boxes on the terminal, and runs commands between them. Sourced by hyrax-setup.
 #
 # choose, ask and confirm return 1 for Cancel and Esc; choose and ask set answer.
 
@@ -12,7 +12,7 @@ enter_dialogs() {
     command -v whiptail >/dev/null || fail "the package 'whiptail' is missing; type: sudo apt-get install whiptail"
     tput cup 0 0 >/dev/null 2>&1 || {
         [ "${TERM:-dumb}" != dumb ] || usage_error "this terminal (TERM=${TERM:-}) cannot show a menu; see: hyrax-setup --help"
-        # One that this VM has no description of, but that somebody uses today.
+        # A terminal type that this VM does not know: present ones understand what xterm does.
         export TERM=xterm
     }
     measure_terminal
@@ -22,7 +22,7 @@ enter_dialogs() {
     terminal=$(stty -g)
 }
 
-# Whatever ended it: the terminal is as it was.
+# leave_dialogs: restores the terminal, whatever ended the menu
 leave_dialogs() {
     [ -n "$terminal" ] || return 0
     stty "$terminal"
@@ -52,9 +52,9 @@ box() {
     [ "$height" -le $((rows - 1)) ] || height=$((rows - 1))
 }
 
-# dialog OPTIONS...: whiptail writes what was chosen to its stderr, its boxes to its stdout.
-# Lines and corners: a vt220 has a character set of its own for them, which the Linux console
-# ignores in UTF-8, as newer terminals do.
+# dialog OPTIONS...: runs whiptail, which writes the user's choice to its stderr and its boxes to its
+# stdout. A vt220 draws lines and corners with a special character set, which the Linux console and
+# newer terminals ignore in UTF-8.
 dialog() {
     case $TERM in
     vt*) charset=C ;;
@@ -63,7 +63,7 @@ dialog() {
     answer=$(LC_ALL=$charset whiptail --backtitle "Hyrax VM on $(uname -n)" "$@" 3>&1 1>&2 2>&3)
 }
 
-# choose LEAVE TITLE TEXT TAG ITEM ...: LEAVE is what the other button says
+# choose LEAVE TITLE TEXT TAG ITEM ...: LEAVE is the label of the other button
 choose() {
     leave=$1 title=$2 text=$3
     shift 3
@@ -79,7 +79,7 @@ ask() {
     dialog --title "$1" --cancel-button Back --inputbox -- "$2" "$height" "$width" "${3:-}"
 }
 
-# ask_some TITLE TEXT [PRESENT]: until something is typed
+# ask_some TITLE TEXT [PRESENT]: asks until something is typed
 ask_some() {
     while ask "$@"; do
         [ -z "$answer" ] || return 0
@@ -87,18 +87,19 @@ ask_some() {
     return 1
 }
 
-# confirm TITLE TEXT: no, unless the user says yes
+# confirm TITLE TEXT: asks yes or no; the default is no
 confirm() {
     box 6 "$2"
     dialog --title "$1" --defaultno --yesno -- "$2" "$height" "$width"
 }
 
-tell() {
+# show_message TITLE TEXT: shows a box until the user presses Enter
+show_message() {
     box 6 "$2"
     dialog --title "$1" --msgbox -- "$2" "$height" "$width" || :
 }
 
-# command_line COMMAND...: as one would type it
+# command_line COMMAND...: prints the command as a person would type it
 command_line() {
     for each; do
         case $each in
@@ -108,8 +109,8 @@ command_line() {
     done | cut -c 2-
 }
 
-# perform COMMAND...: names it, runs it on the terminal, waits for Enter; returns its status.
-# Ctrl-C ends the command and not the menu.
+# perform COMMAND...: shows the command, runs it on the terminal, waits for Enter, and returns the
+# command's status. Ctrl-C ends the command and not the menu.
 perform() {
     tput clear
     say "The same by command:"

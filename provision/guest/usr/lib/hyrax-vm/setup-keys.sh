@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2154  # variables are shared with hyrax-setup
-# hyrax-setup ssh-key: whose keys SSH lets in. Sourced by hyrax-setup.
+# hyrax-setup ssh-key: the keys that may log in over SSH. Sourced by hyrax-setup.
 
 TYPES='ssh-ed25519 ecdsa-sha2-nistp256 ecdsa-sha2-nistp384 ecdsa-sha2-nistp521 ssh-rsa
 sk-ssh-ed25519@openssh.com sk-ecdsa-sha2-nistp256@openssh.com'
@@ -19,7 +19,7 @@ ssh_key() {
         ;;
     list)
         [ $# -eq 0 ] || usage_error "ssh-key list takes nothing after it"
-        [ -n "$(key_rows)" ] || say "no keys; add one with: hyrax-setup ssh-key add 'ssh-ed25519 AAAA...'" >&2
+        [ -n "$(key_rows)" ] || say "no keys yet; add one with: hyrax-setup ssh-key add 'ssh-ed25519 AAAA...'" >&2
         key_rows
         ;;
     remove)
@@ -30,7 +30,7 @@ ssh_key() {
     esac
 }
 
-# as_user COMMAND...: the file is the user's, and so is the hand that writes it
+# as_user COMMAND...: runs it as the user to whom the file belongs
 as_user() {
     if [ -n "$ROOT" ]; then
         "$@"
@@ -43,21 +43,21 @@ keys_file() { printf '%s/home/%s/.ssh/authorized_keys' "$ROOT" "$USER_NAME"; }
 
 read_keys() { as_user cat "$(keys_file)" 2>/dev/null; }
 
-# write_keys < content: all of it or nothing
+# write_keys < content: replaces the file as a whole, or not at all
 write_keys() {
     # shellcheck disable=SC2016  # for the inner shell
     as_user sh -c 'umask 077; mkdir -p "${1%/*}" && cat >"$1.new" && mv -f "$1.new" "$1"' \
         sh "$(keys_file)" || fail "$(keys_file) cannot be written; is the disk full? See: df -h"
 }
 
-# fingerprint KEY: SHA256:..., or status 1
+# fingerprint KEY: prints SHA256:...; status 1 when KEY is not a key
 fingerprint() {
     about=$(printf '%s\n' "$1" | ssh-keygen -l -f - 2>/dev/null) || return 1
     about=${about#* }
     say "${about%% *}"
 }
 
-# key_rows: NUMBER FINGERPRINT TYPE COMMENT, of each line that is a key
+# key_rows: prints NUMBER, FINGERPRINT, COMMENT and TYPE of each line that is a key
 key_rows() {
     read_keys | {
         number=0
@@ -87,19 +87,20 @@ add_key() {
         say "this key may log in already: $print"
         return 0
     }
-    # awk: an editor may have left the last line without its end.
+    # awk: an editor may have left the last line without its newline.
     { read_keys | awk 1; printf '%s\n' "$key"; } | write_keys
     say "this key may log in now: $print"
-    systemctl is-enabled --quiet "$SSH_UNIT" || say "SSH is switched off; type: sudo systemctl enable --now $SSH_UNIT"
+    systemctl is-enabled --quiet "$SSH_UNIT" || say "SSH is switched off; to switch it on, type: sudo systemctl enable --now $SSH_UNIT"
 }
 
 # check_key: is $key one public key and nothing else? Sets print.
-# Options before a key could run commands and open ports; who wants them edits the file.
+# Options before a key could run commands and open ports. An administrator who needs them can edit
+# the file.
 check_key() {
     case $key in
     '') usage_error "there is no key; it is the line in the file .ssh/id_ed25519.pub on the other computer" ;;
-    *"PRIVATE KEY"*) usage_error "this is a private key, which must not leave its owner's computer; take the file beside it that ends in .pub" ;;
-    *[![:print:]]*) usage_error "a key is one line of plain characters; add several one after the other" ;;
+    *"PRIVATE KEY"*) usage_error "this is a private key, which must not leave its owner's computer; use the file beside it that ends in .pub" ;;
+    *[![:print:]]*) usage_error "a key must be one line of plain characters; add several keys one after the other" ;;
     esac
     type=${key%% *}
     case " $(printf '%s' "$TYPES" | tr '\n' ' ') " in
@@ -107,10 +108,10 @@ check_key() {
     *)
         for each in $TYPES; do
             case $key in
-            *" $each AAAA"*) usage_error "options before the key are not taken; begin with $each" ;;
+            *" $each AAAA"*) usage_error "options before the key are not accepted; begin with $each" ;;
             esac
         done
-        usage_error "'$(plain "$type")' is not a type of key that SSH takes (ssh-ed25519, ecdsa-sha2-nistp256, ssh-rsa ...), or no file of that name is here"
+        usage_error "'$(plain "$type")' is neither a type of key that SSH accepts (ssh-ed25519, ecdsa-sha2-nistp256, ssh-rsa ...) nor a file"
         ;;
     esac
     print=$(fingerprint "$key") ||
@@ -120,7 +121,7 @@ check_key() {
 # remove_keys NUMBER|FINGERPRINT
 remove_keys() {
     print=$(key_rows | awk -v which="$1" '$1 == which || $2 == which { print $2; exit }')
-    [ -n "$print" ] || usage_error "'$(plain "$1")' is no key here; see: hyrax-setup ssh-key list"
+    [ -n "$print" ] || usage_error "no key has the number or fingerprint '$(plain "$1")'; see: hyrax-setup ssh-key list"
     read_keys | while IFS= read -r line || [ -n "$line" ]; do
         [ "$(fingerprint "$line")" = "$print" ] || printf '%s\n' "$line"
     done | write_keys

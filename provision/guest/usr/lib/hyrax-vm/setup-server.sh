@@ -1,10 +1,10 @@
 # shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-setup
-# hyrax-setup: the server's settings, and diagnostics. Sourced by hyrax-setup.
+# hyrax-setup: the server's settings and diagnostics. Sourced by hyrax-setup.
 
 menu_server() {
     settings=$ROOT/usr/lib/hyrax/settings
     [ -f "$settings" ] || {
-        tell "Server" "$(release SERVER_TITLE) has no settings."
+        show_message "Server" "$(release SERVER_TITLE) has no settings."
         return 0
     }
     while :; do
@@ -22,20 +22,20 @@ change_setting() {
     key=$1
     meaning=$(awk -v key="$key" 'tolower($1) == key' "$settings" | cut -d ' ' -f 4-)
     ask "Server" "$key: $meaning
-(nothing: back to the default)" "$(server_setting "$(upper "$key")")" || return 0
+(leave this empty for the default)" "$(server_setting "$(upper "$key")")" || return 0
     perform hyrax-server set "$key" "${answer:-default}"
 }
 
 menu_diagnose() {
-    while choose Back "What is wrong?" "Begin with status: it names what is broken and what to type." \
-        status "Are data served? If not, which link is broken" \
+    while choose Back "What is wrong?" "Begin with status: it shows what is broken and what to type." \
+        status "Are data served? If not, what is broken?" \
         test "Fetch one file of a data set through the server" \
         logs "The server's last messages" \
         restart "Stop and start the server" \
-        support "Make a file for whoever helps you"; do
+        support "Make a file for the person who helps you"; do
         case $answer in
         status) perform hyrax-server status ;;
-        test) ! pick_data_set "Which one is to be tested?" || perform hyrax-data test "$answer" ;;
+        test) ! pick_data_set "Which one do you want to test?" || perform hyrax-data test "$answer" ;;
         logs) perform hyrax-server logs ;;
         restart) perform hyrax-server restart ;;
         support) perform hyrax-setup support ;;

@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2154  # variables are shared with hyrax-setup
-# hyrax-setup support: one file for whoever helps. Sourced by hyrax-setup.
+# hyrax-setup support: makes one file for the person who helps. Sourced by hyrax-setup.
 #
-# Nothing leaves without passing `redact`, and no command is waited for without a deadline: a file
-# server that hangs is the usual reason to make this file.
+# Everything in the file passes through `redact`. Every command has a deadline: a file server that
+# hangs is the usual reason to make this file.
 
 support() {
     [ $# -le 1 ] || usage_error "support takes the name of one file"
@@ -15,7 +15,7 @@ support() {
     secrets >"$work/secrets"
     mkdir "$work/$stem"
     collect_all
-    # mktemp: for nobody else's eyes.
+    # mktemp: nobody else can read the file.
     part=$(mktemp "$folder/.hyrax-support.XXXXXX") || usage_error "'$(plain "$folder")' cannot be written to; name another place"
     if ! { tar -C "$work" -czf "$part" "$stem" &&
         chown "${SUDO_UID:-$(id -u)}:${SUDO_GID:-$(id -g)}" "$part" && mv -f "$part" "$file"; }; then
@@ -24,11 +24,11 @@ support() {
     fi
     file=$(realpath -- "$file")
     say "$file ($(stat -c %s "$file") bytes)"
-    say "Passwords and their hashes are left out; look into it before you send it: tar -xzf FILE"
+    say "Passwords and their hashes are left out. Look into the file before you send it: tar -xzf FILE"
     say "To fetch it from another computer: scp $USER_NAME@$(addresses | sed -n '1s/^[^ ]* //p'):$file ."
 }
 
-# collect NAME SECONDS COMMAND...: its output, without secrets, as NAME
+# collect NAME SECONDS COMMAND...: saves the command's output, without secrets, as NAME
 collect() {
     name=$1 seconds=$2
     shift 2
@@ -53,14 +53,14 @@ collect_all() {
     collect data-status.json 90 "$ROOT/usr/bin/hyrax-data" status --json
     collect banner 5 cat "$ROOT/run/hyrax/issue"
     collect settings 5 "$LIB/support-facts" settings
-    # More than its eight commands may take.
+    # More than the sum of its eight commands' deadlines.
     collect network 90 "$LIB/support-facts" network
     collect mounts 5 cat "$ROOT/proc/self/mounts"
     collect units 20 systemctl list-units --all --no-pager --plain --full \
         --type=service,socket,mount,automount,timer,path,target
     collect failed 20 systemctl status --failed --no-pager --full
     collect timers 20 systemctl list-timers --all --no-pager
-    # --local: a mount that hangs is not asked
+    # --local: do not ask a mount that hangs
     collect disk 10 df --local --human-readable
     collect memory 5 cat "$ROOT/proc/meminfo" "$ROOT/proc/loadavg" "$ROOT/proc/cpuinfo"
     collect packages 20 dpkg-query --show
@@ -69,7 +69,7 @@ collect_all() {
     [ ! -t 2 ] || echo >&2
 }
 
-# secrets: one a line, what must not leave
+# secrets: prints what must not be in the file, one a line
 secrets() {
     cat "$CONF"/*.credentials 2>/dev/null | sed -n 's/^password=//p'
     cut -d : -f 2 "$ROOT/etc/shadow" 2>/dev/null

@@ -3,8 +3,8 @@
 
 menu_network() {
     while choose Back "Network" "Addresses: $({ addresses | grep . || say - none; } | sed 's/^[^ ]* //' | paste -s -d ' ')
-Who is connected over SSH loses the connection when the address changes; this VM's console always works." \
-        status "How the network is set, and whether it works" \
+If you are connected over SSH, a new address ends your connection; this VM's console always works." \
+        status "Show how the network is set, and whether it works" \
         dhcp "Take the address from the network (DHCP)" \
         static "Set a fixed address" \
         dns "Set the name servers (DNS)" \
@@ -26,12 +26,12 @@ Who is connected over SSH loses the connection when the address changes; this VM
 }
 
 static_address() {
-    ask_some "Network" "The address, and how many of its bits are the network's (24 for 255.255.255.0), for example 192.168.1.20/24:" ||
+    ask_some "Network" "The address and, after the slash, its netmask (24 or 255.255.255.0), for example 192.168.1.20/24:" ||
         return 0
     address=$answer
-    ask "Network" "The gateway (router), for example 192.168.1.1; nothing when there is none:" || return 0
+    ask "Network" "The gateway (router), for example 192.168.1.1; leave this empty if there is none:" || return 0
     gateway=$answer
-    ask "Network" "The name servers (DNS), with commas between them; nothing when there are none:" "$gateway" || return 0
+    ask "Network" "The name servers (DNS), with commas between them; leave this empty if there are none:" "$gateway" || return 0
     perform hyrax-network static "$address" ${gateway:+--gateway "$gateway"} ${answer:+--dns "$answer"}
 }
 
@@ -43,25 +43,25 @@ Set the password of $USER_NAME now?" || {
     }
 }
 
-# password_rule: does SSH take a password, and why
+# password_rule: says whether SSH accepts a password, and why
 password_rule() {
     if [ -e "$ROOT/run/hyrax/sshd/password.conf" ]; then
         say "The password was changed: SSH accepts it, and keys."
     else
-        say "The password is the documented one: SSH accepts keys only, until it is changed."
+        say "The password is the documented one: SSH accepts keys only, until you change it."
     fi
 }
 
 menu_ssh() {
     while ssh_state; choose Back "SSH" "SSH is $now. $(password_rule)" \
         "$other" "Switch SSH $other" \
-        list "The keys that may log in" \
-        add "Let a key in" \
-        remove "Take a key away"; do
+        list "List the keys that may log in" \
+        add "Add a key" \
+        remove "Remove a key"; do
         case $answer in
         on) perform sudo systemctl enable --now "$SSH_UNIT" ;;
         off)
-            ! confirm "SSH" "After this, log in on this VM's console only. Switch SSH off?" ||
+            ! confirm "SSH" "After this, you can log in only on this VM's console. Switch SSH off?" ||
                 perform sudo systemctl disable --now "$SSH_UNIT"
             ;;
         list) perform hyrax-setup ssh-key list ;;
@@ -86,15 +86,15 @@ remove_key() {
 $(key_rows)
 END
     [ $# -gt 0 ] || {
-        tell "SSH" "There are no keys."
+        show_message "SSH" "There are no keys."
         return 0
     }
-    ! choose Back "SSH" "Which key may not log in any more?" "$@" || perform hyrax-setup ssh-key remove "$answer"
+    ! choose Back "SSH" "Which key do you want to remove?" "$@" || perform hyrax-setup ssh-key remove "$answer"
 }
 
 menu_upgrades() {
-    while choose Back "Security upgrades" "$DISTRIBUTION's security upgrades can be installed every night. This VM never restarts by itself for one." \
-        status "Are they installed, and when next?" \
+    while choose Back "Security upgrades" "This VM can install $DISTRIBUTION's security upgrades every night. It never restarts by itself for one." \
+        status "Show whether it does, and when next" \
         on "Install them every night; needs the Internet" \
         off "Do not install them"; do
         perform hyrax-setup upgrades "$answer"

@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2154  # variables are shared with hyrax-setup
 # hyrax-setup upgrades: the distribution's security upgrades every night. Sourced by hyrax-setup.
 #
-# The package that does it is not shipped: without a mirror it is of no use, and it needs Python,
-# which not every image has.
+# The package that does it is not in the image: without a mirror it is of no use, and it needs
+# Python, which not every image has.
 
 APT_CONF=$ROOT/etc/apt/apt.conf.d/52hyrax-upgrades
 TIMERS='apt-daily.timer apt-daily-upgrade.timer'
@@ -17,7 +17,7 @@ upgrades() {
     esac
 }
 
-# apt COMMAND...: no questions; a mirror that is away is given up after a minute
+# apt COMMAND...: asks no questions, and gives up a mirror that is away after a minute
 apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Acquire::Retries=1 \
         -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 \
@@ -25,7 +25,7 @@ apt() {
 }
 
 upgrades_on() {
-    say "asking $DISTRIBUTION's mirror for its lists ..."
+    say "fetching the lists of packages from $DISTRIBUTION's mirror ..."
     need_work
     apt -o APT::Update::Error-Mode=any update >"$work/apt" 2>&1 || {
         reason=$(sed -n 's/^E: *//p' "$work/apt" | head -n 1)
@@ -41,7 +41,7 @@ upgrades_on() {
     trap '' INT
     apt install unattended-upgrades >"$work/apt" 2>&1 || {
         cat "$work/apt" >&2
-        fail "the package unattended-upgrades cannot be installed; when its cause is mended, type: hyrax-setup upgrades on"
+        fail "the package unattended-upgrades cannot be installed; remove the cause shown above, then type: hyrax-setup upgrades on"
     }
     write_apt_conf || fail "$APT_CONF cannot be written; is the disk full? See: df -h"
     # shellcheck disable=SC2086  # one argument per timer
@@ -49,7 +49,7 @@ upgrades_on() {
     upgrades_status
 }
 
-# Security only: the rest of the distribution's changes come when an administrator asks for them.
+# Only security upgrades: the distribution's other changes come when an administrator installs them.
 write_apt_conf() {
     write_file "$APT_CONF" <<END
 // Written by "hyrax-setup upgrades on"; "hyrax-setup upgrades off" deletes it.
@@ -77,10 +77,10 @@ upgrades_status() {
         say "security upgrades: on, every night; this VM does not restart by itself"
         next=$(systemctl show --value --property=NextElapseUSecRealtime apt-daily-upgrade.timer)
         [ -z "$next" ] || say "next:              $next"
-        say "what was done:     /var/log/unattended-upgrades"
+        say "what was done:     see /var/log/unattended-upgrades"
     else
         say "security upgrades: off; switch them on with: hyrax-setup upgrades on"
         say "by hand:           sudo apt-get update && sudo apt-get upgrade"
     fi
-    [ ! -e "$ROOT/run/reboot-required" ] || say "an upgrade waits for a restart; type: sudo reboot"
+    [ ! -e "$ROOT/run/reboot-required" ] || say "an upgrade needs a restart to take effect; type: sudo reboot"
 }

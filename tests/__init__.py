@@ -1,0 +1,1 @@
+"""Tests: of the code, of shipped files in virtual machines, of whole servers."""

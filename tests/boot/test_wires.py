@@ -1,0 +1,243 @@
+"""Other network cards, other networks, settings for the first boot, and a copy of the VM.
+
+The machine `wires` is powered on three times with the same disk:
+  1  with a settings disk, one network card, and a network without a DHCP server at first
+  2  as a copy: another UUID, another card with another MAC in another slot
+  3  with three cards, and other settings from fw_cfg
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hyraxvm.tools.settings_disk import write_disk
+from hyraxvm.vm.console import LOGIN_PROMPT
+from hyraxvm.vm.qemu import HTTP, SSH
+from tests.boot.clients import netcdf4
+from tests.boot.data import CASES, assert_same, local
+from tests.boot.fileserver import FileServer
+from tests.boot.guest import BOOT, Artifact, Guest
+from tests.boot.machines import RecordProperty, booted
+
+pytestmark = [pytest.mark.machines("wires"), pytest.mark.usefixtures("power")]
+PASSWORD = "Sailing-Ships-3-Across"
+FIRST, COPY = "4d3c2b1a-0000-4000-8000-000000000001", "4d3c2b1a-0000-4000-8000-000000000002"
+STATIC = "10.0.2.40"
+Power = Callable[..., AbstractContextManager[Guest]]
+
+
+@pytest.fixture(scope="module")
+def power(artifact: Artifact, scratch: Path) -> Power:
+    """Return a function that boots the disk of `wires`; all its cards are in the arguments."""
+    disk = artifact.spec.over(scratch / "wires")
+    runs: list[Path] = []
+
+    @contextmanager
+    def boot(*extra: str, password: str) -> Iterator[Guest]:
+        logs = artifact.reports / f"wires-{len(runs) + 1}"
+        runs.append(logs)
+        with booted(replace(disk, nics=(), extra=extra), scratch / logs.name, logs) as guest:
+            guest.password = password
+            yield guest
+            guest.machine.powerdown(120)
+
+    return boot
+
+
+@pytest.fixture(scope="module")
+def key(scratch: Path) -> Path:
+    path = scratch / "wires-key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+def card(model: str, network: str, mac: str, slot: str = "") -> list[str]:
+    device = f"{model},id=card-{network},netdev={network},mac={mac},romfile="
+    return ["-device", device + (slot and f",addr={slot}")]
+
+
+def forwarding(address: str = "") -> str:
+    return ",".join(f"hostfwd=tcp:127.0.0.1:0-{address}:{port}" for port in (HTTP, SSH))
+
+
+def banner(guest: Guest, wanted: str, seconds: float) -> str:
+    """Wait until the banner contains `wanted`; return the banner."""
+    deadline = time.monotonic() + seconds
+    while wanted not in (shown := guest.check("cat /run/hyrax/issue")):
+        assert time.monotonic() < deadline, shown
+        time.sleep(1)
+    return shown
+
+
+def test_settings_apply_without_a_network_and_dhcp_may_be_late(
+    power: Power, files: FileServer, key: Path, tmp_path: Path, record_property: RecordProperty
+) -> None:
+    file = tmp_path / "hyrax.toml"
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"],
+        input=PASSWORD,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    file.write_text(f"""\
+[vm]
+hostname = "wires"
+password_hash = '{hashed}'
+ssh_keys = ["{key.with_suffix(".pub").read_text().strip()}"]
+
+[network]
+address = "10.0.2.300/24"
+
+[[data]]
+url = "{files.source("ocean")}"
+name = "ocean"
+""")
+    write_disk(file, tmp_path / "settings.iso")
+    with power(
+        *("-uuid", FIRST),
+        *(
+            "-netdev",
+            "hubport,id=port,hubid=0",
+            *card("e1000e", "port", "52:54:00:00:00:01"),
+        ),
+        *(
+            "-blockdev",
+            f"raw,node-name=cd,read-only=on,file.driver=file,file.filename={tmp_path}/settings.iso",
+        ),
+        *("-device", "ide-cd,drive=cd"),
+        password=PASSWORD,
+    ) as guest:
+        # Above the login prompt, before anybody has logged in.
+        shown = guest.console.expect(
+            r"address:   none: no answer to DHCP on eth0\r\n[\s\S]*?(?=wires login: )", BOOT
+        )
+        assert (
+            "settings:  the settings disk: line 7: address: '10.0.2.300' is not an IP add" in shown
+        )
+        assert "log in as: opendap " in shown and "opendap / opendap" not in shown
+        assert "ocean" in shown
+        assert (
+            guest.check("hostname; cat /sys/class/net/eth0/address") == "wires\n52:54:00:00:00:01"
+        )
+        assert guest.run("hyrax-network").status == 1
+        assert "no answer to DHCP on eth0" in guest.run("hyrax-network").output
+
+        # A DHCP server is connected.
+        plugged = time.monotonic()
+        forwards = [{"str": f"tcp:127.0.0.1:0-:{port}"} for port in (HTTP, SSH)]
+        guest.machine.qmp("netdev_add", type="user", id="net", hostfwd=forwards)
+        guest.machine.qmp("netdev_add", type="hubport", id="uplink", hubid=0, netdev="net")
+        guest.machine.find_ports()
+        guest.wait_ready(150)
+        record_property(
+            "seconds from a DHCP server's arrival to an answer", round(time.monotonic() - plugged)
+        )
+        assert "http://10.0.2.15:8080/opendap/" in banner(guest, "10.0.2.15", 30)
+
+        assert_same(
+            netcdf4(guest.url(f"data/ocean/{CASES[0].file}"), CASES[0].variable, None),
+            local(files.export, CASES[0]),
+        )
+        argv = ["ssh", "-p", str(guest.machine.ports[SSH]), "-i", str(key), "-F", "/dev/null"]
+        argv += [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "BatchMode=yes",
+        ]
+        done = subprocess.run(
+            [*argv, "opendap@127.0.0.1", "hostname"], capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout == "wires\n", done.stderr
+
+        # Set a fixed address, which the next boot has too.
+        said = guest.check(f"hyrax-network static {STATIC}/24 --gateway 10.0.2.2", 90)
+        assert said == f"eth0 has the address {STATIC}; to undo this, type: hyrax-network dhcp"
+        guest.check(
+            "sudo -n cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub | tee ~/identity"
+        )
+
+
+def test_a_copy_keeps_its_address_and_gets_its_own_identity(
+    power: Power,
+) -> None:
+    with power(
+        *("-uuid", COPY),
+        *("-netdev", f"user,id=net,{forwarding(STATIC)}"),
+        *card("vmxnet3", "net", "00:0c:29:00:00:02", "0x1a"),
+        password=PASSWORD,
+    ) as guest:
+        guest.wait_ready()
+        assert (
+            guest.check("hostname; cat /sys/class/net/eth0/address") == "wires\n00:0c:29:00:00:02"
+        )
+        assert guest.check("ip -4 -o addr show eth0 | awk '{print $4}'") == f"{STATIC}/24"
+        before = guest.check("cat ~/identity").split()
+        after = guest.check("sudo -n cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub").split()
+        assert len(before[0]) == len(after[0]) == 32
+        assert before[0] != after[0]
+        assert before[2] != after[2]
+        # The password and the data set belong to the owner, and stay.
+        assert guest.check("hyrax-data list").split()[0] == "ocean"
+
+        # Try an address that is taken, then a gateway that does not answer; go back to DHCP.
+        taken = guest.run("hyrax-network static 10.0.2.3/24 --gateway 10.0.2.2", 90)
+        assert taken.status == 1
+        assert "10.0.2.3/24 is not free on eth0" in taken.output
+        assert "hyrax-network dhcp" in banner(guest, "10.0.2.3/24 is not free", 30)
+        wrong = guest.run("hyrax-network static 10.9.9.9/24 --gateway 10.9.9.1", 90)
+        assert wrong.status == 1
+        assert "the gateway 10.9.9.1 does not answer" in wrong.output
+        assert guest.check("hyrax-network dhcp", 90) == "eth0 has the address 10.0.2.15 from DHCP"
+
+
+def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None:
+    models = ("virtio-net-pci", "e1000", "e1000e")
+    extra: list[str] = []
+    for number, model in enumerate(models):
+        net = f"user,id=net{number},net=10.0.{number + 2}.0/24"
+        extra += ["-netdev", net, *card(model, f"net{number}", f"52:54:00:00:00:1{number}")]
+    settings = '[vm]\nhostname = "three"\n[server]\ncolor = "red"\n'
+    with power(
+        *("-uuid", COPY),
+        *("-fw_cfg", f"name=opt/org.opendap.hyrax/settings,string={settings.replace(',', ',,')}"),
+        *extra,
+        password=PASSWORD,
+    ) as guest:
+        guest.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
+        deadline = time.monotonic() + 60
+        while (found := addresses(guest)).keys() != {f"10.0.{n + 2}.15" for n in range(3)}:
+            assert time.monotonic() < deadline, found
+            time.sleep(1)
+        assert sorted(found.values()) == ["eth0", "eth1", "eth2"]
+        shown = banner(guest, "10.0.4.15", 60)
+        assert "settings:  fw_cfg: line 4: color: 'color' is not a setting" in shown
+        assert guest.check("hostname") == "three"
+
+        # A cable is pulled and put back.  (With QEMU's e1000e the guest would not notice.)
+        guest.machine.qmp("set_link", name="card-net0", up=False)
+        deadline = time.monotonic() + 60
+        while "is not connected" not in (said := guest.run("hyrax-network")).output:
+            assert time.monotonic() < deadline, said
+            time.sleep(1)
+        assert said.status == 1
+        guest.machine.qmp("set_link", name="card-net0", up=True)
+        deadline = time.monotonic() + 60
+        while addresses(guest).keys() != found.keys():
+            assert time.monotonic() < deadline
+            time.sleep(1)
+
+
+def addresses(guest: Guest) -> dict[str, str]:
+    lines = guest.check("ip -4 -o addr show scope global | awk '{print $4, $2}'").splitlines()
+    return {address.partition("/")[0]: name for address, name in map(str.split, lines)}

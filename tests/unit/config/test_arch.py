@@ -1,0 +1,211 @@
+"""The rows of architectures, what is made from them, and that nothing else names one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from hyraxvm.config import images
+from hyraxvm.config.arch import AMD64, ARCHES, ARM64, Arch, ArchName
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import IMAGES_TOML, ROOT
+from hyraxvm.formats import opening, readme
+from hyraxvm.stages.disk import stage as disk
+from hyraxvm.stages.provision import packer
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server import embedded
+from hyraxvm.stages.server import stage as server
+from hyraxvm.vm.qemu import Drive, MachineSpec, choose_accelerator, efi_variables, qemu_argv
+
+# What only images.toml and config/arch.py name: architectures and what follows from them, the
+# distribution and its Python.
+NAMES = re.compile(
+    r"amd64|arm64|x86_64|aarch64|ttyS0|ttyAMA0|\bi386-pc|\b3\.1[0-9]\b"
+    r"|debian-?1[0-9]|Debian 1[0-9]|bookworm|trixie",
+    re.IGNORECASE,
+)
+TABLES = {ROOT / "hyraxvm/config/arch.py"}
+ON_ARM = """
+[base.debian.on.arm64]
+packages = ["linux-image-arm64", "grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"]
+guest_os = { vmx = "arm-debian12-64", vmw = "armDebian12_64Guest", ovf = 96, description = "x" }
+[machine.arm]
+cpus = 2
+memory_mib = 1024
+disk_gib = 16
+[machine.arm.devices]
+vmx = { disk_controller = "pvscsi", nic = "vmxnet3", firmware = "efi" }
+ova = { disk_controller = "pvscsi", nic = "e1000e", firmware = "efi" }
+[image.arm]
+title = "On ARM"
+base = "debian-12"
+access = "nfs"
+machine = "arm"
+"""
+
+
+@pytest.fixture
+def arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Recipe:
+    """An image for ARM, from a table that has one more row for its base."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "images.toml"
+    path.write_text(IMAGES_TOML.read_text() + ON_ARM)
+    return images.recipe(images.load(path), "arm", "dapdir", arch="arm64")
+
+
+@pytest.mark.parametrize("folder", ["hyraxvm", "packer", "provision", "templates"])
+def test_only_the_tables_name_an_architecture_or_a_distribution(folder: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path not in TABLES
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if NAMES.search(line)
+    ]
+    assert found == []
+
+
+def test_every_name_has_a_row_with_values_of_its_own() -> None:
+    assert tuple(ARCHES) == get_args(ArchName)
+    assert all(arch.name == name for name, arch in ARCHES.items())
+    shared = {
+        field.name
+        for field in fields(Arch)
+        if getattr(AMD64, field.name) == getattr(ARM64, field.name)
+    }
+    assert shared == set()
+
+
+def test_the_packages_of_the_usual_architecture_are_installed() -> None:
+    listed = (ROOT / "debian-packages.txt").read_text().splitlines()
+    arch = images.recipe(images.load()).arch
+    assert {arch.qemu_package, arch.firmware_package} <= set(listed)
+
+
+def test_a_base_without_the_architecture_and_a_bios_where_there_is_none() -> None:
+    table = images.load()
+    with pytest.raises(UserError, match=r"'debian-12' is not for arm64: .* it has: amd64"):
+        images.recipe(table, "nfs", arch="arm64")
+    base = table.base["debian-12"]
+    both = base.model_copy(update={"on": {**base.on, "arm64": base.on["amd64"]}})
+    table = table.model_copy(update={"base": {"debian-12": both}})
+    with pytest.raises(UserError, match=r"machine.small.devices.vmx.firmware: 'bios': arm64 has"):
+        images.recipe(table, "nfs", arch="arm64")
+
+
+def test_packages_and_wheels_are_those_of_the_architecture(arm: images.Recipe) -> None:
+    argv = rootfs.command(arm, Path("/config"), Path("/out.tar"), Path("/debs"))
+    assert "--architectures=arm64" in argv
+    assert "linux-image-arm64" in arm.packages
+    assert not [word for word in argv if "amd64" in word]
+    pip = embedded.pip_command(arm, Path("/r"), Path("/t"))
+    assert "--platform=manylinux_2_28_aarch64" in pip
+    assert not [word for word in pip if "x86" in word]
+    layer = embedded.layer_command(arm, Path("/s"), Path("/p"), Path("/debs"), Path("/l"))
+    assert "--architectures=arm64" in layer
+
+
+def test_the_guest_boots_from_its_own_loaders_to_its_own_console(arm: images.Recipe) -> None:
+    script = provision.render_scripts(arm, server.preview(arm))["30-bootloader.sh"]
+    assert re.findall(r"grub-install --target=(\S+)", script) == ["arm64-efi"]
+    assert "BIOS" not in script
+    assert "enable_cloud" not in script
+    text, _ = provision.guest_files(arm)["etc/default/grub.d/50-hyrax.cfg"]
+    assert "console=ttyAMA0,115200" in text
+    done = subprocess.run(["shellcheck", "-"], input=script, text=True, capture_output=True)
+    assert done.stdout == ""
+
+
+def test_packer_gets_the_machine(arm: images.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packer, "version", lambda: (1, 7, 0))
+    names = ("disk", "kernel", "initrd", "output", "console", "private_key", "public_key")
+    text = provision.render_template(
+        arm, **{name: f"/{name}" for name in names}, guest_tar="/tar", scripts=[]
+    )
+    lines = {" ".join(line.split()) for line in text.splitlines()}
+    assert {
+        'qemu_binary = "qemu-system-aarch64"',
+        'machine_type = "virt,gic-version=max"',
+        'accelerator = "tcg"',
+        '["-cpu", "cortex-a72"],',
+    } <= lines
+    assert "console=ttyAMA0,115200" in text
+
+
+def test_a_disk_without_a_bios_has_no_partition_for_it(tmp_path: Path) -> None:
+    raw = tmp_path / "disk"
+    with raw.open("wb") as stream:
+        stream.truncate(4 * 1024**3)
+    table = disk.partition_table(1000, ARM64)
+    subprocess.run(["/usr/sbin/sfdisk", "-q", raw], input=table, text=True, check=True)
+    rows = re.findall(r"type=([0-9A-F-]+)", table)
+    assert rows == [disk.ESP, ARM64.root_partition]
+
+
+def test_argv_is_for_the_machine_of_the_architecture(tmp_path: Path) -> None:
+    spec = MachineSpec(
+        (Drive("virtio", Path("d"), "raw"),), ("virtio",), firmware="efi", arch=ARM64
+    )
+    argv = qemu_argv(spec, "tcg", ports={}, serial=[], variables=Path("/vars"))
+    assert argv[0] == "qemu-system-aarch64"
+    assert argv[argv.index("-machine") + 1] == "virt,gic-version=max,pflash0=code,pflash1=vars"
+    assert argv[argv.index("-cpu") + 1] == "cortex-a72"
+    assert argv[argv.index("-device") + 1] == "ramfb"
+    code = json.loads(argv[argv.index("-blockdev") + 1])
+    assert code["filename"] == str(ARM64.firmware_code)
+
+
+def test_firmware_that_is_not_there_names_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    spec = MachineSpec((), (), firmware="efi", arch=ARM64)
+    with pytest.raises(UserError, match="apt-get install qemu-efi-aarch64"):
+        efi_variables(spec, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arch", "host", "device", "name", "reason"),
+    [
+        (ARM64, "x86_64", "/dev/null", "tcg", "this computer is x86_64, the guest aarch64"),
+        (AMD64, "aarch64", "/dev/null", "tcg", "this computer is aarch64, the guest x86_64"),
+        # ARM's flags say nothing of it: the device alone does.
+        (ARM64, "aarch64", "/dev/null", "kvm", "/dev/null can be used"),
+        (ARM64, "aarch64", "/dev/nowhere", "tcg", "/dev/nowhere: No such file"),
+    ],
+)
+def test_kvm_is_for_guests_of_the_hosts_architecture(
+    tmp_path: Path, arch: Arch, host: str, device: str, name: str, reason: str
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd\n")
+    found = choose_accelerator(arch, cpuinfo, Path(device), host)
+    assert found.name == name
+    assert reason in found.reason
+
+
+def test_a_file_is_opened_as_a_machine_of_its_architecture(tmp_path: Path) -> None:
+    disk = tmp_path / "hyrax-vm-nfs-dapdir1-debian12-arm64.qcow2"
+    raw = tmp_path / "raw"
+    raw.write_bytes(os.urandom(2**20))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
+    spec = opening.open_artifact(disk, tmp_path).spec
+    assert (spec.arch, spec.firmware) == (ARM64, "efi")
+    plain = disk.rename(tmp_path / "disk.qcow2")
+    spec = opening.open_artifact(plain, tmp_path).spec
+    assert (spec.arch, spec.firmware) == (AMD64, "bios")
+
+
+def test_the_page_on_hypervisors_names_the_processor_and_its_emulator(arm: images.Recipe) -> None:
+    page = readme.hypervisors("nm", arm)
+    assert "The machine is for 64-bit ARM processors (arm64)." in page
+    assert "qemu-system-aarch64" in page
+    assert "Intel" not in page.partition("## ")[0]

@@ -1,0 +1,185 @@
+"""Bases that extend each other, and what a base decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyraxvm.config import images
+from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import IMAGES_TOML
+from hyraxvm.formats import readme
+from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server import embedded
+from hyraxvm.stages.server import stage as server
+
+# Debian 13 as its own table: systemd-repart is a package there, and /tmp is in memory.
+TRIXIE = """
+[base.trixie]
+extends = "debian"
+version = "13"
+short = "debian13"
+suite = "trixie"
+python = "3.13"
+osinfo = "debian12"
+masked_units = ["tmp.mount"]
+add = { packages = ["systemd-repart"] }
+"""
+NOBLE = """
+[base.noble]
+extends = "debian"
+distribution = "Ubuntu"
+version = "24.04"
+short = "ubuntu24.04"
+suite = "noble"
+python = "3.12"
+components = ["main", "universe"]
+ssh = "ssh.socket"
+upgrades = ["origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu"]
+osinfo = "ubuntu22.04"
+keyring = { file = "KEYS", package = "ubuntu-keyring" }
+on.amd64.packages = ["linux-image-generic", "grub-pc-bin", "grub-efi-amd64-signed", "shim-signed"]
+on.amd64.guest_os = { vmx = "ubuntu-64", vmw = "ubuntu64Guest", ovf = 94, description = "Ubuntu" }
+"""
+
+
+def load(tmp_path: Path, more: str) -> images.Config:
+    path = tmp_path / "images.toml"
+    path.write_text(IMAGES_TOML.read_text() + more)
+    return images.load(path)
+
+
+def recipe(tmp_path: Path, more: str, base: str) -> images.Recipe:
+    image = f'[image.new]\ntitle = "New"\nbase = "{base}"\naccess = "nfs"\nmachine = "small"\n'
+    return images.recipe(load(tmp_path, more + image), "new", "dapdir")
+
+
+def test_a_base_of_the_family_is_one_table_of_twenty_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert len(TRIXIE.strip().splitlines()) <= 20
+    new, old = recipe(tmp_path, TRIXIE, "trixie"), images.recipe(images.load(), "nfs", "dapdir")
+    assert set(new.packages) - set(old.packages) == {"systemd-repart"}
+    assert new.path_excludes == old.path_excludes
+    argv = rootfs.command(new, Path("/config"), Path("/out.tar"), Path("/debs"))
+    assert argv[-2:] == ["trixie", "/out.tar"]
+    pip = embedded.pip_command(new, Path("/r"), Path("/t"))
+    assert "--python-version=3.13" in pip
+    layer = " ".join(embedded.layer_command(new, Path("/s"), Path("/p"), Path("/debs"), Path("/l")))
+    assert "/usr/local/lib/python3.13/dist-packages" in layer
+    assert "/usr/lib/python3.13 " in layer
+    assert old.base.python not in " ".join([*pip, layer])
+    files = {name: text for name, (text, _) in provision.guest_files(new).items()}
+    masked = files["usr/lib/hyrax-vm/masked-units"].splitlines()
+    assert "tmp.mount" in masked and "rpcbind.service" in masked and "" not in masked
+    page = readme.texts("vmx", new, "nm", server.preview(new))["README.txt"]
+    assert "Debian 13, 2 CPUs" in page
+    assert "--osinfo debian12" in page
+    assert old.base.title not in page
+
+
+def test_a_base_of_another_family_says_where_packages_come_from_and_what_ssh_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    keys = tmp_path / "keys.gpg"
+    new = recipe(tmp_path, NOBLE.replace("KEYS", str(keys)), "noble")
+    with pytest.raises(UserError, match=r"keys.gpg is missing; type: apt-get install ubuntu-key"):
+        rootfs.command(new, Path("/config"), Path("/out.tar"), Path("/debs"))
+    keys.touch()
+    argv = rootfs.command(new, Path("/config"), Path("/out.tar"), Path("/debs"))
+    assert f"--keyring={keys}" in argv
+    assert "--components=main,universe" in argv
+    assert argv[-2:] == ["noble", "/out.tar"]
+    assert "grub-cloud-amd64" not in new.packages
+    files = {name: text for name, (text, _) in provision.guest_files(new).items()}
+    preset = files["usr/lib/systemd/system-preset/50-hyrax-vm.preset"]
+    assert "enable ssh.socket\n" in preset
+    assert "ssh.service" not in preset
+    assert "DISTRIBUTION='Ubuntu'" in files["usr/lib/hyrax-vm/base.sh"]
+    assert "SSH_UNIT='ssh.socket'" in files["usr/lib/hyrax-vm/base.sh"]
+    script = provision.render_scripts(new, server.preview(new))["30-bootloader.sh"]
+    assert "enable_cloud" not in script
+    assert "grub-install --target=i386-pc" in script
+
+
+def test_a_value_replaces_and_add_and_drop_change_the_list(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        """
+[base.one]
+extends = "debian-12"
+short = "one"
+drop = { packages = ["nano", "less"] }
+add = { packages = ["vim-tiny"], masked_units = ["a.service"] }
+[base.two]
+extends = "one"
+short = "two"
+initramfs_modules = ["ext4"]
+add = { packages = ["less"], masked_units = ["b.service"] }
+on.amd64 = { packages = ["linux-image-cloud-amd64"] }
+""",
+    )
+    old, one, two = (config.base[name] for name in ("debian-12", "one", "two"))
+    assert set(old.packages) - set(one.packages) == {"nano", "less"}
+    assert one.packages[-1] == "vim-tiny"
+    assert two.packages == [*one.packages, "less"]
+    assert (one.masked_units, two.masked_units) == (["a.service"], ["a.service", "b.service"])
+    assert (old.initramfs_modules != ["ext4"], two.initramfs_modules) == (True, ["ext4"])
+    assert two.on["amd64"].packages == ["linux-image-cloud-amd64"]
+    assert two.on["amd64"].guest_os == old.on["amd64"].guest_os
+    assert (one.suite, one.title) == ("bookworm", "Debian 12")
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        ('[base.x]\nextends = "suse"\n', ["base.x.extends: 'suse' names no [base.*]", "debian-12"]),
+        ('[base.x]\nextends = "x"\n', ["base.x.extends: 'x' is a circle: x -> x"]),
+        (
+            '[base.x]\nextends = "y"\n[base.y]\nextends = "z"\n[base.z]\nextends = "y"\n',
+            [".extends: 'y' is a circle: y -> z -> y"],
+        ),
+        ('[base.x]\nextends = "debian"\nsuite = "x"\n', ["base.x.version: is missing"]),
+        ('[base.x]\nextends = "debian-12"\nsuit = "x"\n', ["base.x.suit: unknown key", "suite"]),
+        (
+            '[base.x]\nextends = "debian-12"\nadd = { package = ["x"] }\n',
+            ["base.x.add.package: unknown key", "packages"],
+        ),
+        (
+            '[base.x]\nextends = "debian-12"\ndrop = { packages = ["nanoo"] }\n',
+            ["base.x.drop.packages: 'nanoo' is not in the list"],
+        ),
+        ('[base.x]\nextends = "debian-12"\narch = "vax"\n', ["base.x.arch: 'vax'", "'amd64' or"]),
+        (
+            '[base.x]\nextends = "debian-12"\narch = "arm64"\n',
+            ["base.x.arch: 'arm64' names no [base.x.on.*] table; there are: amd64"],
+        ),
+        ('[base.x]\nextends = "debian-12"\npython = 3\n', ["base.x.python: 3"]),
+        (
+            '[base.x]\nextends = "debian-12"\non.amd64.guest_os.vmx = "a b"\n',
+            ["base.x.on.amd64.guest_os.vmx: 'a b'"],
+        ),
+        (
+            '[base.x]\nextends = "debian-12"\non.amd64.guest_os.os = "a"\n',
+            ["base.x.on.amd64.guest_os.os: unknown key", "vmw, vmx"],
+        ),
+    ],
+)
+def test_a_wrong_base_is_told_in_one_line(tmp_path: Path, more: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, more)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{tmp_path / 'images.toml'}: ")
+    for part in parts:
+        assert part in message
+
+
+def test_a_base_that_can_only_be_extended_is_in_no_image(tmp_path: Path) -> None:
+    assert "debian" not in images.load().base
+    with pytest.raises(UserError, match=r"image.new.base: 'debian' lacks version: it can only be"):
+        recipe(tmp_path, "", "debian")

@@ -1,0 +1,279 @@
+"""Large, slow, many and interrupted responses."""
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import netCDF4
+import numpy as np
+import pytest
+from dapdir.array import Block
+
+from tests.unit.dapdir.data_files import BIG, big_row
+from tests.unit.dapdir.running import Server
+
+MB = 1_000_000
+LIMIT = 300 * MB
+
+
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> Iterator[Server]:
+    """A fresh server, as a memory that others have used proves nothing."""
+    server = Server(root, tmp_path / "log")
+    yield server
+    server.stop()
+
+
+class Watch(threading.Thread):
+    """The most memory (PSS) that all processes of a server have had."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.server, self.peak, self.done = server, 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.done.wait(0.05):
+            self.peak = max(self.peak, self.server.memory())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.join()
+
+
+def planes(response: http.client.HTTPResponse, shape: tuple[int, ...]) -> Iterator[Block]:
+    """The planes of a `.dods` response of one float array, as they arrive."""
+    head = b""
+    while not head.endswith(b"\nData:\n"):
+        head += response.read(1)
+    assert response.read(8) == np.array([np.prod(shape)] * 2, ">i4").tobytes()
+    size = shape[-1] * shape[-2]
+    for _ in range(int(np.prod(shape)) // size):
+        data = response.read(4 * size)
+        assert len(data) == 4 * size
+        yield np.frombuffer(data, ">f4").reshape(shape[-2:])
+    assert response.read() == b""
+
+
+def test_idle_memory(own: Server) -> None:
+    own.get("/classic.nc.dods")
+    assert own.memory() < 90 * MB
+
+
+@pytest.mark.parametrize("name", ["big3.nc", "big4.nc"])
+def test_400_megabytes_in_bounded_memory(own: Server, name: str) -> None:
+    with Watch(own) as watch:
+        connection = own.connect()
+        connection.request("GET", f"/opendap/{name}.dods?v")
+        response = connection.getresponse()
+        assert response.status == 200
+        assert int(response.headers["Content-Length"]) > 4 * np.prod(BIG)
+        for number, plane in enumerate(planes(response, BIG)):
+            expected = big_row(number)
+            if number == 99:
+                assert plane[999, 999] == 7
+                plane = plane[:999]
+            assert (plane == expected).all()
+        connection.close()
+        with netCDF4.Dataset(f"{own.url}/{name}") as file:
+            part = file["v"][0:1, 0:100:10, 5:1000:99, 0:1000:333]
+            expected = np.stack([big_row(p)[0:1000:333] for p in range(0, 100, 10)])
+            np.testing.assert_array_equal(part[0], np.repeat(expected[:, None], 11, axis=1))
+    print(f"{name}: peak {watch.peak / MB:.0f} MB")
+    assert watch.peak < LIMIT
+
+
+def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own: Server, root: Path) -> None:
+    """Chunks across all rows: 40 MB behind each row, more than the server reads at once."""
+    shape = (400, 25_000)
+    with netCDF4.Dataset(root / "rows.nc", "w") as file:
+        file.createDimension("y", shape[0])
+        file.createDimension("x", shape[1])
+        variable = file.createVariable(
+            "v", "f4", ("y", "x"), compression="zlib", complevel=1, chunksizes=(400, 1000)
+        )
+        for start in range(0, shape[1], 1000):
+            block = np.arange(400, dtype="f4")[:, None] * 100 + start // 1000
+            variable[:, start : start + 1000] = np.broadcast_to(block, (400, 1000))
+    with Watch(own) as watch:
+        body = own.get("/rows.nc.dods").body
+    values = np.frombuffer(body[-4 * 400 * 25_000 :], ">f4").reshape(shape)
+    expected = np.arange(400)[:, None] * 100 + np.repeat(np.arange(25), 1000)
+    np.testing.assert_array_equal(values, expected.astype("f4"))
+    assert watch.peak < LIMIT
+
+
+def test_sixteen_at_once_are_all_right(server: Server, root: Path) -> None:
+    with netCDF4.Dataset(root / "types.nc") as types, netCDF4.Dataset(root / "classic.nc") as file:
+        types.set_auto_maskandscale(False)
+        file.set_auto_maskandscale(False)
+        cases = {
+            "/types.nc.dods?chunked[1:2:9][2:3:11]": types["chunked"][1:10:2, 2:12:3].astype(">f4"),
+            "/types.nc.dods?v_i4": types["v_i4"][:].astype(">i4"),
+            "/sub/types.nc.dods?v_u2": types["v_u2"][:].astype(">u4"),
+            "/classic.nc.dods?plain[0:3][0:2:6]": file["plain"][0:4, 0:7:2].astype(">i4"),
+            "/sub/classic.nc.dods?sst.sst[2:5]%5B0%5D[0:8]": file["sst"][2:6, 0:1].astype(">i4"),
+            "/big4.nc.dods?v[0][10:10:20][3][0:999]": np.stack([big_row(10), big_row(20)]).astype(
+                ">f4"
+            ),
+            "/big3.nc.dods?v[0][40][0:9][0:999]": np.tile(big_row(40), 10).astype(">f4"),
+        }
+    expected = {path: values.tobytes() for path, values in cases.items()}
+
+    def read(path: str) -> bool:
+        answer = server.get(path)
+        return answer.status == 200 and answer.body.split(b"\nData:\n", 1)[1][8:] == expected[path]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(read, list(cases) * 40))
+
+
+def test_slow_readers_do_not_stop_others(own: Server) -> None:
+    """More stalled clients than there are workers, in the middle of 400 MB each."""
+    stalled = []
+    try:
+        for number in range(12):
+            client = socket.create_connection(("127.0.0.1", own.port))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            close = "close" if number % 2 else "keep-alive"
+            client.sendall(
+                f"GET /opendap/big{3 + number % 2}.nc.dods HTTP/1.1\r\nHost: x\r\n"
+                f"Connection: {close}\r\n\r\n".encode()
+            )
+            stalled.append(client)
+        # And some that never finish their request
+        for _ in range(12):
+            client = socket.create_connection(("127.0.0.1", own.port))
+            client.sendall(b"GET /opendap/ HTTP/1.1\r\nHo")
+            stalled.append(client)
+        time.sleep(1)
+        for _ in range(6):
+            start = time.monotonic()
+            assert own.get("/classic.nc.dods?plain").status == 200
+            assert own.get("/").status == 200
+            assert time.monotonic() - start < 2
+        assert own.memory() < LIMIT
+    finally:
+        for client in stalled:
+            client.close()
+
+
+def test_clients_that_do_not_close_do_not_stop_others(own: Server) -> None:
+    """Gunicorn waits for a client to close: that must not happen where it accepts others."""
+    held = []
+    try:
+        for _ in range(4):
+            client = socket.create_connection(("127.0.0.1", own.port))
+            client.sendall(b"GET /opendap/version HTTP/1.0\r\n\r\n")
+            held.append(client)
+        time.sleep(0.2)
+        start = time.monotonic()
+        for _ in range(6):
+            assert own.get("/version").status == 200
+        assert time.monotonic() - start < 1
+    finally:
+        for client in held:
+            client.close()
+
+
+def test_clients_that_go_away_leave_nothing_open(own: Server) -> None:
+    for _ in range(20):
+        client = socket.create_connection(("127.0.0.1", own.port))
+        client.sendall(b"GET /opendap/big3.nc.dods HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(10_000)
+        client.close()
+    deadline = time.monotonic() + 10
+    while open_data_files(own):
+        assert time.monotonic() < deadline, open_data_files(own)
+        time.sleep(0.1)
+
+
+def open_data_files(server: Server) -> list[str]:
+    found = []
+    for pid in server.processes():
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(str(link.readlink()))
+    return [path for path in found if path.endswith(".nc")]
+
+
+def test_a_file_replaced_during_a_response_is_not_mixed(
+    own: Server, root: Path, tmp_path: Path
+) -> None:
+    def make(path: Path, value: int) -> None:
+        with netCDF4.Dataset(path, "w", format="NETCDF3_64BIT_OFFSET") as file:
+            file.createDimension("y", 40)
+            file.createDimension("x", 1_000_000)
+            file.createVariable("v", "i2", ("y", "x"))[:] = np.full((40, 1_000_000), value, "i2")
+
+    make(root / "replaced.nc", 1)
+    make(tmp_path / "new.nc", 2)
+    connection = own.connect()
+    connection.request("GET", "/opendap/replaced.nc.dods")
+    response = connection.getresponse()
+    first = response.read(1000)
+    (tmp_path / "new.nc").replace(root / "replaced.nc")
+    rest = response.read()
+    values = np.frombuffer((first + rest).split(b"\nData:\n", 1)[1][8:], ">i4")
+    assert values.size == 40_000_000 and (values == 1).all()
+    connection.close()
+    assert own.get("/replaced.nc.dods?v[0][0]").body.endswith(b"\0\0\0\2")
+
+    # Overwritten in place, which a server cannot hide: the response is cut, not mixed.
+    connection = own.connect()
+    connection.request("GET", "/opendap/replaced.nc.dods")
+    response = connection.getresponse()
+    response.read(1000)
+    make(root / "replaced.nc", 3)
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    connection.close()
+    assert "was changed while it was read" in own.log.read_text()
+
+
+def test_an_error_in_mid_stream_cuts_the_response(own: Server, root: Path) -> None:
+    """Strings have no Content-Length: a chunked body without its end."""
+    with netCDF4.Dataset(root / "late.nc", "w") as file:
+        file.createDimension("y", 60)
+        file.createDimension("x", 10_000)
+        wide = file.createVariable("wide", "i8", ("y", "x"))
+        wide[:] = 5
+        wide[59, 9999] = 2**53 + 1
+        file.createVariable("word", str, ())[...] = "late"
+    for query in ("wide", "wide,word"):
+        connection = own.connect()
+        connection.request("GET", f"/opendap/late.nc.dods?{query}")
+        response = connection.getresponse()
+        assert response.status == 200
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+        connection.close()
+    assert "Traceback" not in own.log.read_text()
+
+
+def test_arrays_longer_than_dap2_can_say(server: Server, root: Path) -> None:
+    with netCDF4.Dataset(root / "huge.nc", "w") as file:
+        file.createDimension("y", 2**16)
+        file.createDimension("x", 2**16)
+        file.createVariable("v", "u1", ("y", "x"), chunksizes=(1024, 1024), compression="zlib")
+    answer = server.get("/huge.nc.dods")
+    assert answer.status == 400 and "more than 2147483647 elements" in answer.text
+    assert server.get("/huge.nc.dds").status == 200
+    assert server.get("/huge.nc.dods?v[0][0:65535]").status == 200
+
+
+def test_settings_and_signals(root: Path, tmp_path: Path) -> None:
+    server = Server(root, tmp_path / "log", workers=1)
+    assert len(server.processes()) == 2
+    server.stop()
+    assert server.process.returncode == 0
+    assert "Traceback" not in server.log.read_text()

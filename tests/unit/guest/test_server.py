@@ -1,0 +1,382 @@
+"""hyrax-server, and the watchdog of the data sets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.unit.guest.guest_copy import TREE, Guest
+
+SETTINGS = "EMAIL [a-z]+@[a-z.]+ hyrax-settings.service,hyrax-bes.service who is asked\n"
+SERVERS = TREE.parent / "servers"
+UPPER = "var/lib/hyrax/overlay/upper"
+
+
+@pytest.fixture
+def served(guest: Guest) -> Guest:
+    guest.write("usr/lib/hyrax/units", "hyrax-bes.service\nhyrax-tomcat.service\n")
+    guest.write("usr/lib/hyrax/settings", SETTINGS)
+    (guest.root / UPPER).mkdir(parents=True)
+    (guest.root / "var/lib/hyrax/overlay/work").mkdir()
+    return guest
+
+
+def server(guest: Guest, *arguments: str) -> tuple[int, str, str]:
+    return guest.run("usr/bin/hyrax-server", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fly"], "'fly' is not a command"),
+        (["fl\x1b[31my"], "'fl?[31my' is not a command"),
+        (["status", "now"], "status takes nothing after it but --json"),
+        (["logs", "--all"], "'--all' is not an option"),
+        (["set", "email"], "takes a key and a value"),
+        (["set", "colour", "red"], "'colour' is not a setting; expected one of: email"),
+        (["set", "email", "me"], "'me' is not valid for email; expected: who is asked"),
+        (["set", "email", "a@b\nBES.User=root"], "is not valid for email"),
+        (["set", "email", "a@b.c;x"], "is not valid for email"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(
+    served: Guest, arguments: list[str], said: str
+) -> None:
+    before = served.state()
+    status, out, err = server(served, *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert served.state() == before
+
+
+def test_help_names_every_command(served: Guest) -> None:
+    status, out, _ = server(served, "--help")
+    assert status == 0
+    for command in ("status", "restart", "logs", "reset", "console", "set"):
+        assert f"hyrax-server {command}" in out
+    assert max(map(len, out.splitlines())) <= 79
+    assert server(served)[0] == 2
+
+
+def test_a_setting_is_written_once_and_restarts_what_reads_it(served: Guest) -> None:
+    for address in ("a@b.c", "d@e.f"):
+        assert server(served, "set", "email", address)[:2] == (0, f"email is now {address}\n")
+    assert served.read("etc/hyrax/server.conf") == "EMAIL=d@e.f\n"
+    calls = served.read("calls.log")
+    assert calls.count("systemctl try-restart hyrax-settings.service hyrax-bes.service") == 2
+    assert "hyrax-tomcat" not in calls
+    assert server(served, "set")[1].split()[:2] == ["email", "d@e.f"]
+
+
+@pytest.mark.parametrize("value", ["default", ""])
+def test_a_setting_goes_back_to_its_default(served: Guest, value: str) -> None:
+    served.write("etc/hyrax/server.conf", "OTHER=1\n")
+    assert server(served, "set", "Email", "a@b.c")[0] == 0
+    assert server(served, "set", "email", value)[:2] == (0, "email is now the default\n")
+    assert served.read("etc/hyrax/server.conf") == "OTHER=1\n"
+    assert server(served, "set")[1].split()[:2] == ["email", "-"]
+
+
+def test_check_says_what_is_wrong_and_changes_nothing(served: Guest) -> None:
+    before = served.state()
+    assert server(served, "set", "email", "a@b.c", "--check") == (0, "", "")
+    assert server(served, "set", "--check", "email", "a@b.c") == (0, "", "")
+    assert server(served, "set", "email", "nobody", "--check")[0] == 2
+    assert served.state() == before
+
+
+@pytest.mark.parametrize("name", ["dapdir", "hyrax"])
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("nc:*.dat", True),
+        ("nc:*.dat h5:run_??-*.hdx nc:sst", True),
+        (" ".join(["nc:*.a"] * 16), True),
+        (" ".join(["nc:*.a"] * 17), False),
+        ("*.dat", False),
+        ("nc:", False),
+        ("nc:*.dat;", False),
+        ("nc:*.dat$", False),
+        ("nc:.*\\.dat", False),
+        ("nc:a b", False),
+        ("xx:*.dat", False),
+        ("nc:*.dat\nBES.User=root", False),
+        ("nc:*.dat\tBES.User=root", False),
+        ("nc:*.dat # x", False),
+        ("nc:" + "a" * 65, False),
+        ("nc:'*.dat'", False),
+        ("nc:$(id)", False),
+        ("nc:[ab]", False),
+    ],
+)
+def test_only_plain_patterns_of_file_names_are_taken(
+    served: Guest, name: str, value: str, good: bool
+) -> None:
+    listed = SERVERS / name / "guest/usr/lib/hyrax/settings"
+    served.write("usr/lib/hyrax/settings", listed.read_text())
+    status, _, err = server(served, "set", "types", value)
+    assert (status, err.count("\n")) == ((0, 0) if good else (2, 1))
+    written = served.root / "etc/hyrax/server.conf"
+    assert (written.read_text() if written.exists() else "") == (f"TYPES={value}\n" if good else "")
+
+
+def test_a_server_without_settings_says_so(served: Guest) -> None:
+    (served.root / "usr/lib/hyrax/settings").unlink()
+    status, _, err = server(served, "set", "email", "a@b.c")
+    assert status == 1
+    assert "has no settings" in err
+
+
+def test_changed_files_are_told_and_reset(served: Guest) -> None:
+    served.write(f"{UPPER}/etc/bes/bes.conf", "mine")
+    served.write(f"{UPPER}/home/tomcat/t/work/compiled.class", "x")
+    status, out, _ = server(served, "status")
+    assert status == 1  # nothing answers here
+    assert "differ from the shipped ones: 1\n    /opt/hyrax/etc/bes/bes.conf" in out
+    status, out, err = server(served, "reset")
+    assert status == 1
+    assert "nothing was changed" in err
+    assert (served.root / UPPER / "etc/bes/bes.conf").exists()
+    assert server(served, "reset", "--yes")[0] == 0
+    assert list((served.root / UPPER).iterdir()) == []
+    calls = [line for line in served.read("calls.log").splitlines() if "systemctl" in line]
+    stop, unmount, start = calls[-3:]
+    assert "stop hyrax-bes.service hyrax-tomcat.service" in stop
+    assert "stop opt-hyrax.mount" in unmount
+    assert "start hyrax-bes.service hyrax-tomcat.service hyrax.target" in start
+
+
+# -------------------------------------------------------------------------------- the chain
+
+
+class Answers:
+    """A server on a port of its own: paths that it answers; `port` is told to the guest."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.pages = {"/opendap/sample/sst.nc.dds": "Dataset {"}
+        pages = self.pages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path in pages else 404)
+                self.end_headers()
+                self.wfile.write(pages.get(self.path, "gone").encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+        library = guest.root / "usr/lib/hyrax-vm/lib.sh"
+        text = library.read_text()
+        assert "\nPORT=8080\n" in text
+        library.write_text(text.replace("\nPORT=8080\n", f"\nPORT={self.http.server_port}\n"))
+
+    def stop(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+UNIT = r"""
+case "$*" in
+*ActiveState*) cat "$HYRAX_ROOT/unit-state" ;;
+*Result*) echo exit-code ;;
+*MemoryCurrent*) echo 104857600 ;;
+*NRestarts*) echo 3 ;;
+esac
+"""
+
+
+@pytest.fixture
+def chain(served: Guest) -> Iterator[tuple[Guest, Answers]]:
+    """Everything works; each test breaks one link."""
+    served.write("usr/lib/hyrax/units", "hyrax-server.service\n")
+    served.write("unit-state", "active\n")
+    systemctl = served.bin / "systemctl"
+    systemctl.write_text(systemctl.read_text().replace("esac\n", f"esac\n{UNIT}", 1))
+    answers = Answers(served)
+    yield served, answers
+    answers.stop()
+
+
+def broken(guest: Guest) -> dict[str, str]:
+    """Name and detail of what `hyrax-server status` marks; its two forms say the same."""
+    status, out, _ = server(guest, "status", "--json")
+    said = json.loads(out)
+    rows = [*said["links"], *said["data_sets"]]
+    found = {row.get("link") or row["name"]: row["detail"] for row in rows if row["next"]}
+    assert (status, said["broken"]) == (1 if found else 0, len(found))
+    again, text, _ = server(guest, "status")
+    assert again == status
+    for name, detail in found.items():
+        assert f"  ! {name:22} {detail}\n" in text
+    assert ("Data are served." in text) == (not found)
+    assert len(text.splitlines()) <= 24
+    return found
+
+
+def test_all_links_hold(chain: tuple[Guest, Answers]) -> None:
+    guest, answers = chain
+    guest.write("srv/hyrax/data/mine/a.nc", "x")
+    answers.pages["/opendap/data/mine/"] = "<html>"
+    assert broken(guest) == {}
+    text = server(guest, "status")[1]
+    assert "    network                192.0.2.7 (eth0)\n" in text
+    assert "hyrax-server.service   memory 100 MB, restarted by itself: 3\n" in text
+    assert "    mine                   local, /srv/hyrax/data/mine\n" in text
+
+
+def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: int) -> None:
+    guest, answers = chain
+    guest.write("addresses", "")
+    assert broken(guest) == {
+        "network": "no address: the network adapter eth0 is not switched on yet"
+    }
+    guest.write("addresses", "2: eth0    inet 192.0.2.7/24 scope global eth0\n")
+
+    sample = answers.pages.pop("/opendap/sample/sst.nc.dds")
+    (detail,) = broken(guest).values()
+    assert detail.endswith("/opendap/sample/sst.nc.dds: HTTP 404")
+    answers.pages["/opendap/sample/sst.nc.dds"] = sample
+
+    url = f"nfs://127.0.0.1:{closed_port}/sst"
+    guest.write("etc/hyrax/data.d/old.conf", f"NAME=old\nURL={url}\n")
+    guest.write("srv/hyrax/data/mine/a.nc", "x")
+    found = broken(guest)
+    assert found["old"].startswith("file server: 127.0.0.1 refuses connections")
+    assert found["mine"] == "server: its listing: HTTP 404"
+    (guest.root / "etc/hyrax/data.d/old.conf").unlink()
+    guest.write("forbid-find", "")
+    guest.stand_in("setpriv", "echo /srv/hyrax/data/mine/a.nc")
+    assert broken(guest)["mine"].startswith("permission: the data server's user (nobody) may not")
+
+    guest.write("opt/hyrax/etc/os-release", 'NAME="Rocky Linux"\nPLATFORM_ID="platform:el9"\n')
+    guest.write("proc/cpuinfo", "flags : fpu sse2 ssse3 sse4_1\n")
+    assert "CPU type 'host'" in broken(guest)["processor"]
+    guest.write("proc/cpuinfo", "flags : fpu sse2 ssse3 sse4_1 sse4_2 popcnt\n")
+    assert "processor" not in broken(guest)
+
+    guest.write("unit-state", "failed\n")
+    assert broken(guest)["hyrax-server.service"] == "failed (exit-code)"
+    answers.stop()
+    assert f"port {answers.http.server_port}" in broken(guest)
+
+
+# ------------------------------------------------------------------------------- the watchdog
+
+STAT = r"""
+for last; do :; done
+name=${last##*/}
+[ ! -e "$HYRAX_ROOT/hang-$name" ] || sleep 30
+"""
+TRIAL = r"""
+name=$(ls "$HYRAX_ROOT" | sed -n s/^hang-//p)
+[ -z "$name" ] || sleep 30
+"""
+
+
+STALLED = (
+    "systemctl list-units --all --plain --no-legend --state=activating,failed "
+    "srv-hyrax-data-*.mount"
+)
+
+
+@pytest.fixture
+def watched(guest: Guest) -> Guest:
+    """Two mounted data sets; `hang-NAME` in the root lets one hang."""
+    for name in ("one", "two"):
+        guest.write(f"etc/hyrax/data.d/{name}.conf", f"NAME={name}\nURL=nfs://192.0.2.1/{name}\n")
+        path = guest.root / "proc/self/mounts"
+        path.write_text(path.read_text() + f"srv:/{name} /srv/hyrax/data/{name} nfs4 ro 0 0\n")
+    for name, body in (("stat", STAT), ("unshare", TRIAL)):
+        guest.stand_in(name, body)
+    script = guest.root / "usr/lib/hyrax-vm/watchdog"
+    text = script.read_text()
+    assert "PAUSE=3 " in text
+    assert "DEADLINE=4 " in text
+    text = text.replace("PAUSE=3 ", "PAUSE=0.2 ").replace("DEADLINE=4 ", "DEADLINE=1 ")
+    script.write_text(text.replace("with_deadline 12", "with_deadline 1"))
+    guest.write(
+        "usr/lib/hyrax-vm/release-hung", '#!/bin/sh\necho released >>"$HYRAX_ROOT/calls.log"\n'
+    )
+    (guest.root / "usr/lib/hyrax-vm/release-hung").chmod(0o755)
+    return guest
+
+
+@pytest.fixture
+def watchdog(watched: Guest) -> Iterator[Guest]:
+    process = watched.popen("usr/lib/hyrax-vm/watchdog")
+    try:
+        yield watched
+        assert process.poll() is None
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_data_sets_that_answer_are_left_alone(watchdog: Guest) -> None:
+    until(lambda: watchdog.read("calls.log").count("stat -f") > 4)
+    calls = watchdog.read("calls.log")
+    assert "umount" not in calls
+    assert set(re.findall("systemctl .*", calls)) == {STALLED}
+
+
+def test_one_that_hangs_is_detached_the_other_stays_and_it_comes_back(watchdog: Guest) -> None:
+    away = watchdog.root / "run/hyrax/away"
+    watchdog.write("hang-one", "")
+    until((away / "one").exists)
+    until(lambda: "released" in watchdog.read("calls.log"))
+    mounts = watchdog.read("proc/self/mounts")
+    assert "/srv/hyrax/data/one" not in mounts
+    assert "/srv/hyrax/data/two" in mounts
+    calls = watchdog.read("calls.log")
+    assert "umount --lazy --force --no-canonicalize /srv/hyrax/data/one" in calls
+    assert "systemctl stop srv-hyrax-data-one.automount srv-hyrax-data-one.mount\n" in calls
+    assert "data-two" not in calls
+    # The other one is looked after meanwhile.
+    before = calls.count("data/two")
+    until(lambda: watchdog.read("calls.log").count("data/two") > before + 2)
+    status, out, _ = watchdog.data("status", "one")
+    assert status == 1
+    assert "away" in out
+    assert "comes back by itself" in out
+    watchdog.run("usr/lib/hyrax-vm/banner")
+    assert "one (away" in watchdog.read("run/hyrax/issue")
+
+    (watchdog.root / "hang-one").unlink()
+    until(lambda: not (away / "one").exists())
+    until(lambda: "systemctl start srv-hyrax-data-one.automount" in watchdog.read("calls.log"))
+    assert watchdog.read("calls.log").count("released") == 1
+
+
+def test_one_that_is_removed_while_it_is_away_is_forgotten(watchdog: Guest) -> None:
+    watchdog.write("hang-one", "")
+    mark = watchdog.root / "run/hyrax/away/one"
+    until(mark.exists)
+    (watchdog.root / "etc/hyrax/data.d/one.conf").unlink()
+    until(lambda: not mark.exists())
+
+
+def test_nothing_that_is_not_mounted_is_touched(watched: Guest) -> None:
+    watched.write("proc/self/mounts", "systemd-1 /srv/hyrax/data/one autofs rw 0 0\n")
+    process = watched.popen("usr/lib/hyrax-vm/watchdog")
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "stat -f" not in watched.read("calls.log")

@@ -1,0 +1,270 @@
+"""hyrax-setup support: what the file holds, and what it does not; hyrax-setup upgrades."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.guest.guest_copy import Guest
+
+HASH = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$W3kYQd5sVtq1GkbRzN6mJQv2x0uYH8uYw8b3n0B8cN4"
+OTHER_HASH = "$6$abcdefgh$0123456789abcdefghijABCDEFGHIJ0123456789abcdefghijABCDEFGHIJ"
+SECRETS = {
+    "share": 'tr4wler "net" .*\\d',
+    "toml": "d3ep-sea",
+    "escaped": 'qu"ote\\d',
+    "unknown": "k3lp-forest",
+    "typed": "typ3d-in",
+    "spaced": "sp4ced-out",
+    "url": "url-s3cret",
+    "unc": "unc-s3cret",
+}
+TOML = f"""\
+[vm]
+hostname = "buoy"
+password_hash = '{OTHER_HASH}'
+ssh_keys = [
+  "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@pc",
+]
+[server]
+email = "me@example.org"
+[[data]]
+url = "smb://me:{SECRETS["url"]}@pc/sst"
+user = "me"
+password = "{SECRETS["toml"]}"
+[[data]]
+password = "qu\\"ote\\\\d"
+brandnew = "{SECRETS["unknown"]}"
+"""
+JOURNAL = f"""\
+buoy sudo: COMMAND=/usr/bin/mount -o username=me,password={SECRETS["typed"]} //pc/sst /mnt
+buoy sudo: COMMAND=/usr/bin/tool --password {SECRETS["spaced"]} --user me
+buoy app: could not log in with {SECRETS["share"]} or {SECRETS["toml"]}
+buoy sudo: COMMAND=/usr/bin/hyrax-data add //me:{SECRETS["unc"]}@pc/sst
+buoy chpasswd: opendap:{HASH}
+buoy kernel: all is well
+"""
+
+
+@pytest.fixture
+def planted(guest: Guest) -> Guest:
+    """Secrets wherever they may be, and a command that hangs."""
+    guest.write("etc/shadow", f"root:*:1::::::\nopendap:{HASH}:1::::::\n")
+    guest.write("etc/hyrax/hyrax.toml", TOML)
+    guest.write("etc/hyrax/server.conf", "EMAIL=me@example.org\n")
+    guest.write("etc/hyrax/data.d/sst.conf", "NAME=sst\nURL=smb://pc.invalid/sst\nLOGIN=me\n")
+    guest.write("etc/hyrax/data.d/sst.credentials", f"username=me\npassword={SECRETS['share']}\n")
+    guest.write("usr/lib/hyrax/units", "hyrax-server.service\n")
+    guest.write("journal", JOURNAL)
+    for name, body in (
+        ("journalctl", 'cat "$HYRAX_ROOT/journal"'),
+        ("df", "sleep 60"),
+        ("networkctl", "sleep 60"),
+    ):
+        guest.stand_in(name, body)
+    for name, old, new in (
+        ("setup-support.sh", "collect disk 10 ", "collect disk 1 "),
+        ("support-facts", "timeout 10 ", "timeout 1 "),
+    ):
+        path = guest.root / "usr/lib/hyrax-vm" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+    return guest
+
+
+def support(guest: Guest, *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [guest.root / "usr/bin/hyrax-setup", "support", *arguments],
+        env=guest.env,
+        cwd=guest.root / "mnt",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_one_file_with_all_that_helps_and_without_a_secret(planted: Guest) -> None:
+    status, out, err = support(planted)
+    assert (status, err) == (0, "")
+    path = Path(out.split(" (")[0])
+    assert path.parent == planted.root / "mnt"
+    assert path.name.startswith("hyrax-support-")
+    assert list(path.parent.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert f"scp opendap@192.0.2.7:{path} ." in out
+    with tarfile.open(path) as tar:
+        files = {
+            member.name.partition("/")[2]: content.read().decode()
+            for member in tar.getmembers()
+            if member.isfile() and (content := tar.extractfile(member))
+        }
+    for name, secret in {**SECRETS, "hash": HASH, "other": OTHER_HASH}.items():
+        for file, text in files.items():
+            assert secret not in text, (name, file)
+    whole = "\n".join(files.values())
+    for secret in ("AAAAC3NzaC1lZDI1NTE5AAAAI", 'qu\\"ote', HASH[-20:]):
+        assert secret not in whole
+    assert "VERSION=0.1.0" in files["release"]
+    for shown in ("hostname = buoy", "email = me@example.org", "user = me", "URL=smb://pc.invalid"):
+        assert shown in files["settings"]
+    assert "password = (removed)" in files["settings"]
+    assert "sst.credentials" in files["settings"]
+    assert files["journal"].count("\n") == JOURNAL.count("\n")
+    assert "kernel: all is well" in files["journal"]
+    assert "username=me,password=(removed)" in files["journal"]
+    assert files["disk"].startswith("(no answer within 1 s: df ")
+    assert "==> networkctl status --no-pager --all\n(no answer within" in files["network"]
+    assert "==> ss -t" in files["network"]
+    assert "the host 'pc.invalid' is not found" in files["data-status"]
+    assert "hyrax-server.service" in files["server-status"]
+    assert "/dev/sda3 / ext4" in files["mounts"]
+    # Nothing of it stays behind.
+    assert list((planted.root / "run").glob("tmp.*")) == []
+
+
+def test_where_it_is_written_is_chosen(planted: Guest, tmp_path: Path) -> None:
+    status, out, _ = support(planted, str(tmp_path / "here.tar.gz"))
+    assert status == 0
+    assert out.startswith(f"{tmp_path}/here.tar.gz (")
+    status, out, err = support(planted, "/no/such/place.tar.gz")
+    assert (status, out) == (2, "")
+    assert err == "hyrax-setup: '/no/such' is not a directory; see: hyrax-setup --help\n"
+    assert support(planted, "a", "b")[::2] == (
+        2,
+        "hyrax-setup: support takes the name of one file\n",
+    )
+
+
+# ------------------------------------------------------------------------------ upgrades
+
+APT = r"""
+case "$*" in
+*" update") [ ! -e "$HYRAX_ROOT/offline" ] || {
+    echo "W: old lists"
+    echo "E: Failed to fetch http://m/x  Could not resolve 'm'"
+    exit 100
+} ;;
+*) [ ! -e "$HYRAX_ROOT/broken" ] || {
+    echo "E: Unable to locate package unattended-upgrades"
+    exit 100
+} ;;
+esac
+"""
+SYSTEMCTL = r"""
+on=$HYRAX_ROOT/etc/apt/on
+case $1 in
+enable) : >"$on" ;;
+disable) rm -f "$on" ;;
+is-enabled) [ -e "$on" ] ;;
+esac
+"""
+CONF = "etc/apt/apt.conf.d/52hyrax-upgrades"
+
+
+@pytest.fixture
+def debian(guest: Guest) -> Guest:
+    (guest.root / CONF).parent.mkdir(parents=True)
+    guest.stand_in("apt-get", APT)
+    guest.stand_in("systemctl", SYSTEMCTL)
+    return guest
+
+
+def upgrades(guest: Guest, *arguments: str) -> tuple[int, str, str]:
+    return guest.run("usr/bin/hyrax-setup", "upgrades", *arguments)
+
+
+def test_upgrades_are_off_until_they_are_switched_on(debian: Guest) -> None:
+    off = "security upgrades: off; switch them on with: hyrax-setup upgrades on\n"
+    assert upgrades(debian)[1].startswith(off)
+    status, out, err = upgrades(debian, "on")
+    assert (status, err) == (0, "")
+    assert "security upgrades: on, every night" in out
+    calls = debian.read("calls.log")
+    assert calls.index(" update") < calls.index("--download-only") < calls.index("systemctl enable")
+    assert "systemctl enable --quiet --now apt-daily.timer apt-daily-upgrade.timer" in calls
+    assert upgrades(debian, "off")[1].startswith(off)
+    assert "systemctl disable --quiet --now apt-daily.timer apt-daily-upgrade.timer" in (
+        debian.read("calls.log")
+    )
+    assert not (debian.root / CONF).exists()
+
+
+def test_apt_reads_security_as_the_only_origin(debian: Guest) -> None:
+    assert upgrades(debian, "on")[0] == 0
+    whole = debian.root / "whole.conf"
+    # What Debian's package ships comes before.
+    shipped = 'Unattended-Upgrade::Origins-Pattern { "origin=Debian,label=Debian"; };\n'
+    whole.write_text(shipped + debian.read(CONF))
+    done = subprocess.run(
+        ["apt-config", "dump", "--format", "%f=%v%n", "Unattended-Upgrade"],
+        env={"APT_CONFIG": str(whole), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    values = [line for line in done.stdout.splitlines() if "Origins-Pattern::" in line]
+    assert values == [
+        "Unattended-Upgrade::Origins-Pattern::="
+        "origin=Debian,codename=${distro_codename}-security,label=Debian-Security"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("offline", "Debian's mirror cannot be reached, nothing was changed (Failed to fetch"),
+        ("broken", "cannot be fetched; nothing was changed"),
+    ],
+)
+def test_without_a_mirror_nothing_is_changed(debian: Guest, trouble: str, said: str) -> None:
+    debian.write(trouble, "")
+    before = debian.state()
+    status, _, err = upgrades(debian, "on")
+    assert status == 1
+    assert said in err
+    assert debian.state() == before
+    assert "enable" not in debian.read("calls.log")
+
+
+def test_users_mistakes(debian: Guest) -> None:
+    for arguments, said in (
+        (["maybe"], "'maybe' is not one of: on, off, status"),
+        (["on", "x"], ""),
+    ):
+        status, out, err = upgrades(debian, *arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+    status, _, err = debian.run("usr/bin/hyrax-setup", "fly")
+    assert (status, err) == (2, "hyrax-setup: 'fly' is not a command; see: hyrax-setup --help\n")
+
+
+def test_help(guest: Guest) -> None:
+    status, out, _ = guest.run("usr/bin/hyrax-setup", "--help")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 79
+    for command in ("support", "upgrades", "ssh-key list", "ssh-key add", "ssh-key remove"):
+        assert f"  hyrax-setup {command}" in out
+
+
+def test_another_distribution_has_its_own_origins_and_name_for_ssh(debian: Guest) -> None:
+    origins = "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu\norigin=UbuntuESM"
+    base = f"DISTRIBUTION='Ubuntu'\nSSH_UNIT='ssh.socket'\nUPGRADE_ORIGINS='{origins}'\n"
+    debian.write("usr/lib/hyrax-vm/base.sh", base)
+    status, out, _ = upgrades(debian, "on")
+    assert status == 0
+    assert "from Ubuntu's mirror" in out
+    lines = "".join(f'    "{origin}";\n' for origin in origins.splitlines())
+    assert f"Origins-Pattern {{\n{lines}}};\n" in debian.read(CONF)
+    debian.run("usr/bin/hyrax-setup", "upgrades", "off")
+    # systemctl's stand-in: whatever is asked for is off now.
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"
+    said = debian.run("usr/bin/hyrax-setup", "ssh-key", "add", key)
+    assert "type: sudo systemctl enable --now ssh.socket" in said[1], said

@@ -1,0 +1,93 @@
+"""The watchdog: a data set that hangs is detached and comes back, and the banner follows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.guest.guest_copy import Guest
+
+AWAY = "run/hyrax/away/sst"
+
+
+@pytest.fixture
+def watchdog(guest: Guest, port: int) -> Iterator[subprocess.Popen[str]]:
+    """It runs, ten times as fast, over one data set."""
+    program = guest.root / "usr/lib/hyrax-vm/watchdog"
+    text = program.read_text()
+    for before, after in (("PAUSE=3 ", "PAUSE=0.3 "), ("DEADLINE=4 ", "DEADLINE=1 ")):
+        assert before in text
+        text = text.replace(before, after)
+    program.write_text(text)
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    process = guest.popen("usr/lib/hyrax-vm/watchdog")
+    yield process
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for_banner(guest: Guest, state: str) -> None:
+    end = time.monotonic() + 20
+    while f"data sets: sst ({state}" not in (shown := guest.read("run/hyrax/issue")):
+        assert time.monotonic() < end, shown
+        time.sleep(0.1)
+
+
+def test_a_file_server_that_goes_away_and_comes_back(
+    guest: Guest, port: int, watchdog: subprocess.Popen[str]
+) -> None:
+    wait_for_banner(guest, "mounted when it is read")
+    conf = guest.root / "etc/hyrax/data.d/sst.conf"
+    kept = conf.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        other = closed.getsockname()[1]
+    conf.write_text(kept.replace(f":{port}/", f":{other}/"))
+    wait_for_banner(guest, "away, 127.0.0.1 does not answer")
+    assert not (guest.root / AWAY).exists()
+    conf.write_text(kept)
+    wait_for_banner(guest, "mounted when it is read")
+
+
+def test_a_file_server_that_hangs(guest: Guest, watchdog: subprocess.Popen[str]) -> None:
+    guest.stand_in("stat", '[ ! -e "$HYRAX_ROOT/hangs" ] || exec sleep 60')
+    mounts = guest.read("proc/self/mounts")
+    guest.write("proc/self/mounts", f"{mounts}h:/sst /srv/hyrax/data/sst nfs4 ro 0 0\n")
+    wait_for_banner(guest, "mounted)")
+    guest.write("hangs", "")
+    wait_for_banner(guest, "away, 127.0.0.1 does not answer")
+    assert (guest.root / AWAY).exists()
+    assert "/srv/hyrax/data/sst nfs4" not in guest.read("proc/self/mounts")
+    (guest.root / "hangs").unlink()
+    wait_for_banner(guest, "mounted when it is read")
+    assert not (guest.root / AWAY).exists()
+    calls = guest.read("calls.log").splitlines()
+    stop = "systemctl stop srv-hyrax-data-sst.automount srv-hyrax-data-sst.mount"
+    assert calls.count(stop) == 1
+    # The second is that of add.
+    assert calls.count("systemctl start srv-hyrax-data-sst.automount") == 2
+
+
+def test_one_that_a_reader_waits_for_and_that_cannot_be_mounted(
+    guest: Guest, port: int, watchdog: subprocess.Popen[str]
+) -> None:
+    wait_for_banner(guest, "mounted when it is read")
+    guest.write("stalled", "srv-hyrax-data-sst.mount\n")
+    time.sleep(2)
+    # It can be mounted: the reader gets it.
+    assert not (guest.root / AWAY).exists()
+    assert "systemctl reset-failed srv-hyrax-data-sst.mount" in guest.read("calls.log")
+    guest.write("mount-says", "mount.nfs4: Connection timed out\n")
+    wait_for_banner(guest, "away, 127.0.0.1 does not answer")
+    (guest.root / "stalled").unlink()
+    (guest.root / "mount-says").unlink()
+    wait_for_banner(guest, "mounted when it is read")
+    assert not (guest.root / AWAY).exists()
+    tries = [line for line in guest.read("calls.log").splitlines() if line.startswith("unshare ")]
+    options = f"ro,vers=4,port={port},"
+    assert tries and all(options in line and "nofail" not in line for line in tries), tries
