@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import create_loader
 from gpgkeys import keyring, make_key
 from loopback import ACCESS, SECRET, Rclone, s3
 from shop import NAME, Shop, assemble, make_image, passed, workshop
@@ -35,6 +37,8 @@ def _environment() -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        # Clients share the description of the S3 API, as those of one botocore session do.
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
         yield
 
 
