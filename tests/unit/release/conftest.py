@@ -87,13 +87,22 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
     return assemble(work, "1.1.0", [make_image(work, seed=b"2", packages={"bash": "5.3"})], key)
 
 
+@pytest.fixture(scope="session")
+def tested_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `artifacts` begins with; tests must not change it."""
+    made = tmp_path_factory.mktemp("tested")
+    with workshop(made):
+        make_image(made)
+        for entry in FORMATS.values():
+            passed(made / f"{NAME}{entry.suffix}", made / "reports")
+    return made
+
+
 @pytest.fixture
-def artifacts(tmp_path: Path) -> Iterator[Path]:
+def artifacts(tested_image: Path, tmp_path: Path) -> Iterator[Path]:
     """An `artifacts/` with a tested image in it."""
     with workshop(tmp_path):
-        make_image(tmp_path)
-        for entry in FORMATS.values():
-            passed(tmp_path / f"{NAME}{entry.suffix}", tmp_path / "reports")
+        shutil.copytree(tested_image, tmp_path, dirs_exist_ok=True)
         yield tmp_path
 
 
