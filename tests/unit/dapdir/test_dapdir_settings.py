@@ -1,6 +1,7 @@
 """What an administrator sets: e-mail address, symbolic links, names of data files."""
 
 import pytest
+from dapdir import __main__ as program
 from dapdir.settings import Settings
 from dapdir_files import make_classic
 from dapdir_server import Server, refusal
@@ -61,7 +62,16 @@ def test_without_settings_nothing_differs(server):
         ("TYPES", "ff:*.dat", "'ff:*.dat' is not"),
     ],
 )
-def test_a_wrong_one_ends_the_start_with_one_line(tmp_path, name, value, said):
-    told = refusal(tmp_path, **{name: value})
+def test_a_wrong_one_ends_the_start_with_one_line(tmp_path, monkeypatch, name, value, said):
+    monkeypatch.setenv("DAPDIR_ROOT", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(program.Server, "run", lambda _: pytest.fail("it starts"))
+    with pytest.raises(SystemExit) as raised:
+        program.main()
+    told = raised.value.code  # a text goes to the standard error, with status 1
     assert said in told
-    assert told.count("\n") == 1
+    assert "\n" not in told
+
+
+def test_what_ends_the_start_is_all_that_is_said(tmp_path):
+    assert refusal(tmp_path, SYMLINKS="maybe").count("\n") == 1
