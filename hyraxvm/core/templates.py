@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -37,8 +38,12 @@ def systemd_quote(value: object) -> str:
     return systemd_value(value).replace("$", "$$")
 
 
+@functools.cache
 def environment() -> Environment:
-    """The environment for all templates; names are paths below the checkout."""
+    """The environment for all templates; names are paths below the checkout.
+
+    It keeps the templates that it has compiled, and reads one again that has changed.
+    """
     env = Environment(
         loader=FileSystemLoader(ROOT),
         undefined=StrictUndefined,
