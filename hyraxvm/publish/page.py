@@ -1,4 +1,4 @@
-"""The download page: one HTML file without anything from elsewhere, made from the index.
+"""The download page: one HTML file, made from the index, that loads nothing else.
 
 Everything is in the HTML; the script only hides what was not asked for.
 """
@@ -25,7 +25,7 @@ class Hypervisor:
     steps: tuple[str, str, str]
 
 
-# The long form is docs/hypervisors.md, which lies in the zips as their README.
+# The long form is docs/hypervisors.md, which is the README in the zips.
 HYPERVISORS: Final = (
     Hypervisor(
         "vmware",
@@ -94,7 +94,7 @@ HYPERVISORS: Final = (
 
 
 def render_page(published: index.Index) -> str:
-    """The page as HTML: the newest release, or else nightly, and the older ones below."""
+    """Return the page as HTML: the newest release, else nightly, and older ones below it."""
     newest = published.find(published.latest.release or published.latest.nightly)
     images = newest.images if newest else []
     others = [
