@@ -17,6 +17,7 @@ from hyraxvm.config.model import Artifact
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, tool_versions
 from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.paths import IMAGES_LOCK, IMAGES_TOML, PACKER, PROVISION, TEMPLATES
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.verify import sums
@@ -28,14 +29,8 @@ BUSY: Final = "another release is made in this checkout; wait for it, or end it"
 PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish a release
 # The files and folders of the checkout that decide what is built, beside the Debian packages.
 INPUTS: Final = (
-    *(
-        "images.toml",
-        checks.IMAGES_LOCK,
-        "requirements.txt",
-        "debian-packages.txt",
-        "pyproject.toml",
-    ),
-    *("packer", "provision", "templates"),
+    *(IMAGES_TOML.name, IMAGES_LOCK.name, "pyproject.toml", "requirements.txt"),
+    *("debian-packages.txt", PACKER.name, PROVISION.name, TEMPLATES.name),
 )
 
 

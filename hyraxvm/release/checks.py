@@ -8,13 +8,13 @@ from typing import Final
 from hyraxvm import __version__
 from hyraxvm.config import images
 from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import IMAGES_LOCK
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import index, notes
 from hyraxvm.stages.server import choice
 
 HYRAX: Final = "hyrax"
-IMAGES_LOCK: Final = "images.lock"
 
 
 def server(table: images.Config, named: str | None) -> str:
@@ -47,7 +47,7 @@ def recipes(
     names = dict.fromkeys(chosen) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
     # Releases are made from what is in git, so nothing is pinned on the way.
-    lock = workspace.root / IMAGES_LOCK
+    lock = workspace.root / IMAGES_LOCK.name
     choice.check_pinned(table, wanted, lock)
     made_with = choice.choose(workspace.cache, table, wanted, None, say, lock)
     return [made_with.recipe(table, name) for name in names]

@@ -54,12 +54,10 @@ def transfer(megabytes: int) -> list[str]:
         digests = {path: cache.file_digest(path) for path in files}
         top = Path(work, "store")
         (top / BUCKET).mkdir(parents=True)
-        with _server(top) as url:
+        with _server(top) as url, _credentials():
             store_settings = StoreSettings(
                 bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile="", cache=""
             )
-            # Not the credentials of this user.
-            os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
             remote = (
                 f":s3,provider=Rclone,endpoint='{url}',access_key_id={ACCESS},"
                 f"secret_access_key={SECRET}:{BUCKET}"
@@ -124,6 +122,18 @@ def _medians(*runs: Callable[[], None]) -> list[float]:
 
 def _rate(size: int, seconds: float) -> str:
     return f"{size / 1e6 / seconds:.0f} MB/s"
+
+
+@contextmanager
+def _credentials() -> Iterator[None]:
+    """Have boto3 find the credentials of this store, not this user's, inside this block."""
+    before = dict(os.environ)
+    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
