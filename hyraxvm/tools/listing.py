@@ -14,7 +14,7 @@ COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "b
 
 
 def built(workspace: Workspace, chosen: Recipe, wanted: Format) -> Path | None:
-    """The newest artifact of an image with a server in a format, if there is one."""
+    """Return the newest artifact of an image with a server in a format, if there is one."""
     pattern = (
         f"hyrax-vm-{chosen.image.access}-{chosen.server_name}[0-9]*"
         f"-{chosen.base.short}-{chosen.base.arch}{wanted.suffix}"
@@ -24,7 +24,7 @@ def built(workspace: Workspace, chosen: Recipe, wanted: Format) -> Path | None:
 
 
 def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
-    """One row for each image, server and format."""
+    """Return a row for each image, server and format."""
     return [
         _row(workspace, recipe(config, image, server), wanted)
         for image in sorted(config.image)
@@ -50,6 +50,6 @@ def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]
 
 
 def table(found: list[dict[str, str]]) -> str:
-    """The rows in aligned columns."""
+    """Return the rows in aligned columns."""
     lines = [list(COLUMNS), *(list(row.values()) for row in found)]
     return align(lines)
