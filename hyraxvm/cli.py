@@ -54,14 +54,14 @@ def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
 
 
 def arguments(task: Task[Any]) -> list[Argument]:
-    """The arguments of a task, which keeps its help texts: `get_arguments` empties them."""
+    """Return the arguments of a task without its loss: `get_arguments` empties its help texts."""
     twin = copy.copy(task)
     twin.help = dict(task.help)
     return list(twin.get_arguments())
 
 
 class Inv(Program):
-    """Invoke's program, with this project's way to refuse a command line: one line, status 2."""
+    """Invoke's program; it refuses a command line with one line and exit status 2."""
 
     def parse_tasks(self) -> None:
         """Read the tasks and their arguments."""
@@ -73,13 +73,13 @@ class Inv(Program):
             help_ = f"./inv --help {task}" if task else "./inv --list"
             print(f"./inv: {said}; see: {help_}", file=sys.stderr)
             raise SystemExit(2) from None
-        except ValueError as error:  # what Invoke lets `int` say of `--size x`
+        except ValueError as error:  # from `int`, for `--size x`
             print(f"./inv: {error}; see: ./inv --list", file=sys.stderr)
             raise SystemExit(2) from None
 
 
 def main() -> None:
-    """The entry point of `./inv`."""
+    """Run `./inv`."""
 
     # So that `finally` clauses run: nothing is left running or half-written.
     def terminated(number: int, frame: FrameType | None) -> None:
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the tasks of a command line; raises `SystemExit` where one fails."""
+    """Run the tasks of a command line; raise `SystemExit` if one fails."""
     module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
     tasks = Collection.from_module(module)
     program = Inv(name="Hyrax VM", binary="./inv", version=__version__, namespace=tasks)

@@ -1,4 +1,4 @@
-"""`publish.toml`: where releases go, where users get them, and who vouches for them."""
+"""`publish.toml`: where releases go, where users get them, and which key signs them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
 
 
 class StoreSettings(Model):
-    """A bucket of an S3-compatible store; what is empty comes from where boto3 looks."""
+    """A bucket of an S3-compatible store; for what is empty, boto3 has its own sources."""
 
     bucket: Bucket
     prefix: Prefix
@@ -51,13 +51,13 @@ class Download(Model):
 
 
 class Signing(Model):
-    """The OpenPGP key that signs, and that downloads are held against."""
+    """The OpenPGP key that signs, and by which downloads are checked."""
 
     key: Fingerprint
 
 
 class Nightly(Model):
-    """What stays of the nightlies."""
+    """How many nightlies stay."""
 
     keep: Annotated[int, Field(ge=1, le=1000)]
 
@@ -71,7 +71,7 @@ class Settings(Model):
     nightly: Nightly
 
     def key(self) -> str:
-        """The fingerprint; raises `UserError`: there is none."""
+        """Return the fingerprint of the key; raise `UserError` if it is not set."""
         return required(self.signing.key, "signing.key")
 
 
@@ -89,17 +89,17 @@ def clean_url(url: str) -> str:
 
 
 def fingerprint(text: str) -> str:
-    """Read a fingerprint as people copy it; raises `UserError`: it is none."""
+    """Read a fingerprint as people copy it; raise `UserError` if it is not one."""
     found = text.replace(" ", "").upper().removeprefix("0X")
     if not re.fullmatch(r"[0-9A-F]{40}", found):
-        raise UserError(f"{text!r}: is no fingerprint; allowed are 40 hexadecimal digits")
+        raise UserError(f"{text!r}: is not a fingerprint; expected: 40 hexadecimal digits")
     return found
 
 
 def required(value: str, key: str) -> str:
-    """Return a setting that may be empty, but not for what is to be done now.
+    """Return the value of a setting that may be empty, but not now.
 
-    Raises `UserError` that names the key.
+    Raises `UserError` that names the key: it is empty.
     """
     if not value:
         path = os.environ.get(VARIABLE) or PUBLISH_TOML

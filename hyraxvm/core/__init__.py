@@ -1,1 +1,1 @@
-"""What every stage stands on: errors, paths, processes, the cache, templates, progress."""
+"""What every stage uses: errors, paths, processes, the cache, templates, progress."""

@@ -25,7 +25,7 @@ _MEMBER: Final = re.compile(rf"({_NAME})/({_NAME})", re.ASCII)
 
 
 def seconds(date: str) -> int:
-    """The seconds since 1970 of a date such as 2026-01-02T03:04:06Z."""
+    """Return the seconds since 1970 at a date such as 2026-01-02T03:04:06Z."""
     return timegm(time.strptime(date, "%Y-%m-%dT%H:%M:%SZ"))
 
 
@@ -70,8 +70,8 @@ def unpack_zip(artifact: Path, into: Path) -> Path:
     """Unpack a zip with one top folder into the existing directory `into`; return the folder.
 
     Raises:
-        UserError: It is no zip, is damaged, has members outside one top folder, a name twice, or
-            more than the file system can hold.
+        UserError: It is not a zip, is damaged, has members outside one top folder, a name twice,
+            or more than the file system can hold.
     """
     try:
         with zipfile.ZipFile(artifact) as archive:
@@ -80,7 +80,7 @@ def unpack_zip(artifact: Path, into: Path) -> Path:
             _check_room(artifact, sum(member.file_size for member in members), into)
             archive.extractall(into)  # noqa: S202 - a zip, and its names are checked
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-        raise UserError(f"{artifact}: no zip, or a damaged one: {error}") from None
+        raise UserError(f"{artifact}: not a zip, or a damaged one: {error}") from None
     return folder
 
 
@@ -88,8 +88,8 @@ def unpack_tar(artifact: Path, into: Path) -> list[Path]:
     """Unpack a USTAR archive of plain files into the directory `into`; return them in order.
 
     Raises:
-        UserError: It is no tar, is damaged, is not plain USTAR, has other members than files with
-            flat names, a name twice, or more than the file system can hold.
+        UserError: It is not a tar, is damaged, is not plain USTAR, has members other than files
+            with flat names, a name twice, or more than the file system can hold.
     """
     try:
         with artifact.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
@@ -108,14 +108,14 @@ def unpack_tar(artifact: Path, into: Path) -> list[Path]:
                 with source, paths[-1].open("xb") as sink:
                     shutil.copyfileobj(source, sink, CHUNK)
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError(f"{artifact}: no tar, or a damaged one: {error}") from None
+        raise UserError(f"{artifact}: not a tar, or a damaged one: {error}") from None
     return paths
 
 
 def _check_header(artifact: Path, member: tarfile.TarInfo, block: bytes) -> None:
     # The type of a PAX or GNU extension would be "x", "g", "L" or "S"; of a file it is "0" or NUL.
     if block[257:265] != b"ustar\x0000" or block[156:157] not in (b"0", b"\0"):
-        raise UserError(f"{artifact}: {member.name}: allowed are plain files, as USTAR stores them")
+        raise UserError(f"{artifact}: {member.name}: expected: plain files, as USTAR stores them")
 
 
 def _check_end(artifact: Path, last: tarfile.TarInfo, stream: IO[bytes]) -> None:
@@ -127,23 +127,23 @@ def _check_end(artifact: Path, last: tarfile.TarInfo, stream: IO[bytes]) -> None
 
 
 def _only_folder(artifact: Path, members: list[zipfile.ZipInfo]) -> str:
-    _check_names(artifact, [member.filename for member in members], _MEMBER, "FOLDER/FILE only")
+    _check_names(artifact, [member.filename for member in members], _MEMBER, "FOLDER/FILE")
     for member in members:
-        # The upper half of the attributes is the Unix mode; a symbolic link is no file.
+        # The upper half of the attributes is the Unix mode; a symbolic link is not a file.
         if (member.external_attr >> 16) & 0o170000 not in (0, 0o100000):
-            raise UserError(f"{artifact}: {member.filename!r}: allowed are plain files")
+            raise UserError(f"{artifact}: {member.filename!r}: expected: plain files")
     folders = {member.filename.partition("/")[0] for member in members}
     if len(folders) != 1:
-        raise UserError(f"{artifact}: {len(folders)} top folders; allowed is one")
+        raise UserError(f"{artifact}: {len(folders)} top folders; expected: one")
     return folders.pop()
 
 
 def _check_names(artifact: Path, names: list[str], allowed: re.Pattern[str], words: str) -> None:
     if not 1 <= len(names) <= MAX_MEMBERS:
-        raise UserError(f"{artifact}: {len(names)} members; allowed are 1 to {MAX_MEMBERS}")
+        raise UserError(f"{artifact}: {len(names)} members; expected: 1 to {MAX_MEMBERS}")
     for name in names:
         if not allowed.fullmatch(name):
-            raise UserError(f"{artifact}: {name[:80]!r}: allowed are {words}")
+            raise UserError(f"{artifact}: {name[:80]!r}: expected: {words}")
     # Compared as Windows and macOS do.
     if len({name.lower() for name in names}) != len(names):
         raise UserError(f"{artifact}: a name occurs twice")

@@ -1,7 +1,7 @@
 """The stage cache: an output is kept under a digest of exactly the inputs that made it.
 
-A stage writes into a fresh directory that takes its final name only when the stage is done, so an
-interrupted run leaves nothing that a later run could mistake for a result.
+A stage writes into a new directory, which gets its final name when the stage is done.  So a later
+run cannot mistake what an interrupted one has left for a result.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any, Protocol
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import as_root, output
 
-KEEP = 4  # results of one stage that are kept, the most recently used first
+KEEP = 4  # results of one stage that are kept, the most recently used ones
 NEEDED_BYTES = 8 * 1024**3  # what a cold build writes, with head-room
 
 
 class Remote(Protocol):
-    """What other machines have made; neither method fails, whatever happens there."""
+    """Results of other machines.  Neither method raises, whatever happens there."""
 
     def fetch(self, stage: str, key: str, work: Path, spare: Path) -> bool:
-        """Fill the empty directory `work` with an output, if there is one."""
+        """Fill the empty directory `work` with an output; return whether there is one."""
 
     def keep(self, stage: str, key: str, made: Path, spare: Path) -> None:
         """Keep an output for others."""
@@ -118,9 +118,9 @@ class StageCache:
 
 
 def digest(*inputs: Any) -> str:
-    """A SHA-256 over JSON values and files; a `Path` stands for its name, mode and content.
+    """Return a SHA-256 over JSON values and files; of a `Path` its name, mode and content count.
 
-    A directory stands for all that is below it.  The order of the arguments matters.
+    Of a directory everything below it counts.  The order of the arguments matters.
     """
     total = hashlib.sha256()
     for item in inputs:
@@ -134,7 +134,7 @@ def digest(*inputs: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -154,7 +154,7 @@ def _files(path: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def _fresh(folder: Path) -> Path:
-    """Empty a directory of what a killed run, or a try that failed, has left in it."""
+    """Return `folder`, made again without what a killed run or a failed try has left in it."""
     remove_tree(folder)
     folder.mkdir()
     return folder
@@ -162,9 +162,9 @@ def _fresh(folder: Path) -> Path:
 
 @contextmanager
 def lock(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on `path`; the kernel lets go of it whatever happens to us.
+    """Hold a lock on `path`; the kernel releases it even if this process is killed.
 
-    With `busy`, do not wait: raise `UserError(busy)` when someone else holds it.
+    With `busy`, do not wait: raise `UserError(busy)` if somebody else holds it.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def lock(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterat
 
 
 def check_space(*folders: Path) -> None:
-    """Raise `UserError` when a folder's file system has too little room for a build."""
+    """Raise `UserError` if a folder's file system has too little space for a build."""
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -201,9 +201,9 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def _unused(result: Path) -> Iterator[None]:
-    """While it lasts, nobody makes or uses a result; raises `UserError`: somebody does."""
+    """Keep a result from being made or used; raise `UserError` if it is."""
     busy = f"{result}: a build uses it; wait for it, or end it"
-    # The one of `produce` first: whoever is about to use the result holds it until it does.
+    # The lock of `produce` first: code that is about to use the result holds it until it does.
     with (
         lock(result.with_name(f".{result.name}.lock"), busy),
         lock(result.with_name(f".{result.name}.use"), busy),

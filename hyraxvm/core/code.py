@@ -1,6 +1,6 @@
 """The code that decides an output: modules, and every module of the project that they import.
 
-A list that people keep by hand lies as soon as somebody forgets a line.  This one is read from the
+A list that is kept by hand is wrong as soon as somebody forgets a line.  This one is read from the
 import statements, so that an edit of any module that a stage uses gives the stage another key.
 """
 
@@ -30,7 +30,7 @@ def digest(root: Path, *starts: str | Path) -> str:
     """Return a SHA-256 over the code in the closure of `starts`, in hexadecimal.
 
     It covers the path below `root` and the content of each file, and the version of each
-    third-party distribution.  Comments count too: nobody has to judge which of them are harmless.
+    third-party distribution.  Comments count too, so that nothing has to judge which are harmless.
     """
     found = closure(root, *starts)
     content = {

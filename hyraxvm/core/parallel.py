@@ -1,4 +1,4 @@
-"""Tasks side by side: when one fails, the others' programs are stopped and its error is raised."""
+"""Tasks side by side: when one fails, the others are cancelled and its error is raised."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def run_parallel(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
             for future in futures:
                 future.cancel()
             with cancelling():
-                # A program that was about to start is stopped at the next turn.
+                # A program that was about to start is ended at the next turn.
                 while not all(future.done() for future in futures):
                     stop_programs()
                     time.sleep(0.05)
-        # Those that were stopped failed too, but later.
+        # The cancelled ones failed too, but later.
         raise min(_errors(futures), key=lambda error: vars(error)["failed"])
 
 

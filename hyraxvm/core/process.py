@@ -1,7 +1,7 @@
-"""Running other programs: logged, with a deadline, and never left behind.
+"""Running other programs: with a log and a deadline, and never left behind.
 
-Every child is the leader of its own process group and dies with this process, so that neither an
-error, nor Ctrl-C, nor a SIGKILL of the build leaves a QEMU or a server running.
+Every child leads its own process group and dies with this process, so that neither an error, nor
+Ctrl-C, nor a SIGKILL of the build leaves a QEMU or a server running.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
-    # The leader is gone; whatever else it started in its group goes too.
+    # The leader has ended; end what else it started in its group.
     _signal_group(process.pid, signal.SIGKILL)
 
 

@@ -15,7 +15,7 @@ HEARTBEAT = 15.0  # seconds between two signs of life where not every line is sh
 
 
 class Progress:
-    """Prints stages and their times; several stages may run side by side."""
+    """Stages and their times, printed; several stages may run side by side."""
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
         """Print with `say`; `timings` collects the seconds of each finished stage."""

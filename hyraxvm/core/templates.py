@@ -1,7 +1,8 @@
-"""Jinja2, set up once: a missing variable is an error, and every language has its quoting."""
+"""Jinja2, set up once: a missing variable is an error, and each language has its quoting."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -19,14 +20,14 @@ def hcl(value: object) -> str:
 
 
 def variable(name: str) -> bool:
-    """Whether something is the name of an environment variable."""
+    """Return whether `name` can be the name of an environment variable."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
 
 
 def systemd_value(value: object) -> str:
     """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`.
 
-    Not only a line feed ends a line there, a carriage return does too.
+    There, a carriage return ends a line too.
     """
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return '"' + re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text) + '"'
@@ -37,8 +38,12 @@ def systemd_quote(value: object) -> str:
     return systemd_value(value).replace("$", "$$")
 
 
+@functools.cache
 def environment() -> Environment:
-    """The environment for all templates; names are paths below the checkout."""
+    """Return the environment for all templates; their names are paths below the checkout.
+
+    It keeps the templates that it has compiled, and reads one again that has changed.
+    """
     env = Environment(
         loader=FileSystemLoader(ROOT),
         undefined=StrictUndefined,

@@ -1,4 +1,4 @@
-"""The programs that the pipeline runs, the oldest versions that work, and those that are here."""
+"""The programs that the pipeline runs: the oldest versions that work, the versions found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hyraxvm.core.process import output
 
 
 class Tool(NamedTuple):
-    """A program, how it tells its version, and the oldest version that is known to work."""
+    """A command that prints a program's version, and the oldest version that is known to work."""
 
     argv: tuple[str, ...]
     needed: str
@@ -39,11 +39,11 @@ TOOLS = (
 
 
 def version(tool: Tool) -> str | None:
-    """The first number in what the tool says of its version, or None: it is not there."""
+    """Return the first version number that the command prints, or None: the tool is missing."""
     if shutil.which(tool.argv[0]) is None:
         return None
     try:
-        # Some tell their version on standard error, some with a status other than 0.
+        # Some print it on standard error, some exit with a status other than 0.
         said = output(["sh", "-c", '"$@" 2>&1 || :', "sh", *tool.argv])
     except Failure:
         return None

@@ -1,7 +1,7 @@
-"""`./inv download`: a published file -> this disk, whole and signed, or not under its name at all.
+"""`./inv download`: get a published file; it has its name only if it is whole and signed.
 
-What the store says is trusted only as far as the signature of `SHA256SUMS` goes: the index tells
-where to look, the signed `release.json` what is there.
+Only what the signature of `SHA256SUMS` covers is trusted: the index shows where to look, the signed
+`release.json` what a release has.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hyraxvm.formats.verify import sums
 from hyraxvm.publish.site import Site
 from hyraxvm.release import index, signing
 
-LOCK: Final = ".download.lock"  # in artifacts/, shared by those who download into it
+LOCK: Final = ".download.lock"  # in artifacts/, shared by downloads into it
 Say = Callable[[str], None]
 
 
@@ -39,16 +39,17 @@ def download(
     unpack: bool,
     say: Say,
 ) -> Path:
-    """Get one file; returns its path, or that of the folder that it was unpacked to.
+    """Get one file; return its path, or that of the folder that it was unpacked to.
 
     `artifacts` is the folder that `./inv clean` empties.
 
     `version` is a version, `release` or `nightly` for the newest one; `kind` is a format's name.
 
     Raises:
-        UserError: There is no such file; or it was changed, cut off or not signed by the key with
-            this fingerprint: then it is kept aside with the suffix `.refused`.
-        Failure: The transfer stopped again and again.
+        UserError: The release has no such file; or the file was changed, cut off, or is not signed
+            by the key with this fingerprint.  A file that is not as signed is kept with the
+            suffix `.refused`.
+        Failure: The transfer stopped several times without a byte gained.
     """
     if unpack and not FORMATS[kind].suffix.endswith(".zip"):
         raise UserError(f"format {kind!r} is not packed; leave --unpack out")
@@ -61,8 +62,8 @@ def download(
         target = folder / entry.name
         if target.exists():
             if not target.is_file() or cache.file_digest(target) != entry.sha256:
-                raise UserError(f"{target}: is there with another content; move it away")
-            say(f"{target} is there already")
+                raise UserError(f"{target}: has other content; move it away, and try again")
+            say(f"{target}: is complete already")
         else:
             _fetch(site, release, entry, target)
             say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {fingerprint}")
@@ -71,7 +72,7 @@ def download(
 
 @contextmanager
 def _kept_from_clean(artifacts: Path, folder: Path) -> Iterator[None]:
-    """While it lasts, `./inv clean` does not empty a folder that is its own to empty."""
+    """Hold the download lock if `folder` is in `artifacts/`, so that `./inv clean` keeps it."""
     if not folder.resolve().is_relative_to(artifacts.resolve()):
         yield
         return
@@ -103,12 +104,12 @@ def _choose_release(site: Site, published: index.Index, version: str) -> index.R
 
 
 def _read_signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
-    """What the key's owner has signed under this version."""
+    """Return the release of this version as it is signed."""
     where = f"{site.url}{release.path}"
     if release.key != fingerprint:
         raise UserError(
             f"{release.version}: is signed by key {release.key}, not by {fingerprint}; add --key "
-            f"{release.key} if the maintainers, not only this site, call it theirs"
+            f"{release.key} if the maintainers, and not only this site, say that it is theirs"
         )
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-download-") as work:
         listed, signature = Path(work, SUMS), Path(work, f"{SUMS}.asc")
@@ -120,7 +121,7 @@ def _read_signed(site: Site, release: index.Release, fingerprint: str) -> index.
     if hashlib.sha256(data).hexdigest() != said.get(index.RELEASE):
         raise UserError(f"{where}/{index.RELEASE}: is not the signed one; do not use these files")
     signed = index.read_release(data, f"{where}/{index.RELEASE}")
-    # Whoever controls the site could show an old release, signed as it is, under a newer name.
+    # A site could show an old release, with its true signature, as a newer one.
     if (signed.version, signed.path) != (release.version, release.path):
         raise UserError(f"{where}: holds release {signed.version}; do not use these files")
     for entry in (file for image in signed.images for file in image.files):
@@ -141,7 +142,7 @@ def _choose_file(release: index.Release, image: str, kind: str) -> index.File:
 
 
 def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) -> None:
-    # The digest in the name: what is left of another content is not continued.
+    # The digest is in the name, so that a part of other content is not continued.
     part = target.with_name(f".{entry.name}.{entry.sha256[:12]}.part")
     with cache.lock(part, f"{target}: is being downloaded by another program"):
         there = part.stat().st_size
@@ -174,7 +175,7 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
 
 
 def _unpack(artifact: Path) -> Path:
-    """Unpack a zip beside itself; what is there already stays as it is."""
+    """Unpack a zip into a new folder beside it; an existing one stays unchanged."""
     work = artifact.with_name(f".{artifact.name}.work")
     cache.remove_tree(work)
     work.mkdir()
@@ -182,7 +183,7 @@ def _unpack(artifact: Path) -> Path:
         made = archives.unpack_zip(artifact, work)
         final = artifact.with_name(made.name)
         if final.exists():
-            raise UserError(f"{final}: is there already; move it away to unpack anew")
+            raise UserError(f"{final}: exists already; move it away to unpack again")
         made.rename(final)
     finally:
         cache.remove_tree(work)

@@ -1,4 +1,4 @@
-"""The nightly: refreshed packages, every image, a one-page summary; nobody is there to look on."""
+"""The nightly: every image with refreshed packages, and a summary of one page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Build = Callable[[images.Recipe], Sequence[Artifact]]
 
 @dataclass
 class Outcome:
-    """What became of one image: how long it took, and why it failed if it did."""
+    """The result of one image: how long it took, and why it failed if it did."""
 
     image: str
     result: str = "not begun"
@@ -46,9 +46,9 @@ def run(
     build: Build,
     say: Callable[[str], None],
 ) -> None:
-    """Build and test what `set_up` returns, publish what has changed; writes the summary always.
+    """Build and test what `set_up` returns; publish what has changed; always write the summary.
 
-    Without a publisher nothing is published, and nothing compared with what is.
+    Without a publisher, nothing is published, and nothing is compared with what is published.
 
     Raises:
         UserError: Another nightly runs, or a setting is wrong.
@@ -97,7 +97,7 @@ class Publisher:
         self.say = say
 
     def check(self) -> None:
-        """Raise `UserError` unless the key, the store and the checkout are as they should be."""
+        """Raise `UserError` unless the key, the store and the checkout are fit for a release."""
         self.key = self.settings.key()
         self.public_key = signing.public_key(self.key)
         self.revision = checks.clean_revision(self.workspace)
@@ -105,7 +105,7 @@ class Publisher:
         published_index(self.store)
 
     def publish(self, built: Sequence[collect.Built]) -> tuple[str, dict[str, list[str]]]:
-        """Publish; returns what happened in one sentence, and the changed packages by image."""
+        """Publish; return what happened in one sentence, and the changed packages of each image."""
         published, _ = published_index(self.store)
         number = version(published, time.gmtime())
         newest, old = assemble.previous(self.store, "nightly", number)
@@ -124,7 +124,7 @@ class Publisher:
             on_line=self.say,
         )
         publish_folder(self.workspace, self.store, folder, self.public_key, self.settings, self.say)
-        cache.remove_tree(folder)  # it is in the store; the disk is not to fill night by night
+        cache.remove_tree(folder)  # it is in the store, and the disk should not fill up
         return f"All passed; {number} is published.", changed
 
 
@@ -166,7 +166,7 @@ def _reason(error: BaseException, outcomes: Sequence[Outcome]) -> str:
 
 
 def version(published: index.Index | None, now: time.struct_time) -> str:
-    """Today's first version that is free: `20260131`, then `20260131.2`."""
+    """Return today's first version that is free: `20260131`, then `20260131.2`."""
     day = time.strftime("%Y%m%d", now)
     taken = {one.version for one in published.releases} if published else set()
     number = 1
@@ -178,7 +178,7 @@ def version(published: index.Index | None, now: time.struct_time) -> str:
 def unchanged(
     workspace: Workspace, published: index.Index | None, built: Sequence[collect.Built]
 ) -> str:
-    """The newest nightly if it has the same images from the same inputs and packages, else ""."""
+    """Return the newest nightly if its images have the same inputs and packages, else ""."""
     newest = published.find(published.latest.nightly) if published else None
     if newest is None:
         return ""
@@ -193,7 +193,7 @@ def summary(
     result: str,
     changed: Mapping[str, Sequence[str]],
 ) -> str:
-    """One page of Markdown: what became of each image, and what failed.
+    """Return one page of Markdown: the result of each image, and what failed.
 
     `changed` maps images to the lines of `notes.changes`.
     """
@@ -222,7 +222,7 @@ def summary(
 def differences(
     old: Mapping[str, Mapping[str, Any]], built: Sequence[collect.Built]
 ) -> dict[str, list[str]]:
-    """Image -> what has changed in it since the manifests in `old`."""
+    """Return image -> what has changed in it since the manifests in `old`."""
     return {
         one.recipe.name: notes.changes(
             notes.packages(old[one.recipe.name]), notes.packages(one.manifest)
@@ -233,7 +233,7 @@ def differences(
 
 
 def matrix(names: Sequence[str], server: str) -> str:
-    """The jobs of a CI system, one an image, as JSON on one line."""
+    """Return the jobs of a CI system, one for each image, as JSON on one line."""
     return json.dumps({"include": [{"image": name, "server": server} for name in names]})
 
 

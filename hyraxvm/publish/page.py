@@ -1,125 +1,69 @@
-"""The download page: one HTML file without anything from elsewhere, made from the index.
+"""The download page: one HTML file, made from the index, that loads nothing else.
 
 Everything is in the HTML; the script only hides what was not asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import functools
+from typing import Annotated, Final
 
-from hyraxvm.config.images import base_title, load
+from pydantic import Field
+
+from hyraxvm.config import toml
+from hyraxvm.config.images import Name, Title, base_title, load
+from hyraxvm.config.toml import Model
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
 from hyraxvm.formats import FORMATS
 from hyraxvm.release import index
 
 TEMPLATE: Final = TEMPLATES / "download.html.j2"
+TEXTS: Final = TEMPLATES / "download.toml"
+# For a format that the file does not have.
+GENERAL: Final = [
+    "Unpack the file, if your hypervisor does not take it as it is.",
+    "Make a machine with this disk.",
+    "Start it. After a minute its console shows the address to open.",
+]
 
 
-@dataclass(frozen=True)
-class Hypervisor:
-    """A program that runs virtual machines, its file, and the three steps.
+class Hypervisor(Model):
+    """A program that runs virtual machines, the format of its file, and the three steps.
 
     In a step `{system}` stands for the system in the images.
     """
 
-    id: str
-    title: str
-    format: str
-    steps: tuple[str, str, str]
+    id: Name
+    title: Title
+    format: Name
+    steps: Annotated[list[str], Field(min_length=3, max_length=3)]
 
 
-# The long form is docs/hypervisors.md, which lies in the zips as their README.
-HYPERVISORS: Final = (
-    Hypervisor(
-        "vmware",
-        "VMware Workstation, Player, Fusion",
-        "vmx",
-        (
-            "Unpack the zip.",
-            "In VMware choose File, Open, and the file that ends with .vmx.",
-            "Power it on. After a minute its console shows the address to open.",
-        ),
-    ),
-    Hypervisor(
-        "esxi",
-        "VMware ESXi, vSphere",
-        "ova",
-        (
-            "Choose Create / Register VM, Deploy from an OVF or OVA file (vSphere: Deploy OVF "
-            "Template).",
-            "Choose the file, a datastore and a network.",
-            "Power it on. After a minute its console shows the address to open.",
-        ),
-    ),
-    Hypervisor(
-        "virtualbox",
-        "VirtualBox",
-        "ova",
-        (
-            "Choose File, Import Appliance, and the file.",
-            "In Settings, Network, Port Forwarding add host port 8080, guest port 8080.",
-            "Start it. After a minute open http://localhost:8080/opendap/.",
-        ),
-    ),
-    Hypervisor(
-        "kvm",
-        "KVM, virt-manager",
-        "qcow2",
-        (
-            "Move the file to /var/lib/libvirt/images/.",
-            "In virt-manager choose New, Import existing disk image, the file, {system}.",
-            "Finish. After a minute its console shows the address to open.",
-        ),
-    ),
-    Hypervisor(
-        "proxmox",
-        "Proxmox VE",
-        "qcow2",
-        (
-            "Copy the file to the host, for example to /root.",
-            "Make a machine without a disk, then add this one: qm set NUMBER --scsi0 "
-            "STORAGE:0,import-from=/root/FILE --boot order=scsi0",
-            "Start it. After a minute its console shows the address to open.",
-        ),
-    ),
-    Hypervisor(
-        "hyperv",
-        "Hyper-V",
-        "hyperv",
-        (
-            "Unpack the zip.",
-            "In PowerShell as administrator, in that folder, type: powershell -ExecutionPolicy "
-            "Bypass -File .\\create-vm.ps1",
-            "Start the machine. After a minute its console shows the address to open.",
-        ),
-    ),
-)
+class Texts(Model):
+    """The whole file."""
+
+    hypervisor: list[Hypervisor]
 
 
+@functools.cache
 def hypervisors() -> list[Hypervisor]:
-    """Return what a reader may have; a format of none of them comes last, by itself."""
-    known = {one.format for one in HYPERVISORS}
+    """Return what the page says of each hypervisor; raise `UserError` if the file is wrong.
+
+    A format of none of them comes last, with general steps.
+    """
+    found = toml.load(TEXTS, Texts).hypervisor
+    known = {one.format for one in found}
     others = [
-        Hypervisor(
-            kind.name,
-            kind.title,
-            kind.name,
-            (
-                "Unpack the file, if your hypervisor does not take it as it is.",
-                "Make a machine with this disk.",
-                "Start it. After a minute its console shows the address to open.",
-            ),
-        )
+        Hypervisor(id=kind.name, title=kind.title, format=kind.name, steps=GENERAL)
         for kind in FORMATS.values()
         if kind.name not in known
     ]
-    return [*HYPERVISORS, *others]
+    return [*found, *others]
 
 
 def render_page(published: index.Index) -> str:
-    """The page as HTML: the newest release, or else nightly, and the older ones below."""
+    """Return the page as HTML: the newest release, else nightly, and older ones below it."""
     newest = published.find(published.latest.release or published.latest.nightly)
     images = newest.images if newest else []
     others = [

@@ -1,7 +1,7 @@
 """Publishing: a release's folder -> the store.  Objects first, the index last.
 
-A reader who follows `index.json` finds either the old state or the new one, whenever a publisher
-is interrupted; running again finishes what was begun.  A version that stands in the index is never
+A reader of `index.json` finds either the old state or the new one, whenever a publisher is
+interrupted.  Publishing again finishes what was begun.  A version in the index is never
 overwritten.
 """
 
@@ -25,7 +25,7 @@ from hyraxvm.release import assemble, index
 from hyraxvm.store.s3 import BRIEFLY, WORKERS, Conflict, Store
 from hyraxvm.store.upload import upload
 
-TRIES: Final = 5  # at an index that others write at the same time
+TRIES: Final = 5  # to change an index that others change at the same time
 PAGE: Final = "index.html"
 
 Say = Callable[[str], None]
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PublishPlan:
-    """What is going to happen: files to send, those that are there, and nightlies to remove."""
+    """What is to be done: files to send, files that are in the store, nightlies to remove."""
 
     release: index.Release
     send: list[Path]
@@ -46,7 +46,7 @@ class PublishPlan:
         return sum(path.stat().st_size for path in self.send)
 
     def lines(self, store: Store) -> list[str]:
-        """The plan in words."""
+        """Return the plan in words, a line for each step."""
         where = f"{store.name}{self.release.path}/"
         return [
             *(f"there    {where}{path.name}" for path in self.there),
@@ -62,7 +62,7 @@ class PublishPlan:
 
 
 def published_index(store: Store) -> tuple[index.Index | None, str]:
-    """What is published, None before the first time, and the ETag that says when it changes."""
+    """Return the index, None before the first release, and its ETag."""
     found = store.read(index.INDEX)
     if found is None:
         return None, ""
@@ -70,9 +70,9 @@ def published_index(store: Store) -> tuple[index.Index | None, str]:
 
 
 def plan(store: Store, path: Path, new: index.Release, keep: int) -> PublishPlan | None:
-    """What is to be done to publish a checked folder, or None: it is published already.
+    """Return what is to be done to publish a checked folder, or None: it is published already.
 
-    Raises `UserError`: another content is published under this version.
+    Raises `UserError`: this version is published with other content.
     """
     published, _ = published_index(store)
     if _is_published(published, new):
@@ -97,8 +97,8 @@ def publish(
     """Carry out a plan: send the objects, write page and index, remove what has expired.
 
     Raises:
-        UserError: The credentials, the bucket or the clock are wrong; or another content was
-            published under this version meanwhile.
+        UserError: The credentials, the bucket or the clock are wrong; or this version was published
+            with other content meanwhile.
         Failure: The store has failed several times.
     """
     new = chosen.release
@@ -118,7 +118,7 @@ def publish(
             fingerprint, [one for one in [*others, new] if one.version not in gone]
         )
 
-    # Written each time: its owner may have given it another date of expiry.
+    # Written each time: the owner of the key may have changed when it expires.
     store.write(index.key_path(new.key), key, BRIEFLY)
     written = update(store, add)
     say(f"{store.name}{index.INDEX}: {new.version} is published")
@@ -155,13 +155,14 @@ def publish_folder(
 
 
 def withdraw(store: Store, version: str, reason: str) -> None:
-    """Mark a version: `latest` and the page pass over it, its files stay.
+    """Mark a version as withdrawn: `latest` and the page leave it out, its files stay.
 
-    Raises `UserError`: it is not published, or the reason is none that a reader can be shown.
+    Raises `UserError`: it is not published, or the reason is not one line of text.
     """
     if not reason.strip() or not reason.isprintable() or len(reason) > index.TEXT:
         raise UserError(
-            f"{reason[:80]!r}: is no reason; allowed is one line of 1 to {index.TEXT} characters"
+            f"{reason[:80]!r}: cannot be the reason; expected: one line of 1 to {index.TEXT} "
+            "characters"
         )
 
     def mark(published: index.Index | None) -> index.Index:
@@ -179,12 +180,12 @@ def withdraw(store: Store, version: str, reason: str) -> None:
 
 
 def update(store: Store, change: Callable[[index.Index | None], index.Index]) -> index.Index:
-    """Change the index, and the page before it, over what nobody else has changed meanwhile."""
+    """Write the page, then the index; start again if somebody else has changed the index."""
     for _ in range(TRIES):
         published, etag = published_index(store)
         wanted = change(published)
         data = index.dump(wanted)
-        # What no reader could read any more, nobody could mend either: this program is a reader.
+        # Validate first: an index that this program cannot read, it could not repair either.
         index.read_index(data, f"{store.name}{index.INDEX}")
         store.write(PAGE, page.render_page(wanted).encode(), BRIEFLY)
         try:
@@ -196,31 +197,34 @@ def update(store: Store, change: Callable[[index.Index | None], index.Index]) ->
 
 
 def _is_published(published: index.Index | None, new: index.Release) -> bool:
-    """Whether this very release is published; raises `UserError`: another one is under its name."""
+    """Return whether this release is published.
+
+    Raises `UserError`: its version is published with other content.
+    """
     found = published.find(new.version) if published else None
     if found is None:
         return False
     if found.model_copy(update={"withdrawn": ""}) != new:
         raise UserError(
-            f"version {new.version} is published with another content, and is never "
+            f"version {new.version} is published with other content, and is never "
             "overwritten; choose the next version"
         )
     return True
 
 
 def _expired(releases: Sequence[index.Release], keep: int) -> list[str]:
-    """The nightlies that are not among the newest `keep`; releases never expire."""
+    """Return the nightlies that are not among the newest `keep`; releases never expire."""
     versions = {one.version for one in releases if one.kind == "nightly"}
     kept = set(sorted(versions, key=index.order)[-keep:])
-    # What `latest` points to stays, also where the newer ones are withdrawn.
+    # What `latest` names stays, even if newer nightlies were published and withdrawn.
     kept.add(index.make_index("0" * 40, list(releases)).latest.nightly)
     return sorted(versions - kept, key=index.order)
 
 
 def _leftovers(store: Store, published: index.Index) -> list[str]:
-    """Nightlies in the store that are not in the index, and older than all that are.
+    """Return the nightlies in the store that are older than all nightlies of the index.
 
-    A newer one may be on its way.
+    A newer one that is not in the index may be on its way.
     """
     listed = sorted(
         (one.version for one in published.releases if one.kind == "nightly"), key=index.order

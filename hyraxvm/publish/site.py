@@ -40,7 +40,7 @@ class Site:
     """A folder of the web, or of a store without credentials."""
 
     def __init__(self, url: str, store: publish.StoreSettings) -> None:
-        """`url` is `https://...` or `s3://BUCKET/PREFIX`; the latter uses `store`'s endpoint."""
+        """Use `https://...`, or `s3://BUCKET/PREFIX` at the endpoint of `store`."""
         url = f"{url.rstrip('/')}/"
         self._base = _web(url, store) if url.startswith("s3:") else url
         self.url = publish.clean_url(url)  # for messages: a password has no place in a log
@@ -49,7 +49,7 @@ class Site:
         self._session.headers["Accept-Encoding"] = "identity"
 
     def text(self, name: str) -> bytes:
-        """A small file; raises `UserError`: it is not there, or not small."""
+        """Return the content of a small file; raise `UserError` if it is missing, or not small."""
 
         def read() -> bytes:
             with self._open(name, 0) as answer:
@@ -57,7 +57,7 @@ class Site:
                 for chunk in answer.iter_content(MIB):
                     data += chunk
                     if len(data) > MAX_TEXT:
-                        raise UserError(f"{self.url}{name}: too long; allowed are {MAX_TEXT} bytes")
+                        raise UserError(f"{self.url}{name}: is longer than {MAX_TEXT} bytes")
                 return data
 
         return self._persist(name, lambda: call_in_background(read), lambda: 0)
@@ -65,11 +65,11 @@ class Site:
     def fetch(self, name: str, part: Path, size: int, moved: Callable[[int], None]) -> str:
         """Continue `part` until it has `size` bytes, or all that the server has; never much more.
 
-        Returns the SHA-256 of what is in it then, in hexadecimal.
+        Return the SHA-256 of its content then, in hexadecimal.
 
         Raises:
-            UserError: The file is not there.
-            Failure: The transfer has stopped several times without a byte gained.
+            UserError: The server does not have the file.
+            Failure: The transfer stopped several times without a byte gained.
         """
         part.touch()
         with part.open("rb") as begun:
@@ -83,7 +83,7 @@ class Site:
             with part.open("ab") as sink:
                 for at, chunk in in_background(self._chunks(name, begin)):
                     if at < sink.tell():
-                        # The server does not know ranges: from the beginning.
+                        # The server does not know ranges, and sends the file from the beginning.
                         moved(-sink.tell())
                         sink.truncate(0)
                         total = hashlib.sha256()
@@ -98,7 +98,7 @@ class Site:
         return total.hexdigest()
 
     def _chunks(self, name: str, begin: int) -> Generator[tuple[int, bytes], None, None]:
-        """Where in a file each piece of it belongs, and the piece, however small it is."""
+        """Yield the pieces of a file as they arrive, each with its place in the file."""
         with self._open(name, begin) as answer:
             if answer.status_code == 416:
                 return  # the server's file is shorter
@@ -124,14 +124,14 @@ class Site:
                 yield answer
         except _NO_URL as error:
             raise UserError(
-                f"{self.url}: is no URL that can be read; allowed are https://HOST/FOLDER and "
+                f"{self.url}: cannot be read as a URL; expected: https://HOST/FOLDER or "
                 "s3://BUCKET/PREFIX"
             ) from error
         except (requests.RequestException, HTTPError) as error:
             raise _Interrupted(_reason(error)) from error
 
     def _persist(self, name: str, attempt: Callable[[], T], gained: Callable[[], int]) -> T:
-        """Try again after what may pass; a try that has gained bytes does not count."""
+        """Try again after a fault that may pass; a try that has gained bytes does not count."""
         tries, most = 0, gained()
         while True:
             try:
@@ -152,10 +152,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _web(url: str, store: publish.StoreSettings) -> str:
-    """The web address of `s3://BUCKET/PREFIX/`, as boto3 makes it."""
+    """Return the web address of `s3://BUCKET/PREFIX/`, as boto3 makes it."""
     match = re.fullmatch(r"s3://([^/]+)/(.*)", url)
     if not match:
-        raise UserError(f"{url}: is no URL; allowed are https://HOST/FOLDER and s3://BUCKET/PREFIX")
+        raise UserError(f"{url}: is not a URL; expected: https://HOST/FOLDER or s3://BUCKET/PREFIX")
     name = "x"
     try:
         made: str = client(store, anonymous=True).generate_presigned_url(

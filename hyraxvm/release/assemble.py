@@ -1,6 +1,6 @@
-"""A release: what is built and tested becomes one signed folder, `artifacts/releases/VERSION`.
+"""A release: built and tested images become one signed folder, `artifacts/releases/VERSION`.
 
-Nothing is in the folder that was not tested; nothing in it changes once it is signed.
+Everything in the folder was tested; nothing in it changes after it is signed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hyraxvm.config.model import Artifact
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, tool_versions
 from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.paths import IMAGES_LOCK, IMAGES_TOML, PACKER, PROVISION, TEMPLATES
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats.verify import sums
@@ -26,17 +27,11 @@ from hyraxvm.vm import qemu
 
 LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
 BUSY: Final = "another release is made in this checkout; wait for it, or end it"
-PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish what is there
+PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish a release
 # The files and folders of the checkout that decide what is built, beside the Debian packages.
 INPUTS: Final = (
-    *(
-        "images.toml",
-        checks.IMAGES_LOCK,
-        "requirements.txt",
-        "debian-packages.txt",
-        "pyproject.toml",
-    ),
-    *("packer", "provision", "templates"),
+    *(IMAGES_TOML.name, IMAGES_LOCK.name, "pyproject.toml", "requirements.txt"),
+    *("debian-packages.txt", PACKER.name, PROVISION.name, TEMPLATES.name),
 )
 
 
@@ -55,11 +50,11 @@ def make(
 ) -> Path:
     """Make the folder of a release from images that `build` builds and tests; return it.
 
-    `build` returns what it has made, or None to take what lies in `artifacts/`.  With a `store`
-    the notes tell what has changed since the release that was published before.
+    `build` returns what it has made, or None to take what is in `artifacts/`.  With a `store`, the
+    notes list what has changed since the release that was published before.
 
     Raises:
-        UserError: Something is not as it should be, all of which is looked at before the building.
+        UserError: A check failed; all checks come before the build.
         Failure: A build or a test failed.
     """
     with cache.lock(workspace.artifacts / LOCK, BUSY):
@@ -93,12 +88,12 @@ def assemble(
     old: Mapping[str, Mapping[str, Any]] | None,
     on_line: Callable[[str], None],
 ) -> Path:
-    """Make the folder of a release, sign it, and return it; a finished one is left as it is.
+    """Make the folder of a release, sign it, and return it; leave a finished one unchanged.
 
-    `text` and `old` are those of `notes.release_notes`, `previous` the version that they are about.
+    `text`, `previous` and `old` are those of `notes.release_notes`.
 
     Raises:
-        UserError: gpg cannot sign, or somebody publishes a folder of this name with other content.
+        UserError: gpg cannot sign, or the folder has other content and is being published.
     """
     folder = workspace.releases / version
     work = workspace.releases / f".{version}.work"
@@ -158,10 +153,10 @@ def assemble(
 
 
 def read(folder: Path, key: bytes, fingerprint: str) -> index.Release:
-    """Check a release's folder, every file in it, and return what it is.
+    """Check a release's folder and every file in it; return the release.
 
     Raises:
-        UserError: The folder is not there, not signed by the key, or a file is missing or changed.
+        UserError: The folder is missing, not signed by the key, or a file is missing or changed.
     """
     listed = folder / SUMS
     if not listed.is_file():
@@ -181,7 +176,7 @@ def read(folder: Path, key: bytes, fingerprint: str) -> index.Release:
 
 
 def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The newest release of a kind before `version`, and image -> its manifest.
+    """Return the newest release of a kind before `version`, and image -> its manifest.
 
     The version is empty if there is none.
     """

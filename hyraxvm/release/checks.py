@@ -8,19 +8,19 @@ from typing import Final
 from hyraxvm import __version__
 from hyraxvm.config import images
 from hyraxvm.core.errors import UserError
+from hyraxvm.core.paths import IMAGES_LOCK
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import index, notes
 from hyraxvm.stages.server import choice
 
 HYRAX: Final = "hyrax"
-IMAGES_LOCK: Final = "images.lock"
 
 
 def server(table: images.Config, named: str | None) -> str:
     """Return the server of a release.
 
-    Raises `UserError`: it is not Hyrax, and nobody has named it.
+    Raises `UserError`: images.toml has no Hyrax, and no other server is named.
     """
     if not named and HYRAX not in table.server:
         others = " or ".join(f"--server {name}" for name in sorted(table.server))
@@ -40,14 +40,14 @@ def recipes(
 ) -> list[images.Recipe]:
     """Return the images of a release, by default all, with the pinned image of the server.
 
-    Raises `UserError`: see `server`, or no image is pinned; `Failure`: the image is not within
-    reach.
+    Raises `UserError`: see `server`, or no image is pinned; `Failure`: the image cannot be
+    pulled.
     """
     wanted = server(table, named)
     names = dict.fromkeys(chosen) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
-    # What is published is made from what is in git: nothing is pinned on the way.
-    lock = workspace.root / IMAGES_LOCK
+    # Releases are made from what is in git, so nothing is pinned on the way.
+    lock = workspace.root / IMAGES_LOCK.name
     choice.check_pinned(table, wanted, lock)
     made_with = choice.choose(workspace.cache, table, wanted, None, say, lock)
     return [made_with.recipe(table, name) for name in names]
@@ -57,7 +57,7 @@ def tagged_revision(workspace: Workspace, version: str) -> str:
     """Return the revision that is to be released as `version`.
 
     Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
-    missing or elsewhere, or the changelog has no section on it.
+    missing or at another commit, or the changelog has no section on it.
     """
     if index.kind(version) != "release":
         raise UserError(f"{version!r}: is a nightly's version; type: ./inv nightly")

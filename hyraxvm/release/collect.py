@@ -1,4 +1,4 @@
-"""The images of a release: what lies in `artifacts/`, built in every format and tested."""
+"""The images of a release: those in `artifacts/`, built in every format and tested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hyraxvm.release import notes
 from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.plan import Plan
 
-LOST: Final = ("-dirty", "unknown")  # ends of revisions that nobody can check out
+LOST: Final = ("-dirty", "unknown")  # ends of revisions that cannot be checked out
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Built:
 
     @property
     def name(self) -> str:
-        """What its files' names begin with."""
+        """The beginning of the names of its files."""
         return str(self.manifest["name"])
 
 
 def collect(
     workspace: Workspace, wanted: Sequence[images.Recipe], made: Sequence[Artifact] | None
 ) -> list[Built]:
-    """The images with every format built and every file tested.
+    """Return the images, if every format is built and every file tested.
 
-    `made` is what has just been built; with None it is what lies in `artifacts/`.
+    `made` is what has just been built, or None: take what is in `artifacts/`.
 
     Raises:
-        UserError: Something is missing or was not tested, or is from files that are not in git, or
-            not from those of this checkout.
+        UserError: A file is missing or was not tested, or was made from files that are not in git
+            or not in this checkout.
     """
     found = []
     for recipe in wanted:
@@ -71,9 +71,9 @@ def collect(
 
 
 def _check_origin(workspace: Workspace, recipe: images.Recipe, manifest: Mapping[str, Any]) -> None:
-    """Raise `UserError` unless an image was made from what this checkout has, and git too.
+    """Raise `UserError` unless an image was made from files that this checkout and git have.
 
-    The revision itself does not matter: the same inputs at an earlier commit make the same image.
+    The revision does not matter: the same inputs at an earlier commit make the same image.
     """
     name, facts = manifest["name"], manifest["release"]
     if facts["GIT_REVISION"].endswith(LOST):
@@ -97,9 +97,10 @@ def _check_origin(workspace: Workspace, recipe: images.Recipe, manifest: Mapping
 def keys(
     workspace: Workspace, recipe: images.Recipe, manifest: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Format -> the key of a file that is made from this checkout; none for an older manifest.
+    """Return format -> the key of its file as made from this checkout.
 
-    The day of the packages and the server's image are those that the manifest names.
+    The day of the packages and the server's image are those in the manifest.  A manifest of an
+    older version, which has neither, gives no keys.
     """
     try:
         image = ServerImage.model_validate(manifest["server"])
@@ -110,21 +111,24 @@ def keys(
 
 
 def tested_artifacts(workspace: Workspace, recipe: images.Recipe) -> list[Artifact]:
-    """What lies in `artifacts/` of an image; raises `UserError`: not all of it, or not tested."""
+    """Return the files of an image in `artifacts/`.
+
+    Raises `UserError`: one is missing, or was not tested.
+    """
     built = collect(workspace, [recipe], None)[0]
     paths = [workspace.artifacts / entry["name"] for entry in built.manifest["files"]]
     return [Artifact(path, verdict.read(workspace, path)) for path in paths]
 
 
 def inputs(workspace: Workspace, built: Built) -> str:
-    """A digest of what an image was made from: the declared inputs and the packages.
+    """Return a digest of what an image was made from: declared inputs and packages.
 
     Two builds with the same digest differ in dates at most.
     """
     recipe, manifest = built.recipe, built.manifest
     image = ServerImage.model_validate(manifest["server"])
     if recipe.server.source == "embedded":
-        # Packed anew each time, with the dates of that time.
+        # Packed again for each build, with the dates of that time.
         image = image.model_copy(update={"image_digest": ""})
     keys = Plan(recipe, root=workspace.root).formats(image)
     return cache.digest(notes.packages(manifest), *keys.values())
@@ -133,7 +137,7 @@ def inputs(workspace: Workspace, built: Built) -> str:
 def _manifest_of(
     workspace: Workspace, recipe: images.Recipe, made: Sequence[Artifact] | None
 ) -> dict[str, Any]:
-    """The manifest of an image with this recipe; of several, the one that was just built."""
+    """Return the manifest of an image with this recipe; of several, the one that was just built."""
     ours = {artifact.path.name for artifact in made or ()}
     found = []
     for path in sorted(workspace.artifacts.glob(f"*{MANIFEST}")):

@@ -1,7 +1,7 @@
 """`index.json` and each release's `release.json`: what is published, in a documented schema.
 
-docs/index.schema.json is made from these models.  Readers pass over keys that they do not know; a
-change that old readers would misread raises `SCHEMA`.
+docs/index.schema.json is made from these models.  Readers ignore keys that they do not know.
+Increment `SCHEMA` for a change that older readers would misinterpret.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEXT: Final = 500  # characters that a text may have
 
 RELEASE_VERSION: Final = r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(-rc[0-9]{1,9})?"
 NIGHTLY_VERSION: Final = r"[0-9]{8}(\.[0-9]{1,9})?"
-# Digits are spelt out: to pydantic `\d` is one of any script, to a JSON schema it is not.
+# Digits are spelt out: for pydantic `\d` is a digit of any script, for a JSON schema it is not.
 DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME: Final = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
 
@@ -79,7 +79,7 @@ class PublishedImage(Entry):
 class Release(Entry):
     """One release or nightly, in the folder `path` of the bucket, signed by the OpenPGP key `key`.
 
-    `withdrawn` gives the reason why nobody should take it any more.
+    `withdrawn` has the reason why users should not take it any more.
     """
 
     version: Version
@@ -93,7 +93,7 @@ class Release(Entry):
 
 
 class Latest(Entry):
-    """The versions that are meant when none is named; empty if there is none."""
+    """The newest version of each kind; empty if there is none."""
 
     release: Text = ""
     nightly: Text = ""
@@ -108,44 +108,44 @@ class Index(Entry):
     releases: list[Release] = []
 
     def find(self, version: str) -> Release | None:
-        """The release or nightly with this version."""
+        """Return the release or nightly with this version."""
         return next((found for found in self.releases if found.version == version), None)
 
     def available(self, kind: str) -> list[Release]:
-        """The releases or the nightlies that are not withdrawn, newest first."""
+        """Return the releases or the nightlies that are not withdrawn, newest first."""
         return [found for found in self.releases if found.kind == kind and not found.withdrawn]
 
 
 def kind(version: str) -> Literal["release", "nightly"]:
-    """What a version stands for; raises `UserError` for other texts."""
+    """Return what kind of release a version is of; raise `UserError` if it is not a version."""
     if re.fullmatch(RELEASE_VERSION, version, re.ASCII):
         return "release"
     if re.fullmatch(NIGHTLY_VERSION, version, re.ASCII):
         return "nightly"
     raise UserError(
-        f"{version!r}: is no version; allowed are 1.2.3 and 1.2.3-rc1 for a release, 20260131 "
-        "and 20260131.2 for a nightly"
+        f"{version!r}: is not a version; expected: 1.2.3 or 1.2.3-rc1 for a release, 20260131 "
+        "or 20260131.2 for a nightly"
     )
 
 
 def path(version: str) -> str:
-    """The folder of a version in the bucket."""
+    """Return the folder of a version in the bucket."""
     return f"{'releases' if kind(version) == 'release' else 'nightlies'}/{version}"
 
 
 def key_path(fingerprint: str) -> str:
-    """Where a public key is in the bucket; releases that an older key has signed keep theirs."""
+    """Return where a public key is in the bucket; releases signed by an older key keep that key."""
     return f"keys/{fingerprint}.asc"
 
 
 def order(version: str) -> tuple[list[int], int]:
-    """A key that sorts versions by age; `1.2.3-rc1` comes before `1.2.3`."""
+    """Return a key that sorts versions by age; `1.2.3-rc1` comes before `1.2.3`."""
     number, _, candidate = version.partition("-rc")
     return [int(part) for part in number.split(".")], int(candidate) if candidate else 10**9
 
 
 def make_index(key: str, releases: list[Release]) -> Index:
-    """An index of these releases, sorted, with what `latest` is among them."""
+    """Return an index of these releases, sorted, with the latest of each kind."""
     found = sorted(releases, key=lambda one: (one.kind == "release", order(one.version)))[::-1]
     sorted_ = Index(key=key, releases=found)
     stable = [one.version for one in sorted_.available("release") if "-rc" not in one.version]
@@ -155,14 +155,14 @@ def make_index(key: str, releases: list[Release]) -> Index:
 
 
 def dump(entry: Entry) -> bytes:
-    """JSON, the same for the same content."""
+    """Return JSON, the same for the same content."""
     return (json.dumps(entry.model_dump(by_alias=True), indent=1) + "\n").encode()
 
 
 def read_index(data: bytes, where: str) -> Index:
-    """Read an index that nobody vouches for.
+    """Read an index, which is not signed.
 
-    Raises `UserError`: it is none, a damaged one, or one for newer programs.
+    Raises `UserError`: it is not an index, is damaged, or is for newer programs.
     """
     found: Index = _read(Index, data, where)
     if found.schema_ > SCHEMA:
@@ -173,13 +173,13 @@ def read_index(data: bytes, where: str) -> Index:
 
 
 def read_release(data: bytes, where: str) -> Release:
-    """Read a `release.json`; raises `UserError`: it is none, or a damaged one."""
+    """Read a `release.json`; raise `UserError` if it is something else, or damaged."""
     found: Release = _read(Release, data, where)
     return found
 
 
 def json_schema() -> str:
-    """docs/index.schema.json."""
+    """Return the content of docs/index.schema.json."""
     return json.dumps(Index.model_json_schema(by_alias=True), indent=1) + "\n"
 
 
@@ -190,5 +190,5 @@ def _read(model: type[Entry], data: bytes, where: str) -> Any:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise UserError(
-            f"{where}: is damaged or no {model.__name__.lower()}: {place}: {fault['msg']}"
+            f"{where}: is not a valid {model.__name__.lower()}: {place}: {fault['msg']}"
         ) from None

@@ -15,7 +15,7 @@ Packages = Mapping[str, str]
 def section(changelog: Path, version: str) -> str:
     """Return the text below the heading `## VERSION (date)`.
 
-    Raises `UserError`: there is none, or it still says unreleased.
+    Raises `UserError`: there is no such heading, or it has no date.
     """
     match = re.search(
         rf"^## {re.escape(version)}(?: +\(([^)\n]*)\))?[ ]*\n(.*?)(?=^## |\Z)",
@@ -33,7 +33,7 @@ def section(changelog: Path, version: str) -> str:
 
 
 def packages(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> version of all that is in an image, the server and its packages included."""
+    """Return name -> version of all packages in an image, and of the server."""
     server = manifest["server"]
     return {
         **manifest["packages"],
@@ -43,7 +43,7 @@ def packages(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def changes(old: Packages, new: Packages) -> list[str]:
-    """One line for each package that has come, gone or changed its version, sorted by name."""
+    """Return a line for each package that is new, removed or of another version, sorted by name."""
     lines = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
@@ -63,10 +63,10 @@ def release_notes(
     previous: str,
     old: Mapping[str, Mapping[str, Any]] | None,
 ) -> str:
-    """The notes in Markdown.
+    """Return the notes in Markdown.
 
-    `text` is what people wrote; `old` maps an image's kind to its manifest in release `previous`.
-    Where it is None nobody knows what was published before, and nothing is said of changes.
+    `text` is what people wrote.  `old` maps the name of an image to its manifest in the release
+    `previous`.  If it is None, that release is not known, and the notes list no changes.
     """
     lines = [f"# Hyrax VM {version}", "", text, ""] if text else [f"# Hyrax VM {version}", ""]
     if old is None:

@@ -26,7 +26,7 @@ def statement(
     inputs: Sequence[Path],
     tools: Mapping[str, str],
 ) -> str:
-    """The statement as JSON, the same for the same arguments.
+    """Return the statement as JSON, the same for the same arguments.
 
     `subjects` are pairs of file name and SHA-256, `inputs` the files of the checkout at
     `root` that decide what is built, `tools` name -> version of the programs that built it.
@@ -74,7 +74,7 @@ def _servers(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for server in (manifest["server"] for manifest in manifests):
         algorithm, _, value = server["image_digest"].partition(":")
         if not value:
-            raise Failure(f"server {server['name']}: its manifest names no digest of its image")
+            raise Failure(f"server {server['name']}: its manifest has no digest of its image")
         name = f"{server['name']} {server['version']}"
         uri = server.get("reference") or f"oci:{server['name']}"
         found[name, value] = {"name": name, "uri": uri, "digest": {algorithm: value}}

@@ -23,7 +23,7 @@ SUFFIX: Final = ".cdx.json"
 
 
 def bill_of_materials(manifest: dict[str, Any]) -> str:
-    """The bill of materials of what a manifest describes; the same for the same manifest.
+    """Return the bill of materials of the image of a manifest; the same for the same manifest.
 
     The image contains Debian's packages and the server; the server contains its own packages.
     """

@@ -1,7 +1,7 @@
 """Detached OpenPGP signatures with gpg.
 
-A signature counts only if it is good, neither its key nor itself is expired or revoked, and the
-key is the one whose fingerprint was given: what else a keyring holds does not matter.
+A signature counts only if it is good, neither it nor its key is expired or revoked, and the key
+has the given fingerprint.  Other keys of a keyring do not count.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ _REFUSED: Final = ("EXPSIG", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "ERRSIG")
 
 
 def sign(path: Path, fingerprint: str) -> Path:
-    """Write `<path>.asc`, a detached ASCII-armoured signature; returns its path.
+    """Write `<path>.asc`, a detached ASCII-armoured signature; return its path.
 
-    The key signs, or a subkey of it: the primary key's secret may be kept elsewhere.
-
-    The passphrase is asked for by gpg's agent, or read by gpg from the file that
-    HYRAX_VM_PASSPHRASE_FILE names.
+    The key signs, or one of its subkeys: the primary key's secret may be kept elsewhere.  gpg's
+    agent asks for the passphrase, or gpg reads it from the file that HYRAX_VM_PASSPHRASE_FILE
+    names.
 
     Raises:
         UserError: gpg has no such secret key, or cannot use it.
@@ -50,7 +49,7 @@ def sign(path: Path, fingerprint: str) -> Path:
 
 
 def public_key(fingerprint: str) -> bytes:
-    """The public key, ASCII-armoured; raises `UserError`: gpg does not have it."""
+    """Return the public key, ASCII-armoured; raise `UserError` if gpg does not have it."""
     done = _gpg("--batch", "--armor", "--export-options", "export-minimal", "--export", fingerprint)
     if done.returncode != 0 or not done.stdout:
         raise UserError(f"gpg has no public key {fingerprint}; import it with `gpg --import`")
@@ -58,7 +57,7 @@ def public_key(fingerprint: str) -> bytes:
 
 
 def verify(path: Path, signature: Path, key: bytes, fingerprint: str) -> None:
-    """Hold a file against its signature and the key with this fingerprint, in a fresh keyring.
+    """Verify a file's signature by the key with this fingerprint, in a new keyring.
 
     Raises:
         UserError: `key` has another fingerprint, or the signature is not the key's.
@@ -104,7 +103,7 @@ def _gpg(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[byt
 
 
 def _status(output: bytes, *keywords: str) -> list[list[str]]:
-    """The words of the status lines with these keywords."""
+    """Return the status lines that have one of these keywords, as words."""
     lines = (line.split() for line in output.decode("utf-8", "replace").splitlines())
     return [line for line in lines if line[:1] == ["[GNUPG:]"] and line[1:2][0] in keywords]
 

@@ -1,1 +1,1 @@
-"""The stages of an image, and the plan that ties them together."""
+"""The stages of an image, the plan of their keys, and the pipeline that runs them."""

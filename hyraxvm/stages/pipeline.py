@@ -30,12 +30,12 @@ from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import stage as server
 
 LOCK = ".lock"  # in artifacts/, while a build runs
-MACHINES = 2  # that are tested at a time; more would only wait for each other
+MACHINES = 2  # tested at a time; more would only wait for each other
 
 
 @dataclass(frozen=True)
 class Master:
-    """What the stages before packaging have made: the root file system, the server, the disk."""
+    """The results of the stages before packaging: root file system, server, disk."""
 
     rootfs: Path
     server: server.PackedServer
@@ -50,7 +50,7 @@ def build(
     test: bool = True,
     refresh: str = "",
 ) -> list[Artifact]:
-    """Make images, each in its formats, where inputs have changed; returns them image by image.
+    """Make images, each in its formats, if inputs have changed; return the files image by image.
 
     Raises `UserError`: too little disk space, or another build runs in this checkout; `Failure`:
     a tool or a test failed.
@@ -79,7 +79,7 @@ def build(
 
 
 def _all_tested(workspace: Workspace, paths: Sequence[Path], progress: Progress) -> list[Artifact]:
-    """Test two files side by side, or two machines of one; a failure does not hide the rest."""
+    """Test two files side by side, or two machines of one; report the failures of all files."""
     verdicts = {path: verdict.read(workspace, path) for path in paths}
     # First those that take the longest: the whole contract is for several machines.
     new = sorted((p for p in paths if not verdicts[p]), key=_is_brief)
@@ -153,7 +153,7 @@ def master(
     def make_server() -> server.PackedServer:
         with progress.stage("server") as on_line:
             log = _log(workspace, plan, "server")
-            # Not every line of pulling, but what each line of the trim list has saved.
+            # Of pulling a line now and then, of the trim list all lines.
             return server.build(results, recipe, plan.server, log, on_line, progress.say)
 
     # Both use one core most of the time.

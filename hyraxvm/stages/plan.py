@@ -1,4 +1,4 @@
-"""The graph of the stages: what each stage of an image is made from, as keys.
+"""The graph of the stages: the keys, which say what each stage of an image is made from.
 
 ```
 rootfs --+
@@ -6,7 +6,7 @@ rootfs --+
 server --+
 ```
 
-The keys stand here once.  Whoever builds, reuses or judges an output asks the plan for its key.
+All code that builds, reuses or judges an output asks the plan for its key.
 """
 
 from __future__ import annotations

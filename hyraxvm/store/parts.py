@@ -1,4 +1,4 @@
-"""How a file is cut into parts, and the digests by which a store and this program agree on them."""
+"""How a file is cut into parts, and the digests that a store reports of them."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ MOST_PARTS: Final = 10_000  # Amazon S3 user guide, "multipart upload limits"
 
 
 def part_size(size: int) -> int:
-    """The bytes of each part but the last: always the same for a size, so that uploads resume."""
+    """Return the bytes of each part but the last: the same for the same size, so uploads resume."""
     needed = -(-size // MOST_PARTS)
     return max(PART, -(-needed // MIB) * MIB)
 
 
 def count(size: int) -> int:
-    """How many parts a file of `size` bytes has."""
+    """Return how many parts a file of `size` bytes has."""
     return max(1, -(-size // part_size(size)))
 
 
 def part(path: Path, number: int, size: int) -> bytes:
-    """Part `number`, counted from 1, of a file that is cut into parts of `size` bytes."""
+    """Return part `number`, counted from 1, of a file that is cut into parts of `size` bytes."""
     with path.open("rb") as stream:
         stream.seek((number - 1) * size)
         return stream.read(size)
 
 
 def etag(data: bytes) -> str:
-    """The ETag of a part, or of an object that was sent as a whole."""
+    """Return the ETag of a part, or of an object that was sent as a whole."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def checksum(data: bytes) -> str:
-    """The `ChecksumSHA256` of a part, or of an object that was sent as a whole."""
+    """Return the `ChecksumSHA256` of a part, or of an object that was sent as a whole."""
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
 @dataclass(frozen=True)
 class Whole:
-    """What a store says of a file that was sent as a whole; each reads all of it."""
+    """The digests that a store reports of a file sent as a whole; each reads all of the file."""
 
     path: Path
 
     @property
     def etag(self) -> str:
-        """The ETag, as long as the store does not encrypt with a key of its own."""
+        """The ETag, unless the store encrypts with its own key."""
         return self._digest("md5").hex()
 
     @property
     def checksum(self) -> str:
-        """The `ChecksumSHA256`, which not every store makes."""
+        """The `ChecksumSHA256`, which not every store has."""
         return base64.b64encode(self._digest("sha256")).decode()
 
     def _digest(self, name: str) -> bytes:
@@ -67,7 +67,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class InParts:
-    """What a store says of a file that was sent in parts: digests of the parts' digests."""
+    """The digests that a store reports of a file sent in parts: those of the parts' digests."""
 
     path: Path
 

@@ -62,11 +62,11 @@ _GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 
 
 class Conflict(Exception):
-    """Someone else has changed the object since it was read."""
+    """Somebody else has changed the object since it was read."""
 
 
 class Gone(Failure):
-    """There is no such object, or no such upload any more."""
+    """The object, or the unfinished upload, does not exist any more."""
 
 
 class Differs(Failure):
@@ -74,15 +74,15 @@ class Differs(Failure):
 
 
 def content_type(name: str) -> str:
-    """The media type by a file's suffix."""
+    """Return the media type for a file's suffix."""
     return _TYPES.get(Path(name).suffix, "application/octet-stream")
 
 
 class Store:
     """The bucket of `publish.toml`; keys are relative to its prefix.
 
-    Every method raises `UserError` for what the user can mend (credentials, clock, bucket) and
-    `Failure` for what the store could not do after several tries.
+    Every method raises `UserError` for what the user can repair (credentials, clock, bucket) and
+    `Failure` for what the store did not do in several tries.
     """
 
     def __init__(self, settings: publish.StoreSettings, attempts: int = 6) -> None:
@@ -109,12 +109,12 @@ class Store:
             )
 
     def read(self, key: str) -> tuple[bytes, str] | None:
-        """Return a small object's content and ETag, or None: there is no such object."""
+        """Return a small object's content and ETag, or None: it does not exist."""
 
         def get() -> tuple[bytes, str]:
             found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
             if found["ContentLength"] > MAX_TEXT:
-                raise UserError(f"{self.name}{key}: too long; allowed are {MAX_TEXT} bytes")
+                raise UserError(f"{self.name}{key}: is longer than {MAX_TEXT} bytes")
             return found["Body"].read(), found["ETag"]
 
         try:
@@ -124,7 +124,7 @@ class Store:
             return None
 
     def fetch(self, key: str, path: Path, size: int, moved: Callable[[int], None]) -> None:
-        """Read an object of `size` bytes into a file; goes on where a connection has broken.
+        """Read an object of `size` bytes into a file; continue where a connection has broken.
 
         Raises `Gone`; `Differs`: the object has another size.
         """
@@ -143,9 +143,10 @@ class Store:
                         raise
 
     def write(self, key: str, data: bytes, cache: str, etag: str | None = None) -> None:
-        """Write a small object at once; with `etag`, only over what was read with it.
+        """Write a small object; with `etag`, only if the object still has this ETag.
 
-        An empty `etag` says that nothing was there.  Raises `Conflict` where the store can tell.
+        An empty `etag` means that the object must not exist.  Raises `Conflict` if the condition
+        does not hold; not every store checks it.
         """
         condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         put = partial(
@@ -169,12 +170,12 @@ class Store:
                 call_in_background(put)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """The keys below `prefix`, page by page."""
+        """Yield the keys below `prefix`, read page by page."""
         for entry in self._listed("list_objects_v2", "Contents", Prefix=self.prefix + prefix):
             yield entry["Key"].removeprefix(self.prefix)
 
     def unfinished(self, prefix: str) -> Iterator[dict[str, Any]]:
-        """The uploads below `prefix` that are neither complete nor given up."""
+        """Yield the uploads below `prefix` that are neither complete nor given up."""
         try:
             yield from self._listed(
                 "list_multipart_uploads", "Uploads", Prefix=self.prefix + prefix
@@ -183,11 +184,11 @@ class Store:
             return  # what rclone answers for a bucket that never had one
 
     def sent_parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
-        """The parts that an unfinished upload has."""
+        """Yield the parts that an unfinished upload has."""
         return self._listed("list_parts", "Parts", Key=self.prefix + key, UploadId=upload)
 
     def remove(self, prefix: str) -> int:
-        """Remove all that is below `prefix`, half-sent uploads too; returns how many objects."""
+        """Remove all objects and unfinished uploads below `prefix`; return how many objects."""
         for upload in self.unfinished(prefix):
             key = upload["Key"].removeprefix(self.prefix)
             self.ask("abort_multipart_upload", key, UploadId=upload["UploadId"])
@@ -206,9 +207,9 @@ class Store:
         return len(found)
 
     def holds(self, path: Path, key: str) -> bool:
-        """Whether the store has this very content, by a digest that the store itself has made.
+        """Return whether the store has this content, by a digest that the store itself has made.
 
-        Where it has none, the object is read again and compared.
+        If it has none, read the object again and compare.
         """
         try:
             head = self.ask("head_object", key, ChecksumMode="ENABLED")
@@ -216,8 +217,8 @@ class Store:
             return False
         if head["ContentLength"] != path.stat().st_size:
             return False
-        # With a key of the store's own the ETag is no MD5, and it makes the other one.  Without
-        # that the ETag counts: some stores only repeat the checksum that came with the object.
+        # A store that encrypts with its own key has an ETag that is not an MD5, and makes the
+        # checksum itself.  Else the ETag counts: some stores only repeat the checksum sent.
         secret = head.get("SSEKMSKeyId") or head.get("SSECustomerAlgorithm")
         said = head.get("ChecksumSHA256", "") if secret else head["ETag"].strip('"')
         sent = InParts(path) if "-" in said else Whole(path)
@@ -257,7 +258,7 @@ class Store:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Turn what botocore raises into one line."""
+        """Turn the errors of botocore into errors of one line."""
         where = f"s3://{self.bucket}/{self.prefix}{key}"
         try:
             yield
@@ -283,7 +284,7 @@ class Store:
 
 
 def client(settings: publish.StoreSettings, *, anonymous: bool = False, attempts: int = 6) -> Any:
-    """A boto3 client for S3; without credentials if `anonymous`."""
+    """Return a boto3 client for S3; without credentials if `anonymous`."""
     session = boto3.session.Session(
         profile_name=(settings.profile or None) if not anonymous else None,
         region_name=settings.region or None,
@@ -299,7 +300,7 @@ def client(settings: publish.StoreSettings, *, anonymous: bool = False, attempts
             connect_timeout=10,
             read_timeout=120,
             max_pool_connections=WORKERS + 2,
-            # What counts has digests of ours; other stores do not know boto3's own.
+            # Files that matter carry digests anyway; other stores do not know those of boto3.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             s3={

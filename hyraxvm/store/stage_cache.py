@@ -1,9 +1,9 @@
 """The stage cache that machines share: a folder of a bucket.
 
-Whoever could put a stage there could put anything into an image.  So each entry is authenticated
-with a key that only the machines that build have: neither the bucket nor who else may write to it
-is trusted, and nothing of an entry is unpacked before its code and its digest are right.  What goes
-wrong with the cache costs time, and never fails a build.
+Anyone who can put a stage there can put anything into an image.  So each entry is authenticated
+with a key that only the machines that build have.  Neither the bucket nor others who may write to
+it are trusted, and nothing of an entry is unpacked before its code and its digest are checked.  A
+fault of the cache costs time, and never fails a build.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CacheEntry(BaseModel):
-    """A stage in the bucket: its archive's digest, its bytes packed and unpacked, and the code."""
+    """A stage in the bucket: its archive's digest, its size packed and unpacked, and the HMAC."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -52,7 +52,7 @@ class BadEntry(Failure):
 
 
 class SharedCache:
-    """Stages of other machines; `cache.produce` asks for them, and hands over what it has made."""
+    """Stages of other machines; `StageCache` asks for them, and hands over what it has made."""
 
     def __init__(self, store: Store, key: bytes, say: Callable[[str], None]) -> None:
         """Use a bucket with the key of the machines that build; `say` takes notices."""
@@ -68,14 +68,14 @@ class SharedCache:
         try:
             return self._fetch(stage, key, work, spare)
         except BadEntry as error:
-            self._say(f"stage cache: {error}; made anew")
+            self._say(f"stage cache: {error}; made again")
         except (Failure, OSError) as error:
             self._reads = self._writes = False
             self._say(f"stage cache: {error}; this run goes on without it")
         return False
 
     def keep(self, stage: str, key: str, made: Path, spare: Path) -> None:
-        """Put a stage's output into the bucket, where the credentials allow it."""
+        """Put a stage's output into the bucket, if the credentials allow it."""
         if not self._writes:
             return
         try:
@@ -92,7 +92,7 @@ class SharedCache:
         try:
             entry = CacheEntry.model_validate_json(found[0])
         except ValidationError:
-            raise BadEntry(f"{self.store.name}{name}: is no entry") from None
+            raise BadEntry(f"{self.store.name}{name}: is not an entry") from None
         if not hmac.compare_digest(entry.code, self._code(stage, key, entry)):
             raise BadEntry(f"{self.store.name}{name}: was not put there with the key of {KEY_FILE}")
         started = time.monotonic()
@@ -135,14 +135,14 @@ class SharedCache:
         entry = CacheEntry(sha256=sha256, size=size, unpacked=unpacked, code="0" * 64)
         entry = entry.model_copy(update={"code": self._code(stage, key, entry)})
         with meter(f"{stage} to the stage cache", size) as moved:
-            # Its digest in its name: two machines that make the same stage do not mix their parts.
+            # Its name has its digest: two machines that make the same stage do not mix parts.
             upload(self.store, [(archive, self._archive(stage, key, sha256))], moved)
         self.store.write(f"{stage}/{key}.json", entry.model_dump_json().encode(), "no-store")
         took = time.monotonic() - started
         self._say(f"stage cache: {stage}: {size / 1e6:.1f} MB kept in {took:.1f} s")
 
     def _code(self, stage: str, key: str, entry: CacheEntry) -> str:
-        """The HMAC over what an entry says, and of which stage."""
+        """Return the HMAC over the fields of an entry and the stage that it is for."""
         text = json.dumps([stage, key, entry.sha256, entry.size, entry.unpacked])
         return hmac.digest(self._key, text.encode(), "sha256").hex()
 
@@ -152,9 +152,9 @@ class SharedCache:
 
 
 def connect(say: Callable[[str], None]) -> SharedCache | None:
-    """The cache of `publish.toml`, or None: this machine has no key for it.
+    """Return the cache of `publish.toml`, or None: this machine has no key for it.
 
-    Raises `UserError`: there is a key, but too short, or the settings are wrong.
+    Raises `UserError`: the key is too short or cannot be read, or the settings are wrong.
     """
     name = os.environ.get(KEY_FILE)
     if not name:

@@ -1,4 +1,4 @@
-"""Uploads in parts, several at a time; what an earlier try has sent is not sent again."""
+"""Uploads in parts, several at a time; parts that an earlier try has sent stay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Moved = Callable[[int], None]
 
 @dataclass
 class _Upload:
-    """One file on its way: what is there already, and what is still to be sent."""
+    """One file on its way: the parts that the store has, and those to be sent."""
 
     path: Path
     key: str
@@ -41,10 +41,11 @@ class _Upload:
 
 
 def upload(store: Store, files: Sequence[tuple[Path, str]], moved: Moved) -> None:
-    """Send files; parts that an earlier try has sent are not resent.
+    """Send files, without the parts that an earlier try has sent.
 
-    `files` are pairs of path and key; `moved` takes the bytes that are through, resumed ones
-    included.  At the end what the store says of each object is compared with what was sent.
+    `files` are pairs of path and key; `moved` takes the number of bytes that are in the store,
+    those of an earlier try included.  At the end, each object in the store is compared with its
+    file.
 
     Raises as the methods of `Store` do.
     """
@@ -52,7 +53,7 @@ def upload(store: Store, files: Sequence[tuple[Path, str]], moved: Moved) -> Non
     started = [start(store, *pair) for pair in files if pair not in small]
     jobs = [partial(_put, store, path, key, moved) for path, key in small]
     finished = [one for one in started if len(one.sent) == one.count]
-    # Several files side by side: some stores take the parts of one only in their order.
+    # Several files side by side: some stores take the parts of one file only in their order.
     for first in range(0, len(started), WORKERS):
         group = started[first : first + WORKERS]
         for number in range(1, max(one.count for one in group) + 1):
@@ -61,7 +62,7 @@ def upload(store: Store, files: Sequence[tuple[Path, str]], moved: Moved) -> Non
                     moved(one.length(number))
                 elif number <= one.count:
                     jobs.append(partial(send, store, one, number, moved))
-    # Larger parts, fewer at a time: the memory is bounded.
+    # The larger the parts, the fewer at a time: this bounds the memory.
     largest = max((parts.part_size(one.size) for one in started), default=parts.PART)
     run_parallel(jobs, max(1, WORKERS * parts.PART // largest))
     run_parallel([partial(_finish, store, one) for one in finished], WORKERS)
@@ -76,7 +77,7 @@ def _put(store: Store, path: Path, key: str, moved: Moved) -> None:
 
 
 def start(store: Store, path: Path, key: str) -> _Upload:
-    """Find the upload that an earlier try has begun, with the parts that are as they should."""
+    """Find the upload that an earlier try has begun, with its intact parts, or begin one."""
     one = _Upload(path, key, path.stat().st_size)
     for found in store.unfinished(key):
         if found["Key"] == store.prefix + key:
@@ -94,13 +95,13 @@ def start(store: Store, path: Path, key: str) -> _Upload:
 
 
 def _sent(store: Store, one: _Upload) -> dict[int, dict[str, Any]]:
-    """The parts that the store has, as far as they equal the file's."""
+    """Return the parts in the store that equal the file's."""
     good = {}
     for found in store.sent_parts(one.key, one.id):
         number = found["PartNumber"]
         data = one.part(number)
         checksum = parts.checksum(data)
-        # With a key of the store's own the ETag is no MD5; other stores have no checksum.
+        # The ETag is not an MD5 if the store encrypts with its own key; some have no checksum.
         said = found.get("ChecksumSHA256")
         same = said == checksum if said else found["ETag"].strip('"') == parts.etag(data)
         if found["Size"] == len(data) and same:
@@ -109,7 +110,7 @@ def _sent(store: Store, one: _Upload) -> dict[int, dict[str, Any]]:
 
 
 def send(store: Store, one: _Upload, number: int, moved: Moved) -> None:
-    """Send one part; the file is finished with its last one."""
+    """Send one part; finish the file after its last part."""
     check_cancelled()
     data = one.part(number)
     checksum = parts.checksum(data)

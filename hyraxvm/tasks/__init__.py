@@ -1,4 +1,4 @@
-"""The Invoke tasks: thin, they parse, call `hyraxvm` and report.  `tasks.py` gathers them.
+"""The Invoke tasks: they parse, call `hyraxvm` and report.  `tasks.py` gathers them.
 
-A task imports what it calls where it calls it: `./inv --list` must not wait for all of it.
+A task imports what it calls inside its function, so that `./inv --list` need not wait for it.
 """

@@ -29,7 +29,7 @@ from hyraxvm.tasks.common import (
         "server": "data server to put into it; default: the one that images.toml names",
         "server_image": "its image: oci-archive:FILE, oci:DIR, docker-archive:FILE or docker://...",
         "no_test": "do not boot what was built",
-        "refresh": "fetch packages anew even if nothing else has changed",
+        "refresh": "fetch packages again even if nothing else has changed",
     },
 )
 @reported
@@ -79,15 +79,15 @@ def build(
     stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
     if stages:
         print("stages:", stages)
-    if chosen.notice:  # once more: the first one has scrolled away
+    if chosen.notice:  # again: the first one has scrolled away
         print(choice.banner(chosen.notice), file=sys.stderr)
 
 
 @task(
     help={
         "unit": "only the unit tests: no VM, a few minutes",
-        "servers": "only the stand-in servers, each in a VM of its own",
-        "k": "with --unit or --servers: only tests whose names fit, as pytest's -k takes it",
+        "servers": "only the stand-in servers, each in its own VM",
+        "k": "with --unit or --servers: only tests that match this expression of pytest",
         "image": "images to boot-test; default: all",
         "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
         "each other format of one of them",
@@ -143,7 +143,7 @@ def test(
 )
 @reported
 def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
-    """Boot and exercise artifacts, whoever built them."""
+    """Boot and exercise artifacts, built here or elsewhere."""
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.formats.verify import verify_all

@@ -1,4 +1,4 @@
-"""What several tasks share: how they fail, and what they make of their arguments."""
+"""What several tasks share: how they fail, and how they read their arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT_HELP: Final = "only this format (see ./inv list), repeatable; default: al
 
 
 def reported(body: Callable[..., None]) -> Callable[..., None]:
-    """Turn an expected failure into one message and the exit status that it stands for."""
+    """Turn an expected failure into one message and its exit status."""
 
     @functools.wraps(body)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -41,14 +41,14 @@ def reported(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def files(names: Sequence[str], task: str) -> list[Path]:
-    """The files that are given to a task.  Raises `UserError`: none is."""
+    """Return the files that a task is for; raise `UserError` if none is named."""
     if not names:
         raise UserError(f"no file is named; type: ./inv {task} FILE...")
     return [Path(name) for name in names]
 
 
 def refuse(reasons: Sequence[str]) -> None:
-    """Raise `UserError` where there are reasons to, with a line for each."""
+    """Raise `UserError` with a line for each reason, if there is one."""
     if reasons:
         raise UserError("\n./inv: ".join(reasons))
 
@@ -64,7 +64,7 @@ def read_table() -> Config:
 def choose_server(
     workspace: Workspace, server: str | None = None, server_image: str | None = None
 ) -> Choice:
-    """Return the server to build, with a notice where it is not the one that is wanted first."""
+    """Return the server to build, with a notice if it is not the preferred one."""
     from hyraxvm.stages.server import choice
 
     chosen = choice.choose(workspace.cache, read_table(), server, server_image, print)
@@ -74,7 +74,7 @@ def choose_server(
 
 
 def sharing(workspace: Workspace, say: Callable[[str], None]) -> Workspace:
-    """Let the stages come from other machines too, where this one has the key."""
+    """Return the workspace, with the stages of other machines if this one has the key for them."""
     from hyraxvm.core.cache import StageCache
     from hyraxvm.store import stage_cache
 

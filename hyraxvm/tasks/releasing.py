@@ -1,4 +1,4 @@
-"""Tasks that release, publish and take back."""
+"""Tasks that release, publish and withdraw."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hyraxvm.tasks.common import read_table, reported, sharing, today
 if TYPE_CHECKING:
     from hyraxvm.config.model import Artifact
 
-SERVER_HELP: Final = "data server, if it is not to be Hyrax"
+SERVER_HELP: Final = "data server; default: Hyrax"
 
 
 @task(
     help={
         "version": "version to release, as in pyproject.toml and the tag",
-        "image": "only build and test this one, as a CI job of its own; default: all, and publish",
+        "image": "only build and test this image, as one job of CI; default: all, and publish",
         "server": SERVER_HELP,
-        "built": "build nothing: take what lies in artifacts/, built and tested",
+        "built": "build nothing: take what is in artifacts/, built and tested",
         "no_publish": "stop when artifacts/releases/VERSION is made and signed",
     },
 )
@@ -57,7 +57,7 @@ def release(
         collect.collect(workspace, wanted, build(wanted))
         return
     settings = publish.load()
-    # The notes compare with what is published, also where somebody else publishes them.
+    # The notes compare with what is published, also if another job publishes them.
     store = Store(settings.store) if settings.store.bucket or not no_publish else None
     folder = assemble.make(
         workspace,
@@ -77,9 +77,9 @@ def release(
 @task(
     iterable=["image"],
     help={
-        "image": "only build and test these, as a CI job of its own; default: all, and publish",
+        "image": "only build and test these images, as one job of CI; default: all, and publish",
         "server": SERVER_HELP,
-        "built": "build nothing: publish what lies in artifacts/, built and tested",
+        "built": "build nothing: publish what is in artifacts/, built and tested",
         "no_publish": "build, test and write the summary only",
     },
 )
@@ -145,7 +145,7 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
 )
 @reported
 def publish(c: Context, version: str, dry_run: bool = False) -> None:
-    """Publish a finished release, or go on where an interrupted publish has stopped."""
+    """Publish a finished release, or continue an interrupted publish."""
     from hyraxvm.config.publish import load
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
@@ -162,10 +162,12 @@ def publish(c: Context, version: str, dry_run: bool = False) -> None:
     publisher.publish_folder(workspace, Store(settings.store), folder, key, settings, say, dry_run)
 
 
-@task(help={"version": "published version", "reason": "what users read who ask for it"})
+@task(
+    help={"version": "published version", "reason": "one line for users who ask for this version"}
+)
 @reported
 def withdraw(c: Context, version: str, reason: str) -> None:
-    """Take a published version back: nobody is led to it any more, its files stay."""
+    """Withdraw a published version: the page does not offer it any more, its files stay."""
     from hyraxvm.config import publish
     from hyraxvm.publish import publisher
     from hyraxvm.store.s3 import Store

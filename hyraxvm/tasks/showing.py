@@ -1,4 +1,4 @@
-"""Tasks that say what there is."""
+"""Tasks that show images, files and templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks for who wants to use an image."""
+"""Tasks for users of an image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def download(
     url: str | None = None,
     key: str | None = None,
 ) -> None:
-    """Get published images: resumed where it stopped, nothing unsigned or changed is kept."""
+    """Get published images; continue a transfer that stopped; refuse what is not as signed."""
     from hyraxvm import formats
     from hyraxvm.config import publish
     from hyraxvm.core import parallel
@@ -67,9 +67,9 @@ def download(
 @task(
     help={
         "file": "settings file, see docs/settings.md",
-        "image": "image that it is for; default: the one that images.toml names",
-        "server": "data server in it; default: the one that is wanted first",
-        "to": "disk to write; default: FILE.iso beside it",
+        "image": "image that the file is for; default: the one that images.toml names",
+        "server": "data server in it; default: the preferred one",
+        "to": "disk to write; default: FILE.iso beside the file",
     }
 )
 @reported
@@ -80,7 +80,7 @@ def settings(
     server: str | None = None,
     to: str | None = None,
 ) -> None:
-    """Check a settings file for the first boot, and write the disk that hands it to a machine."""
+    """Check a settings file for the first boot, and write it to a disk for a machine."""
     from hyraxvm.config import images
     from hyraxvm.tools import settings_disk
 

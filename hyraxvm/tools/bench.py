@@ -38,10 +38,10 @@ ROUNDS: Final = 3  # of which the median counts
 def transfer(megabytes: int) -> list[str]:
     """Send and fetch `megabytes` (10^6 bytes) in a few files; return the report.
 
-    Raises `UserError`: too few; `Failure`: rclone is not there, or does not answer.
+    Raises `UserError`: the size is too small; `Failure`: rclone is missing, or does not answer.
     """
     if megabytes < FILES:
-        raise UserError(f"--size {megabytes}: too small; allowed are {FILES} megabytes and more")
+        raise UserError(f"--size {megabytes}: too small; expected: {FILES} megabytes or more")
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-bench-") as work:
         folder = Path(work, "files")
         folder.mkdir()
@@ -54,12 +54,10 @@ def transfer(megabytes: int) -> list[str]:
         digests = {path: cache.file_digest(path) for path in files}
         top = Path(work, "store")
         (top / BUCKET).mkdir(parents=True)
-        with _server(top) as url:
+        with _server(top) as url, _credentials():
             store_settings = StoreSettings(
                 bucket=BUCKET, prefix="", endpoint=url, region="us-east-1", profile="", cache=""
             )
-            # Nothing of the user's own takes part.
-            os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
             remote = (
                 f":s3,provider=Rclone,endpoint='{url}',access_key_id={ACCESS},"
                 f"secret_access_key={SECRET}:{BUCKET}"
@@ -75,7 +73,7 @@ def transfer(megabytes: int) -> list[str]:
 
             def publish() -> None:
                 number = next(rounds)
-                # A folder of its own each time: the store, and rclone, remember what was there.
+                # A new folder each time: the store, and rclone, remember what is in the old ones.
                 upload(store, [(path, f"{number}/{path.name}") for path in files], _pass)
 
             def fetch() -> None:
@@ -105,11 +103,14 @@ def transfer(megabytes: int) -> list[str]:
 
 
 def _pass(count: int) -> None:
-    """No progress is shown: that is not what is measured."""
+    """Show no progress: that would be measured too."""
 
 
 def _medians(*runs: Callable[[], None]) -> list[float]:
-    """The seconds that each takes; in turns, so that what else goes on here meets all of them."""
+    """Return the median run time of each function, in seconds.
+
+    Runs are interleaved, so that background load affects all functions alike.
+    """
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(ROUNDS):
         for run, taken in zip(runs, times, strict=True):
@@ -124,12 +125,24 @@ def _rate(size: int, seconds: float) -> str:
 
 
 @contextmanager
+def _credentials() -> Iterator[None]:
+    """Have boto3 find the credentials of this store, not this user's, inside this block."""
+    before = dict(os.environ)
+    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
 def _server(top: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(RCLONE), "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}"]
-    # Without keys it lets everybody in: a user of a release has none.
+    # Without keys it lets everybody in, as users of a release have no key.
     process = subprocess.Popen(dying_with_parent([*command, str(top)]), stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""`./inv clean`: removing what the pipeline has made."""
+"""`./inv clean`: remove what the pipeline has made."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hyraxvm.publish import download, nightly
 from hyraxvm.release import assemble
 from hyraxvm.stages import pipeline
 
-# Whoever needs what is in artifacts/ holds one of these for as long: lock -> who that is.
+# Each that needs artifacts/ holds its lock for as long: lock -> who holds it.
 USERS: Final = {
     pipeline.LOCK: "a build",
-    # They build no more while they sign and publish.
+    # These hold no build lock while they sign and publish.
     nightly.LOCK: "a nightly",
     assemble.LOCK: "a release",
     assemble.PUBLISHING: "a publish",
@@ -23,9 +23,9 @@ USERS: Final = {
 
 
 def clean(workspace: Workspace, with_cache: bool) -> list[str]:
-    """Empty `artifacts/` and, if asked, the cache; returns what was removed, in words.
+    """Empty `artifacts/` and, if asked, the cache; return what was removed, a line for each.
 
-    Raises `UserError`: one of `USERS` is at work, or a build elsewhere uses the cache.
+    Raises `UserError`: one of `USERS` is at work, or a build uses the cache.
     """
     said = []
     with ExitStack() as held:
@@ -33,7 +33,8 @@ def clean(workspace: Workspace, with_cache: bool) -> list[str]:
             busy = f"{who} runs in this checkout; wait for it, or end it"
             held.enter_context(cache.lock(workspace.artifacts / name, busy))
         for path in sorted(workspace.artifacts.iterdir()):
-            # Who waits for a lock that is removed, and who makes a new one, would both have it.
+            # Keep lock files: a process that waits for a deleted one and a process that makes a new
+            # one would both think that they hold it.
             if path.name == "README.md" or path.name.endswith(".lock"):
                 continue
             said.append(f"removed {path}")

@@ -1,4 +1,4 @@
-"""`./inv doctor`: what is here, what is needed, and which accelerator QEMU gets."""
+"""`./inv doctor`: tools that are here and needed, and the accelerator that QEMU gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyraxvm.vm import qemu
 
 
 def report(workspace: Workspace) -> tuple[list[str], bool]:
-    """The lines of the report, and whether everything that is needed is here."""
+    """Return the lines of the report, and whether everything that is needed is here."""
     lines = [["tool", "found", "needed", ""]]
     healthy = True
     for tool in (*TOOLS, qemu.PROGRAM):
@@ -39,7 +39,7 @@ def report(workspace: Workspace) -> tuple[list[str], bool]:
 
 
 def namespaces() -> bool:
-    """Whether this user can be root in a user namespace with a range of ids."""
+    """Return whether this user can be root in a user namespace with a range of ids."""
     try:
         output(as_root(["true"]))
     except Failure:

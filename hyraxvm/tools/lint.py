@@ -25,7 +25,7 @@ LINTERS: Final = {
 
 
 def shell_scripts() -> list[Path]:
-    """Return the shell scripts as they are in the checkout; those to be rendered have tests."""
+    """Return the shell scripts of the checkout; templates of scripts have their own tests."""
     scripts = [ROOT / "inv", ROOT / ".ci" / "run"]
     for tree in _TREES:
         for path in sorted(tree.rglob("*")):
@@ -48,7 +48,7 @@ def commands() -> dict[str, tuple[str, ...]]:
 def lint() -> None:
     """Run every linter with its output on the terminal.
 
-    Raises `Failure` that names those that found something.
+    Raises `Failure` that names the linters that found something.
     """
     complaints = []
     for name, argv in commands().items():

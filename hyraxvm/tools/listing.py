@@ -15,14 +15,14 @@ COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "b
 
 
 def built(workspace: Workspace, chosen: Recipe, wanted: Format) -> Path | None:
-    """The newest artifact of an image with a server in a format, if there is one."""
+    """Return the newest artifact of an image with a server in a format, if there is one."""
     pattern = names.artifact_glob(chosen, wanted.suffix)
     found = sorted(workspace.artifacts.glob(pattern), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 
 
 def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
-    """One row for each image, server and format."""
+    """Return a row for each image, server and format."""
     return [
         _row(workspace, recipe(config, image, server), wanted)
         for image in sorted(config.image)
@@ -48,6 +48,6 @@ def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]
 
 
 def table(found: list[dict[str, str]]) -> str:
-    """The rows in aligned columns."""
+    """Return the rows in aligned columns."""
     lines = [list(COLUMNS), *(list(row.values()) for row in found)]
     return align(lines)

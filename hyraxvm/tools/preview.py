@@ -1,4 +1,4 @@
-"""`./inv render`: every rendered file of an image, without building it."""
+"""`./inv render`: write every rendered file of an image, without a build."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hyraxvm.stages.server import stage as server
 
 
 def write(workspace: Workspace, recipe: Recipe) -> list[Path]:
-    """Write the rendered files to `artifacts/rendered/<image>/`; returns their paths."""
+    """Write the rendered files to `artifacts/rendered/<image>/`; return their paths."""
     image = server.preview(recipe, workspace.cache)
     name = names.artifact_name(recipe, image.version)
-    work = Path("/WORK")  # stands for the stage's own directory
+    work = Path("/WORK")  # in place of the stage's directory
     template = provision.render_template(
         recipe,
         disk=work / "disk.qcow2",

@@ -33,7 +33,7 @@ TOOLS = ("autoreconf", "automake", "make", "curl", "getdap", "getdap4")
 
 @dataclass(frozen=True)
 class Counts:
-    """Tests by their result; `failures` are the names of those that failed."""
+    """How many tests had which result; `failures` are the names of those that failed."""
 
     passed: int
     expected_failures: int
@@ -49,9 +49,11 @@ class Counts:
 
 
 def check(checkout: Path) -> None:
-    """Raise `UserError` when this is no checkout of the suite, or a tool is missing."""
+    """Raise `UserError` if this is not a checkout of the suite, or a tool is missing."""
     if not (checkout / "testsuite.at").is_file():
-        raise UserError(f"{checkout}: is no checkout of hyrax_regression_tests: no testsuite.at")
+        raise UserError(
+            f"{checkout}: is not a checkout of hyrax_regression_tests: it has no testsuite.at"
+        )
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         raise UserError(
             f"the regression suite needs {', '.join(missing)}; type: "
@@ -62,9 +64,9 @@ def check(checkout: Path) -> None:
 def suite(
     checkout: Path, url: str, work: Path, log: Path, on_line: Callable[[str], None]
 ) -> Counts:
-    """Run a copy of the checkout against `url`; returns the counts, whatever they are.
+    """Run a copy of the checkout against `url`; return the counts, also if tests fail.
 
-    Raises `Failure`: it cannot be built, or did not run to its end.
+    Raises `Failure`: the suite cannot be built, or did not run to its end.
     """
     log.unlink(missing_ok=True)
     copy = work / "regression"
@@ -94,7 +96,7 @@ def suite(
 
 
 def counts(lines: list[str]) -> Counts:
-    """Read what a GNU Autotest suite prints: `NUMBER: NAME  RESULT` for each test."""
+    """Read the output of a GNU Autotest suite: `NUMBER: NAME  RESULT` for each test."""
     pattern = r"\s*\d+: (.+?)\s+(ok|FAILED|expected failure|skipped|UNEXPECTED PASS)\b"
     results = [(found[1], found[2]) for line in lines if (found := re.match(pattern, line))]
     kinds = [kind for _, kind in results]
@@ -118,7 +120,7 @@ def place_data(command: Callable[[str], str], checkout: Path) -> None:
                 f"the server's image has no {held.removeprefix('/opt/hyrax')}; "
                 f"put the suite's files into {checkout / 'data'}"
             )
-        # Readable for all by root's umask; data sets beside them are left alone.
+        # Readable for all by root's umask; data sets beside them stay unchanged.
         command(f"sudo -n cp -r --no-preserve=ownership,mode {held}/. {DATA}/")
 
 
@@ -129,7 +131,7 @@ def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 @contextmanager
 def _served(folder: Path) -> Iterator[str]:
-    """The URL at which a guest gets a tar of what is in the folder."""
+    """Yield the URL at which a guest gets a tar of the files in the folder."""
     with tempfile.TemporaryFile() as tar:
         with tarfile.open(fileobj=tar, mode="w") as packed:
             for path in sorted(folder.iterdir()):
@@ -156,7 +158,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 
 def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str], None]) -> Counts:
-    """Boot an artifact, run the suite against it; `folder` receives the logs.
+    """Boot an artifact and run the suite against it; the logs go to `folder`.
 
     Raises `Failure`: it does not boot, or the suite does not run; `UserError`: see `check`.
     """

@@ -1,4 +1,4 @@
-"""`./inv run`: a built artifact, booted for a person."""
+"""`./inv run`: boot a built artifact for a person."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from hyraxvm.vm.machine import interactive
 
 
 def interactive_artifact(artifact: Path) -> int:
-    """Unpack an artifact and run it on the terminal; returns QEMU's exit status."""
+    """Unpack an artifact and run it on the terminal; return QEMU's exit status."""
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-run-") as scratch:
         return interactive(open_artifact(artifact, Path(scratch)).spec)

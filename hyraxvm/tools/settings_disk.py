@@ -1,7 +1,6 @@
 """A settings file for the guest's first boot: checked by the guest's own programs, put on a disk.
 
-What a key means is known in one place, `provision/guest/usr/lib/hyrax-vm/settings`, which the guest
-runs too.
+Only `provision/guest/usr/lib/hyrax-vm/settings` knows the keys; the guest runs it too.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ DEADLINE: Final = 60.0  # seconds
 def check(file: Path, recipe: Recipe) -> None:
     """Check `file` as the guest of `recipe` will.
 
-    Raises `UserError` with a line for each problem: the file cannot be read, or something in it
-    is wrong.
+    Raises `UserError` with a line for each problem: the file cannot be read, or has a wrong key or
+    value.
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file; docs/settings.md shows one")
@@ -54,10 +53,10 @@ def check(file: Path, recipe: Recipe) -> None:
 def write_disk(file: Path, target: Path) -> None:
     """Write `file` to `target`, an ISO 9660 disk that only its owner can read: it has secrets.
 
-    Raises `UserError`: `target` is a folder, or in none.
+    Raises `UserError`: `target` is a folder, or the folder that it is in does not exist.
     """
     if target.is_dir() or not target.parent.is_dir():
-        raise UserError(f"{target}: cannot be written; name a file in a folder that is there")
+        raise UserError(f"{target}: cannot be written; name a file in an existing folder")
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         made = Path(folder) / "disk.iso"
         made.touch(0o600)
@@ -67,9 +66,9 @@ def write_disk(file: Path, target: Path) -> None:
 
 
 def guest_tree(recipe: Recipe, root: Path) -> Path:
-    """Copy what decides in the guest of `recipe` what is right into the new directory `root`.
+    """Copy the files by which the guest of `recipe` checks settings into the new folder `root`.
 
-    The server's image need not be there.
+    The server's image is not needed.
     """
     shutil.copytree(PROVISION / "guest", root)
     listed = provision.server_part(recipe, "guest") / SERVER_SETTINGS

@@ -15,9 +15,9 @@ NO_TEST: Final = 5  # pytest's exit status where no test is collected
 
 
 def unit_tests(workspace: Workspace, expression: str | None = None) -> None:
-    """Run `tests/unit`, or those tests whose names fit pytest's `-k`, on the terminal.
+    """Run `tests/unit`, or the tests that match pytest's `-k`, on the terminal.
 
-    Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
+    Raises `Failure`: a test failed, or one was skipped; `UserError`: no test matches.
     """
     _run(workspace, "unit", expression, "-q", "-n", "auto", "--dist", "loadgroup")
 
@@ -25,7 +25,7 @@ def unit_tests(workspace: Workspace, expression: str | None = None) -> None:
 def server_tests(workspace: Workspace, expression: str | None = None) -> None:
     """Run `tests/servers`: stand-ins for servers, built from packages and booted.
 
-    Raises `Failure`: a test failed, or one was skipped; `UserError`: no test fits.
+    Raises `Failure`: a test failed, or one was skipped; `UserError`: no test matches.
     """
     _run(workspace, "servers", expression, "-v")
 
@@ -38,15 +38,17 @@ def _run(workspace: Workspace, name: str, expression: str | None, *options: str)
         command += ["-k", expression]
     done = subprocess.run(command, cwd=workspace.root, check=False)
     if done.returncode == NO_TEST and expression is not None:
-        raise UserError(f"-k {expression!r}: no test in tests/{name} fits; -k takes parts of names")
+        raise UserError(
+            f"-k {expression!r}: no test in tests/{name} matches; -k takes parts of names"
+        )
     if done.returncode != 0:
         raise Failure(f"tests/{name}: exit status {done.returncode}; report: {junit}")
     refuse_skips(junit)
 
 
 def refuse_skips(junit: Path) -> None:
-    """Raise `Failure` when a JUnit file tells of skipped tests: nobody has asked for that."""
-    # Written by pytest a moment ago, not somebody's upload.
+    """Raise `Failure` if a JUnit file reports skipped tests."""
+    # Written by pytest a moment ago, not uploaded by a stranger.
     suites = ET.parse(junit).getroot().iter("testsuite")  # noqa: S314
     skipped = sum(int(suite.get("skipped", "0")) for suite in suites)
     if skipped:

@@ -17,6 +17,21 @@ settings.register_profile("hyrax-vm", deadline=None)
 settings.load_profile("hyrax-vm")
 
 
+# Fixtures that take a second or more to make: with `--dist loadgroup` the tests that share one run
+# in one worker, which alone makes it.
+SHARED = ("browser", "root", "shelf", "image", "layout", "running_registry")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        for name in SHARED:
+            if name in names:
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # What a shell starts in the background ignores Ctrl-C, and so would all that is tested with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -26,7 +26,7 @@ _ENDED = re.compile(
 
 
 def _short(line: str) -> str:
-    """The line for a person who watches: how far, which machine, which test, and what came out."""
+    """Return what a person sees of a line: share done, result, machine, and test."""
     match = _ENDED.fullmatch(line)
     if not match:
         return line
@@ -39,19 +39,21 @@ def test(
 ) -> dict[str, Any]:
     """Boot and exercise one artifact, `machines` at a time; return the verdict.
 
-    Raises `UserError`: there is no such file; `Failure`: a test failed.
+    Raises `UserError`: the file does not exist, or has no manifest; `Failure`: a test failed.
     """
     if not artifact.is_file():
         raise UserError(f"{artifact}: no such file; `./inv list` shows what is built")
     if not manifest_path(artifact).is_file():
         raise UserError(
-            f"{manifest_path(artifact)}: no such file; the manifest must lie beside the artifact"
+            f"{manifest_path(artifact)}: no such file; the manifest must be beside the artifact"
         )
     folder = verdict.reports(workspace, artifact)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / verdict.FILE).unlink(missing_ok=True)
     started = time.monotonic()
-    tested_key = verdict.key(artifact)  # before: a test that is edited meanwhile has not been run
+    tested_key = verdict.key(
+        artifact
+    )  # now: a test that is edited while the tests run has not been run
     run(
         [
             *(sys.executable, "-m", "pytest", str(verdict.TESTS), "-v", "-p", "no:cacheprovider"),

@@ -69,7 +69,7 @@ class Server:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 pytest.fail(f"dapdir did not start:\n{self.log.read_text()}")
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

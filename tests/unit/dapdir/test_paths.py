@@ -5,14 +5,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import quote
 
 import pytest
+from dapdir.app import Application
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.dapdir.running import PACKAGE, Answer, Server
+from tests.unit.dapdir.running import Answer, Server
 
 
 def check_refusal(server: Server, path: str, answer: Answer) -> None:
@@ -101,18 +104,38 @@ def test_a_link_swapped_all_the_time_never_leads_out(
     assert seen == {200, 404}
 
 
+def in_a_child(work: Callable[[TextIO], None]) -> tuple[str, int]:
+    """Return what a child of this process writes, and its status."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with os.fdopen(writer, "w") as sink:
+                work(sink)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as source:
+        said = source.read()
+    return said, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def test_permission_denied(root: Path, tmp_path: Path) -> None:
-    """As an unprivileged user, in this process: the server of the other tests may run as root."""
-    code = (
-        "import os, sys\n"
-        "from dapdir.app import Application\n"
-        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "def start(status, headers): print(status)\n"
-        "app = Application(sys.argv[1])\n"
-        "for path in ('/opendap/locked.nc.dds', '/opendap/locked.nc', '/opendap/closed/'):\n"
-        "    environ = {'PATH_INFO': path, 'REQUEST_METHOD': 'GET'}\n"
-        "    print(b''.join(app(environ, start)).decode())\n"
-    )
+    """As an unprivileged user, in a child: the server of the other tests may run as root."""
+
+    def ask(sink: TextIO) -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        app = Application(str(place))
+        for path in ("/opendap/locked.nc.dds", "/opendap/locked.nc", "/opendap/closed/"):
+            environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
+            body = app(environ, lambda status, headers: sink.write(f"{status}\n"))
+            sink.write(f"{b''.join(body).decode()}\n")
+
     base = Path("/tmp") if os.geteuid() == 0 else tmp_path
     place = base / f"dapdir-permission-{os.getpid()}"
     (place / "closed").mkdir(parents=True)
@@ -121,16 +144,14 @@ def test_permission_denied(root: Path, tmp_path: Path) -> None:
         (place / "locked.nc").write_bytes(b"CDF\x01")
         (place / "locked.nc").chmod(0)
         (place / "closed").chmod(0)
-        result = subprocess.run(
-            [sys.executable, "-c", code, str(place)],
-            env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+        said, status = in_a_child(ask)
     finally:
         (place / "closed").chmod(0o755)
         shutil.rmtree(place)
-    assert result.stdout.count("403 Forbidden\n") == 3, result
-    assert "permission denied: locked.nc" in result.stdout
-    assert str(place) not in result.stdout
+    assert status == 0, said
+    assert said.count("403 Forbidden\n") == 3, said
+    assert "permission denied: locked.nc" in said
+    assert str(place) not in said
 
 
 @pytest.mark.parametrize(

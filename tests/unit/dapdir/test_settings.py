@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapdir import __main__ as program
 from dapdir.settings import Settings
 
 from tests.unit.dapdir.data_files import make_classic
@@ -66,8 +67,17 @@ def test_without_settings_nothing_differs(server: Server) -> None:
     ],
 )
 def test_a_wrong_one_ends_the_start_with_one_line(
-    tmp_path: Path, name: str, value: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
-    told = refusal(tmp_path, **{name: value})
+    monkeypatch.setenv("DAPDIR_ROOT", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(program.Server, "run", lambda _: pytest.fail("it starts"))
+    with pytest.raises(SystemExit) as raised:
+        program.main()
+    told = str(raised.value.code)  # a text goes to the standard error, with status 1
     assert said in told
-    assert told.count("\n") == 1
+    assert "\n" not in told
+
+
+def test_what_ends_the_start_is_all_that_is_said(tmp_path: Path) -> None:
+    assert refusal(tmp_path, SYMLINKS="maybe").count("\n") == 1

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.guest_copy import Guest, divert_curl
+from tests.unit.guest.guest_copy import Guest, Pattern, divert_curl
+
+
+@pytest.fixture(scope="session")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pattern]:
+    made = Pattern(tmp_path_factory.mktemp("pattern"))
+    yield made
+    assert made.digest() == made.made, "a test has written into the files of all guests"
 
 
 @pytest.fixture
-def guest(tmp_path: Path) -> Guest:
-    return Guest(tmp_path)
+def guest(tmp_path: Path, pattern: Pattern) -> Guest:
+    return Guest(tmp_path, pattern)
 
 
 @pytest.fixture

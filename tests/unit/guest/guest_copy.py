@@ -2,10 +2,13 @@
 
 The scripts run as they are (sh, perl, systemd-escape, flock, curl, sockets are real); stand-ins in
 PATH take the place of PID 1 and the kernel's mounts. Each writes its arguments to calls.log.
+One thing is changed: `with_deadline` looks every 10 ms and not every 50 ms whether a command has
+ended, as hundreds of these waits would take a third of the tests' time. Its deadlines are the same.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -91,14 +94,56 @@ def rendered() -> dict[str, str]:
     return {name: text for name, (text, _) in provision.guest_files(recipe).items()}
 
 
+class Pattern:
+    """The files that all guests begin with, made once; each guest has links to them."""
+
+    def __init__(self, path: Path) -> None:
+        self.tree, self.bin = path / "tree", path / "bin"
+        shutil.copytree(TREE, self.tree, ignore=shutil.ignore_patterns("*.j2"))
+        for name, text in rendered().items():
+            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.tree / name).write_text(text)
+        library = self.tree / "usr/lib/hyrax-vm/lib.sh"
+        for before, after in (("ticks=$(($1 * 20))", "ticks=$(($1 * 100))"), ("0.05", "0.01")):
+            edit(library, before, after)
+        self.bin.mkdir()
+        for name, body in STAND_INS.items():
+            (self.bin / name).write_text(f"{HEAD}{body}\n")
+            (self.bin / name).chmod(0o755)
+        self.made = self.digest()
+
+    def digest(self) -> str:
+        """Of all content: a test that changes a link in its place would change other guests."""
+        total = hashlib.sha256()
+        for folder in (self.tree, self.bin):
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    total.update(f"{path}\0{path.stat().st_mode}\0".encode() + path.read_bytes())
+        return total.hexdigest()
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    """Change a text in a file that may be a link to the pattern's."""
+    text = path.read_text()
+    assert before in text, (path, before)
+    write(path, text.replace(before, after))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file anew, with the mode that it had."""
+    mode = path.stat().st_mode if path.exists() else None
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    if mode is not None:
+        path.chmod(mode)
+
+
 class Guest:
     """The guest's files under `root`, and how to run one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pattern: Pattern) -> None:
         self.root = path / "root"
-        shutil.copytree(TREE, self.root, ignore=shutil.ignore_patterns("*.j2"))
-        for name, text in rendered().items():
-            self.write(name, text)
+        shutil.copytree(pattern.tree, self.root, copy_function=os.link)
         for name in ("proc/self", "mnt", "run", "dev", "sys/class/net/eth0", "etc/systemd/system"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.write("proc/self/mounts", "/dev/sda3 / ext4 rw 0 0\n")
@@ -107,16 +152,14 @@ class Guest:
         self.write("addresses", "2: eth0    inet 192.0.2.7/24 brd 192.0.2.255 scope global eth0\n")
         self.write("calls.log", "")
         self.bin = path / "bin"
-        self.bin.mkdir()
-        for name, body in STAND_INS.items():
-            self.stand_in(name, body)
+        shutil.copytree(pattern.bin, self.bin, copy_function=os.link)
         path_var = f"{self.bin}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.pretend_access("nfs")
         self.env = {"HYRAX_ROOT": str(self.root), "PATH": path_var}
 
     def stand_in(self, name: str, body: str) -> None:
         """Put a shell script in the place of a program."""
-        (self.bin / name).write_text(f"{HEAD}{body}\n")
+        write(self.bin / name, f"{HEAD}{body}\n")
         (self.bin / name).chmod(0o755)
 
     def answer_for(self, units: str, state: str) -> None:
@@ -131,7 +174,7 @@ class Guest:
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / name).write_text(text)
+        write(self.root / name, text)
 
     def read(self, name: str) -> str:
         return (self.root / name).read_text()

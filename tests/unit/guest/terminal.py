@@ -11,6 +11,9 @@ import pexpect
 from tests.unit.guest.guest_copy import Guest
 
 ESCAPE, UP, DOWN, ENTER, INTERRUPT = "\x1b", "\x1bOA", "\x1bOB", "\r", "\x03"
+# After the first one whiptail waits half a second for more, as other keys begin with it; the second
+# ends the waiting and goes unseen.
+ESCAPE_TWICE = ESCAPE * 2
 # What a terminal does not show as a character.
 _CONTROL = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()].|[=>78])|[\x0e\x0f]")
 
@@ -31,6 +34,7 @@ class Menu:
             encoding="utf-8",
             timeout=30,
         )
+        self.child.delaybeforesend = None  # pexpect would wait 50 ms before each key
         self._before = _modes(self.see("begin"))
 
     def see(self, words: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.guest.guest_copy import Guest
+from tests.unit.guest.guest_copy import Guest, edit
 
 TEXT: dict[str, Any] = {"text": True, "capture_output": True}
 UNITS = "etc/systemd/system/"
@@ -85,8 +85,7 @@ def test_remove_when_only_units_are_left_and_stop_fails(guest: Guest, port: int)
     # an add over what a power cut left works too
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     (guest.root / "etc/hyrax/data.d/sst.conf").unlink()
-    systemctl = guest.bin / "systemctl"
-    systemctl.write_text(systemctl.read_text().replace('"stop "*)', '"stop "*) exit 1;;\n"x")'))
+    edit(guest.bin / "systemctl", '"stop "*)', '"stop "*) exit 1;;\n"x")')
     assert guest.data("remove", "sst")[0] == 0
     assert "umount --lazy --force" in guest.read("calls.log")
     assert guest.state() == before

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.guest.guest_copy import TREE, Guest
+from tests.unit.guest.perl import perl
 
 LIB = TREE / "usr/lib/hyrax-vm"
 
 
 def json_object(*arguments: str | bytes) -> str:
-    done = subprocess.run([LIB / "json-object", *arguments], capture_output=True, timeout=10)
-    assert done.stderr == b""
-    return done.stdout.decode()
+    status, out, err = perl().run(LIB / "json-object", *arguments)
+    assert (status, err) == (0, b"")
+    return out.decode()
 
 
 def sh(script: str) -> subprocess.CompletedProcess[str]:

@@ -11,15 +11,15 @@ from selenium.webdriver.common.by import By
 from hyraxvm.stages.provision.samples import make_samples
 from tests.unit.browser import Browser
 from tests.unit.dapdir.running import Server
-from tests.unit.guest.guest_copy import RELEASE, Guest
+from tests.unit.guest.guest_copy import RELEASE, Guest, Pattern
 
 VM = "http://192.0.2.7:8080"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site(tmp_path_factory: pytest.TempPathFactory, pattern: Pattern) -> Iterator[str]:
     """The page of a machine with many data sets, long names among them; returns its address."""
-    guest = Guest(tmp_path_factory.mktemp("guest"))
+    guest = Guest(tmp_path_factory.mktemp("guest"), pattern)
     guest.write("etc/hyrax-vm-release", f"{RELEASE}BASE=debian-12\nARCH=amd64\n")
     for name in ("sst", "w" * 63, "a-long-name.with.dots_and-lines-2020"):
         guest.write(f"etc/hyrax/data.d/{name}.conf", f"NAME={name}\nURL=nfs://127.0.0.1:1/{name}\n")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.guest.guest_copy import TREE, Guest
+from tests.unit.guest.guest_copy import TREE, Guest, edit
 
 UNIT = "etc/systemd/system/srv-hyrax-data-sst.mount"
 CONF = "etc/hyrax/data.d/sst.conf"
@@ -152,10 +152,8 @@ NOT_FOUND = "mount.nfs4: mounting h:/x failed, reason given by server: No such f
 
 def offering(guest: Guest) -> None:
     """A server that has what lies in `export`, but not what is asked for."""
-    mount = guest.bin / "mount"
     text = f'case "$*" in *":/sst "*) echo "{NOT_FOUND}" >&2; exit 32 ;; esac\n'
-    head, rest = mount.read_text().split("\n", 1)
-    mount.write_text(f"{head}\n{text}{rest}")
+    edit(guest.bin / "mount", "#!/bin/sh\n", f"#!/bin/sh\n{text}")
 
 
 def test_an_export_that_is_not_there_tells_those_that_are(guest: Guest, port: int) -> None:

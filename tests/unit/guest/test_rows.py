@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.guest.guest_copy import TREE
+from tests.unit.guest.perl import perl
 
 TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), max_size=12)
 VALUE = st.one_of(TEXT, st.none(), st.integers(), st.booleans(), st.lists(TEXT, max_size=2))
@@ -19,9 +19,9 @@ ROW = st.fixed_dictionaries({"name": TEXT, "problem": st.none() | TEXT, "x": NES
 
 def rows(text: str, *keys: str) -> tuple[int, list[list[str]]]:
     program = TREE / "usr/lib/hyrax-vm/json-rows"
-    done = subprocess.run([program, *keys], input=text.encode(), capture_output=True, timeout=10)
-    assert done.stderr == b""
-    return done.returncode, [line.split("\x1f") for line in done.stdout.decode().split("\n")[:-1]]
+    status, out, err = perl().run(program, *keys, given=text.encode())
+    assert err == b""
+    return status, [line.split("\x1f") for line in out.decode().split("\n")[:-1]]
 
 
 @settings(max_examples=60)

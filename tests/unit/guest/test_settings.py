@@ -26,10 +26,10 @@ gateway = "192.0.2.1"
 dns = ["192.0.2.2", "192.0.2.3"]
 
 [[data]]
-url = "nfs://192.0.2.20/export/sst"
+url = "nfs://127.0.0.20/export/sst"
 
 [[data]]
-url = "nfs://192.0.2.20/export/rain"
+url = "nfs://127.0.0.20/export/rain"
 name = "rain-2020"
 """
 NET = {
@@ -91,14 +91,14 @@ def test_a_good_file_is_good_and_checking_it_changes_nothing(vm: Guest) -> None:
             "[netwerk] is not a table of a settings file; expected one of: ",
         ),
         (
-            '"nfs://192.0.2.20/export/sst"',
+            '"nfs://127.0.0.20/export/sst"',
             '"http://x/"',
             12,
             "data: 'http://x/' is not an nfs:// or",
         ),
         ('export/sst"', 'export/sst"\ncolor = "red"', 13, "color is not a key of [[data]]"),
         ("rain-2020", "../etc", 15, "data: '../etc' cannot be a name"),
-        ('url = "nfs://192.0.2.20/export/rain"\n', "", 14, "[[data]] needs a url"),
+        ('url = "nfs://127.0.0.20/export/rain"\n', "", 14, "[[data]] needs a url"),
     ],
 )
 def test_each_fault_is_told_with_its_line(
@@ -140,7 +140,7 @@ def test_everything_right_is_applied_and_what_is_wrong_is_on_the_banner(vm: Gues
     assert {"Address=192.0.2.10/24", "Gateway=192.0.2.1", "DNS=192.0.2.2", "DNS=192.0.2.3"} <= set(
         network
     )
-    assert vm.read("etc/hyrax/data.d/sst.conf").startswith("NAME=sst\nURL=nfs://192.0.2.20/")
+    assert vm.read("etc/hyrax/data.d/sst.conf").startswith("NAME=sst\nURL=nfs://127.0.0.20/")
     assert not list((vm.root / "etc/hyrax/data.d").glob("no*"))
     banner = vm.read("run/hyrax/issue")
     assert "settings:  /etc/hyrax/hyrax.toml: line 15: data: 'no/name' cannot be a name" in banner
@@ -173,20 +173,20 @@ def test_a_file_that_was_mended_takes_its_problems_off_the_banner(vm: Guest) -> 
 
 
 def test_a_data_set_of_the_same_name_is_replaced(vm: Guest) -> None:
-    for host in ("192.0.2.20", "192.0.2.21"):
+    for host in ("127.0.0.20", "127.0.0.21"):
         vm.write("etc/hyrax/hyrax.toml", f'[[data]]\nurl = "nfs://{host}/export/sst"\n')
         assert boot(vm)[0] == 0
         assert f"URL=nfs://{host}/export/sst" in vm.read("etc/hyrax/data.d/sst.conf")
 
 
 def test_what_is_wrong_replaces_nothing(vm: Guest) -> None:
-    good = '[[data]]\nurl = "nfs://192.0.2.20/export/my%2Ddata"\n'
+    good = '[[data]]\nurl = "nfs://127.0.0.20/export/my%2Ddata"\n'
     vm.write("etc/hyrax/hyrax.toml", good)
     assert boot(vm)[0] == 0
     vm.write("etc/hyrax/hyrax.toml", good + 'options = "suid"\n')
     assert boot(vm)[0] == 0
     assert "'suid' cannot be used" in vm.read("var/lib/hyrax/settings.problems")
-    assert "URL=nfs://192.0.2.20/export/my-data" in vm.read("etc/hyrax/data.d/my-data.conf")
+    assert "URL=nfs://127.0.0.20/export/my-data" in vm.read("etc/hyrax/data.d/my-data.conf")
 
 
 def test_nothing_given_is_nothing_done(vm: Guest) -> None:
@@ -239,7 +239,7 @@ def test_the_properties_of_an_ovf_deployment(vm: Guest) -> None:
     <Property oe:key="address" oe:value="192.0.2.9/24"/>
     <Property oe:key="gateway" oe:value=""/>
     <Property oe:key="dns" oe:value="192.0.2.2, 192.0.2.3"/>
-    <Property oe:key="data_url" oe:value='nfs://192.0.2.20/a&amp;b'/>
+    <Property oe:key="data_url" oe:value='nfs://127.0.0.20/a&amp;b'/>
     <Property oe:key="data_name" oe:value="ab"/>
     <Property oe:key="ssh_key" oe:value="not a key"/>
   </PropertySection>
@@ -252,7 +252,7 @@ def test_the_properties_of_an_ovf_deployment(vm: Guest) -> None:
     network = vm.read("etc/systemd/network/40-hyrax-eth0.network")
     assert "Address=192.0.2.9/24" in network
     assert re.findall(r"^DNS=(.*)$", network, re.MULTILINE) == ["192.0.2.2", "192.0.2.3"]
-    assert "URL=nfs://192.0.2.20/a&b" in vm.read("etc/hyrax/data.d/ab.conf")
+    assert "URL=nfs://127.0.0.20/a&b" in vm.read("etc/hyrax/data.d/ab.conf")
     assert "the OVF properties: line" in vm.read("run/hyrax/issue")
     assert "ssh_keys: " in vm.read("run/hyrax/issue")
 

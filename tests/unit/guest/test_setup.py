@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.unit.guest.guest_copy import Guest
-from tests.unit.guest.terminal import ENTER, ESCAPE, INTERRUPT, Menu
+from tests.unit.guest.terminal import ENTER, ESCAPE, ESCAPE_TWICE, INTERRUPT, Menu
 
 SETTINGS = """\
 EMAIL [a-z.]+@[a-z.]+ hyrax-server.service who is asked
@@ -39,9 +43,9 @@ def adding(machine: Guest, answers: dict[str, str]) -> Menu:
 
 def leave(menu: Menu) -> None:
     """From a menu below the main one."""
-    menu.press(ESCAPE)
+    menu.press(ESCAPE_TWICE)
     menu.see("Data are served at")
-    menu.press(ESCAPE)
+    menu.press(ESCAPE_TWICE)
     assert menu.end() == 0
 
 
@@ -95,16 +99,31 @@ def test_one_that_cannot_be_reached_is_kept_only_if_wanted(
     leave(menu)
 
 
-def test_a_share_asks_for_its_password_and_names_it_nowhere(machine: Guest, port: int) -> None:
+@pytest.fixture
+def curt_port() -> Iterator[int]:
+    """A TCP port on 127.0.0.1 that says nothing and hangs up."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_share_asks_for_its_password_and_names_it_nowhere(machine: Guest, curt_port: int) -> None:
     machine.pretend_access("smb")
-    host = f"127.0.0.1:{port}"
+    host = f"127.0.0.1:{curt_port}"
     menu = adding(
         machine,
         {"The Windows computer": host, "The share": "sst\\2020", "A user who": "SHIP\\me"},
     )
     menu.answer("The name of the data set")
     shown = menu.see("Password of SHIP\\me on 127.0.0.1:")
-    command = f"hyrax-data add smb://127.0.0.1:{port}/sst/2020 --user 'SHIP\\me' --as 2020"
+    command = f"hyrax-data add smb://{host}/sst/2020 --user 'SHIP\\me' --as 2020"
     assert command in shown
     menu.press("topsecret", ENTER)
     # What listens here is no SMB server.
@@ -215,14 +234,14 @@ def test_escape_goes_back_everywhere_and_changes_nothing(machine: Guest) -> None
         menu.pick(row)
         menu.choose(words, below)
         menu.see(deeper)
-        menu.press(ESCAPE)
+        menu.press(ESCAPE_TWICE)
         menu.see(words)
-        menu.press(ESCAPE)
+        menu.press(ESCAPE_TWICE)
         menu.see("Data are served")
     for row, words in ((PASSWORD, "Set the password"), (UPGRADES, "Debian's security upgrades")):
         menu.pick(row)
         menu.see(words)
-        menu.press(ESCAPE)
+        menu.press(ESCAPE_TWICE)
         menu.see("Data are served")
     menu.press(ESCAPE)
     assert menu.end() == 0

@@ -298,7 +298,8 @@ def test_the_probe_of_what_is_no_smb_server(
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        probe = ("usr/lib/hyrax-vm/smb-probe", "127.0.0.1", str(port), "3")
+        deadline = "1" if answer is None else "3"
+        probe = ("usr/lib/hyrax-vm/smb-probe", "127.0.0.1", str(port), deadline)
         assert guest.run(*probe) == (1, f"{word}\n", "")
         thread.join(5)
         assert held

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.guest_copy import Guest, divert_curl
+from tests.unit.guest.guest_copy import Guest, divert_curl, edit
 
 DDS = "Dataset {\n    Float32 t[n = 3];\n} a.nc;\n"
 
@@ -64,10 +64,8 @@ def test_status_does_not_wait_for_a_hung_mount(guest: Guest, port: int) -> None:
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     mounted(guest, "sst", {})
     guest.stand_in("stat", "sleep 60")
-    lib = guest.root / "usr/lib/hyrax-vm/data-status.sh"
-    text = lib.read_text()
-    assert "with_deadline 5 stat" in text
-    lib.write_text(text.replace("with_deadline 5 stat", "with_deadline 1 stat"))
+    library = guest.root / "usr/lib/hyrax-vm/data-status.sh"
+    edit(library, "with_deadline 5 stat", "with_deadline 1 stat")
     status, out, _ = guest.data("status")
     assert status == 1 and out.splitlines()[1].split()[1] == "hung"
     assert "127.0.0.1 does not answer" in out
@@ -251,8 +249,8 @@ def test_the_banner_asks_a_file_server_once(guest: Guest, closed_port: int) -> N
     for name in ("a", "b", "c"):
         url = f"nfs://127.0.0.1:{closed_port}/{name}"
         assert guest.data("add", url, "--later")[0] == 0
-    probe = guest.root / "usr/lib/hyrax-vm/tcp-probe"
-    probe.write_text('#!/bin/sh\necho "probe $*" >>"$HYRAX_ROOT/calls.log"\necho silent\nexit 1\n')
+    probe = '#!/bin/sh\necho "probe $*" >>"$HYRAX_ROOT/calls.log"\necho silent\nexit 1\n'
+    guest.write("usr/lib/hyrax-vm/tcp-probe", probe)
     before = guest.read("calls.log").count("probe ")
     assert banner(guest).count("(away, 127.0.0.1 does not answer)") == 3
     assert guest.read("calls.log").count("probe ") == before + 1

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
-import subprocess
+import shutil
+import tempfile
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.guest.guest_copy import TREE
+from tests.unit.guest.perl import perl
 
 Table = list[str | int | dict[str, object]]
 """A table's name, 1 if there may be many of that name, and its values."""
@@ -39,16 +44,18 @@ print '{"tables":[', join(',', @tables), '],"problems":[', join(',', @problems),
 
 def read(text: str | bytes) -> tuple[list[Table], list[Problem]]:
     raw = text if isinstance(text, bytes) else text.encode()
-    done = subprocess.run(
-        ["perl", "-e", DUMP, str(TREE / "usr/lib/hyrax-vm")],
-        input=raw,
-        capture_output=True,
-        timeout=20,
-        check=True,
-    )
-    assert done.stderr == b""
-    found = json.loads(done.stdout)
+    status, out, err = perl().run(dump(), TREE / "usr/lib/hyrax-vm", given=raw)
+    assert (status, err) == (0, b"")
+    found = json.loads(out)
     return found["tables"], [(line, words) for line, words in found["problems"]]
+
+
+@functools.cache
+def dump() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="toml-"), "dump.pl")
+    path.write_text(DUMP)
+    atexit.register(shutil.rmtree, path.parent)
+    return path
 
 
 def plain(text: str) -> list[Table]:

@@ -10,13 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.guest.perl import perl
+
 SAFE = "/._~!$&'()*+=:@-"
 PARSER = Path(__file__).parents[3] / "provision/guest/usr/lib/hyrax-vm/data-url"
 
 
 def parse(url: str | bytes, *login: str) -> tuple[int, str, str]:
-    done = subprocess.run([PARSER, url, *login], capture_output=True, timeout=10)
-    return done.returncode, done.stdout.decode(), done.stderr.decode("latin-1")
+    status, out, err = perl().run(PARSER, url, *login)
+    return status, out.decode(), err.decode("latin-1")
+
+
+def test_it_is_a_program() -> None:
+    done = subprocess.run([PARSER, "nfs://h/x"], capture_output=True, timeout=10)
+    assert (done.returncode, *map(bytes.decode, (done.stdout, done.stderr))) == parse("nfs://h/x")
+    done = subprocess.run([PARSER, "x"], capture_output=True, timeout=10)
+    assert (done.returncode, *map(bytes.decode, (done.stdout, done.stderr))) == parse("x")
 
 
 @pytest.mark.parametrize(

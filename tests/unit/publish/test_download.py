@@ -38,7 +38,7 @@ def test_the_newest_release_a_nightly_and_a_version(
     before = nightly.stat().st_mtime_ns
     assert get(url, key, to, version="nightly").stat().st_mtime_ns == before
     nightly.write_bytes(b"mine")
-    with pytest.raises(UserError, match="is there with another content; move it away"):
+    with pytest.raises(UserError, match="has other content; move it away"):
         get(url, key, to, version="nightly")
     assert nightly.read_bytes() == b"mine"
 
@@ -74,7 +74,7 @@ def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Pa
     assert made == tmp_path / "to" / "1.0.0" / NAME
     with zipfile.ZipFile(made.with_name(f"{NAME}.zip")) as archive:
         assert (made / "disk").read_bytes() == archive.read(f"{NAME}/disk")
-    with pytest.raises(UserError, match="is there already; move it away to unpack anew"):
+    with pytest.raises(UserError, match="exists already; move it away to unpack again"):
         get(own[0], key, tmp_path / "to", unpack=True)
     with pytest.raises(UserError, match="format 'ova' is not packed; leave --unpack out"):
         get(own[0], key, tmp_path / "to", kind="ova", unpack=True)
@@ -184,7 +184,7 @@ def test_a_password_in_the_url_is_used_and_never_shown(
     assert asked == [f"Basic {base64.b64encode(b'me:hush').decode()}"]
     with pytest.raises(Failure, match="Connection refused") as gone:
         get(url, key, tmp_path)
-    with pytest.raises(UserError, match="is no URL that can be read") as wrong:
+    with pytest.raises(UserError, match="cannot be read as a URL") as wrong:
         get("http://me:hush@127.0.0.1:99999/vm", key, tmp_path)
     for raised in (refused, gone, wrong):
         assert "hush" not in str(raised.value)

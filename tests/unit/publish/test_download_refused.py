@@ -54,8 +54,8 @@ def test_a_file_that_is_not_the_signed_one_is_kept_aside(
         ("SHA256SUMS.asc", None, "the server answers 404"),
         ("release.json", lambda data: data.replace(b"dapdir", b"dipdar"), "is not the signed one"),
         ("../../keys/*.asc", lambda data: b"no key", "the key beside it is not"),
-        ("../../index.json", lambda data: b"[]", "index.json: is damaged or no index"),
-        ("../../index.json", lambda data: b'{"schema": 2}', "is damaged or no index: key"),
+        ("../../index.json", lambda data: b"[]", "index.json: is not a valid index"),
+        ("../../index.json", lambda data: b'{"schema": 2}', "is not a valid index: key"),
         (
             "../../index.json",
             lambda data: data.replace(b'"schema": 1', b'"schema": 2'),
@@ -64,9 +64,9 @@ def test_a_file_that_is_not_the_signed_one_is_kept_aside(
         (
             "../../index.json",
             lambda data: data.replace(b"releases/1.0.0", b"releases/../x"),
-            "index.json: is damaged",
+            "index.json: is not a valid index: releases.0.path",
         ),
-        ("../../index.json", lambda data: b"{" * 17_000_000, "too long; allowed are"),
+        ("../../index.json", lambda data: b"{" * 17_000_000, "is longer than 16777216 bytes"),
     ],
 )
 def test_what_is_not_signed_is_refused(
@@ -177,8 +177,8 @@ def test_what_is_not_there_is_told(
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("ftp://example.org/x", "is no URL"),
-        ("s3://", "is no URL; allowed are https://HOST/FOLDER and s3://BUCKET/PREFIX"),
+        ("ftp://example.org/x", "cannot be read as a URL"),
+        ("s3://", "is not a URL; expected: https://HOST/FOLDER or s3://BUCKET/PREFIX"),
         ("s3://Bad$Bucket/x", r"s3://Bad\$Bucket/x/: .*Invalid bucket name"),
     ],
 )
@@ -213,6 +213,6 @@ def test_what_stands_in_the_way_is_told(
         told = r"to/1.0.0: cannot be made \(Not a directory\); name another folder with --to"
     else:
         (to / "1.0.0" / f"{NAME}.zip").mkdir(parents=True)
-        told = r"zip: is there with another content; move it away"
+        told = r"zip: has other content; move it away"
     with pytest.raises(UserError, match=told):
         get(own[0], key, to)

@@ -105,7 +105,7 @@ def test_hostile_texts_stay_texts(folder: Path) -> None:
 def test_what_becomes_a_link_is_held_to_the_schema(folder: Path, change: dict[str, object]) -> None:
     found = json.loads((folder / "release.json").read_bytes())
     found["images"][0]["files"][0] |= change
-    with pytest.raises(UserError, match=r"is damaged or no release: images\.0\.files\.0"):
+    with pytest.raises(UserError, match=r"is not a valid release: images\.0\.files\.0"):
         index.read_release(json.dumps(found).encode(), "it")
 
 

@@ -5,6 +5,7 @@ The tests of releases, of publishing and of stores share them; `tests/unit/conft
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import create_loader
 
 from hyraxvm.config import images
 from hyraxvm.core.workspace import Workspace
@@ -42,6 +44,8 @@ def own_environment() -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        # Clients share the description of the S3 API, as those of one botocore session do.
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
         yield
 
 
@@ -90,13 +94,22 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
     return assemble(work, "1.1.0", [make_image(work, seed=b"2", packages={"bash": "5.3"})], key)
 
 
+@pytest.fixture(scope="session")
+def tested_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `artifacts` begins with; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tested")
+    with workshop(folder) as made:
+        make_image(folder)
+        for entry in FORMATS.values():
+            passed(folder / f"{NAME}{entry.suffix}", made.reports)
+    return folder
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
+def workspace(tested_image: Path, tmp_path: Path) -> Iterator[Workspace]:
     """The workspace of every task, with a tested image in its `artifacts/`."""
     with workshop(tmp_path) as made:
-        make_image(tmp_path)
-        for entry in FORMATS.values():
-            passed(tmp_path / f"{NAME}{entry.suffix}", made.reports)
+        shutil.copytree(tested_image, tmp_path, dirs_exist_ok=True)
         yield made
 
 

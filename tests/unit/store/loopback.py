@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import os
 import socket
 import subprocess
 import sys
@@ -49,6 +50,7 @@ class Rclone:
     def start(self) -> None:
         self._process = subprocess.Popen(
             dying_with_parent([*self._limit, *self._argv]),
+            env={**os.environ, "GOGC": "400"},  # a third less CPU for some more memory
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
