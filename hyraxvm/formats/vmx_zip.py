@@ -1,4 +1,4 @@
-"""`.zip`: a VMX and a VMDK for VMware Workstation, Player and Fusion."""
+"""`.zip`: a VMX and a VMDK for VMware Workstation and Fusion."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def machine(declared: vmx.Vmx, folder: Path) -> MachineSpec:
 FORMAT = Format(
     name=NAME,
     suffix=".zip",
-    title="VMware Workstation, Player, Fusion",
+    title="VMware Workstation, Fusion",
     texts=texts,
     write=write,
     read=read,
