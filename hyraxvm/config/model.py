@@ -1,11 +1,17 @@
-"""What several layers know of: a server's image, and a file that was built."""
+"""What several layers know of: a server's image, a file that was built, its boot tests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# The two boot tests, the lesser one first: one boot and the first value, or the whole contract.
+SMOKE: Final = "smoke"
+FULL: Final = "full"
+LEVELS: Final = (SMOKE, FULL)
 
 
 class Trimmed(BaseModel):

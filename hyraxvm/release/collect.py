@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hyraxvm import __version__
 from hyraxvm.config import images
-from hyraxvm.config.model import Artifact, ServerImage
+from hyraxvm.config.model import SMOKE, Artifact, ServerImage
 from hyraxvm.config.names import MANIFEST
 from hyraxvm.core import cache
 from hyraxvm.core.errors import UserError
@@ -63,8 +63,10 @@ def collect(
             if not path.is_file() or cache.file_digest(path) != listed[name]["sha256"]:
                 raise UserError(f"{path}: is not what its manifest says; build it again")
             if verdict.read(workspace, path) is None:
+                smoke = verdict.read(workspace, path, SMOKE)
+                passed = "has passed its smoke boot only" if smoke else "has passed no boot test"
                 raise UserError(
-                    f"{path}: has not passed the boot tests; type: ./inv boot-test {path}"
+                    f"{path}: {passed}; a release needs the whole one; type: ./inv boot-test {path}"
                 )
         found.append(Built(recipe, manifest))
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from hyraxvm.config.images import Recipe
-from hyraxvm.config.model import Artifact
+from hyraxvm.config.model import FULL, Artifact
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.parallel import run_parallel
@@ -47,10 +47,12 @@ def build(
     wanted: Sequence[tuple[Recipe, Sequence[Format]]],
     progress: Progress,
     *,
-    test: bool = True,
+    test: str | None = FULL,
     refresh: str = "",
 ) -> list[Artifact]:
     """Make images, each in its formats, if inputs have changed; return the files image by image.
+
+    `test` is the boot test that each file must pass, one of `LEVELS` of config/model.py, or None.
 
     Raises `UserError`: too little disk space, or another build runs in this checkout; `Failure`:
     a tool or a test failed.
@@ -73,14 +75,16 @@ def build(
         ]
         with workspace.cache.in_use():
             paths = [path for made in run_parallel(tasks, len(tasks)) for path in made]
-        if not test:
+        if test is None:
             return [Artifact(path, None) for path in paths]
-        return _all_tested(workspace, paths, progress)
+        return _all_tested(workspace, paths, progress, test)
 
 
-def _all_tested(workspace: Workspace, paths: Sequence[Path], progress: Progress) -> list[Artifact]:
+def _all_tested(
+    workspace: Workspace, paths: Sequence[Path], progress: Progress, level: str
+) -> list[Artifact]:
     """Test two files side by side, or two machines of one; report the failures of all files."""
-    verdicts = {path: verdict.read(workspace, path) for path in paths}
+    verdicts = {path: verdict.read(workspace, path, level) for path in paths}
     # First those that take the longest: the whole contract is for several machines.
     new = sorted((p for p in paths if not verdicts[p]), key=_is_brief)
     side_by_side = max(1, min(MACHINES, len(new)))
@@ -88,17 +92,20 @@ def _all_tested(workspace: Workspace, paths: Sequence[Path], progress: Progress)
     def test(path: Path) -> dict[str, object] | Failure:
         name = path.name.removeprefix("hyrax-vm-")
         try:
-            with progress.stage(f"boot test of {name}", loud=True) as on_line:
-                return boot_test.test(workspace, path, on_line, MACHINES // side_by_side)
+            what = "boot test" if level == FULL else "smoke boot"
+            with progress.stage(f"{what} of {name}", loud=True) as on_line:
+                return boot_test.test(workspace, path, on_line, MACHINES // side_by_side, level)
         except Failure as failure:
             return failure
 
     tried = run_parallel([partial(test, path) for path in new], side_by_side)
     results = dict(zip(new, tried, strict=True))
     failures = [f"{p.name}: {r}" for p, r in results.items() if isinstance(r, Failure)]
+    passed = {p: v for p, v in (verdicts | results).items() if isinstance(v, dict)}
+    package.record_tests(workspace.artifacts, {p.name: str(v["level"]) for p, v in passed.items()})
     if failures:
         raise Failure("\n".join(failures))
-    return [Artifact(p, verdicts[p] or cast(dict[str, object], results[p])) for p in paths]
+    return [Artifact(path, passed[path]) for path in paths]
 
 
 def _is_brief(artifact: Path) -> bool:

@@ -28,6 +28,7 @@ from hyraxvm.tasks.common import (
         "format": FORMAT_HELP,
         "server": "data server to put into it; default: the one that images.toml names",
         "server_image": "its image: oci-archive:FILE, oci:DIR, docker-archive:FILE or docker://...",
+        "full": "boot test each file in full, not only with a smoke boot",
         "no_test": "do not boot what was built",
         "refresh": "fetch packages again even if nothing else has changed",
     },
@@ -40,12 +41,14 @@ def build(
     all_: bool = False,
     server: str | None = None,
     server_image: str | None = None,
+    full: bool = False,
     no_test: bool = False,
     refresh: bool = False,
 ) -> None:
-    """Build, pack and boot-test images, several side by side."""
+    """Build and pack images, several side by side, and boot each file once."""
     from hyraxvm import formats
     from hyraxvm.config import images
+    from hyraxvm.config.model import FULL, SMOKE
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
@@ -55,6 +58,8 @@ def build(
     table = read_table()
     if image and all_:
         raise UserError("either images or --all; type: ./inv build --all")
+    if full and no_test:
+        raise UserError("either --full or --no-test; type: ./inv build --full")
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
     names = [images.choose("image", name, table.image) for name in dict.fromkeys(names)]
@@ -67,7 +72,7 @@ def build(
         workspace,
         [(chosen.recipe(table, name), wanted) for name in names],
         progress,
-        test=not no_test,
+        test=None if no_test else FULL if full else SMOKE,
         refresh=today() if refresh else "",
     )
     print()
@@ -75,7 +80,10 @@ def build(
         print(f"{artifact.path}  {artifact.path.stat().st_size / 1e6:.1f} MB")
         if artifact.verdict:
             report = verdict.reports(workspace, artifact.path) / "report.html"
-            print(f"    boot test passed; report: {report}")
+            print(f"    {verdict.TESTED[str(artifact.verdict['level'])]}")
+            print(f"    report: {report}")
+    if made and not full:
+        print("the whole contract: ./inv build --full, or ./inv boot-test FILE")
     stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
     if stages:
         print("stages:", stages)
@@ -144,10 +152,12 @@ def test(
 @reported
 def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
     """Boot and exercise artifacts, built here or elsewhere."""
+    from hyraxvm.config.model import FULL
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.formats.verify import verify_all
     from hyraxvm.stages.boot_test import stage, verdict
+    from hyraxvm.stages.package import stage as package
     from hyraxvm.tools import regression as suite
 
     paths = files(file, "boot-test")
@@ -160,6 +170,8 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
         with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
             stage.test(workspace, path, on_line)
         folder = verdict.reports(workspace, path)
+        if path.resolve().parent == workspace.artifacts.resolve():
+            package.record_tests(workspace.artifacts, {path.name: FULL})
         print(f"{path}: passed; report: {folder / 'report.html'}")
         if regression:
             with progress.stage(f"regression suite, {path.name}", loud=True) as on_line:

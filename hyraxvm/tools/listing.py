@@ -6,11 +6,13 @@ from pathlib import Path
 
 from hyraxvm.config import names
 from hyraxvm.config.images import Config, Recipe, recipe
+from hyraxvm.config.model import FULL, SMOKE
 from hyraxvm.core.columns import align
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS, Format
 from hyraxvm.stages.boot_test import verdict
 
+SHOWN = {SMOKE: "smoke boot only", FULL: "passed"}
 COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "boot test")
 
 
@@ -33,7 +35,7 @@ def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
 
 def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]:
     artifact = built(workspace, chosen, wanted)
-    tested = artifact is not None and verdict.read(workspace, artifact) is not None
+    found = verdict.read(workspace, artifact, SMOKE) if artifact else None
     values = (
         chosen.name,
         chosen.server_name,
@@ -42,7 +44,7 @@ def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]
         wanted.name,
         artifact.name if artifact else "not built",
         f"{artifact.stat().st_size / 1e6:.1f} MB" if artifact else "-",
-        "passed" if tested else "-",
+        SHOWN[found["level"]] if found else "-",
     )
     return dict(zip(COLUMNS, values, strict=True))
 

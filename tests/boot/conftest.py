@@ -34,6 +34,7 @@ from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
 # The modules in the order in which a machine runs them.  Later modules find what earlier ones have
 # changed: the password, the data set.
 ORDER = (
+    "test_smoke",
     "test_console",
     "test_claims",
     "test_landing",
@@ -53,6 +54,7 @@ __all__ = ["pytest_runtest_makereport"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("boot tests")
+    group.addoption("--smoke", action="store_true", help="one machine, and only its smoke tests")
     group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
     group.addoption("--reports", metavar="DIR", type=Path, help="default: in artifacts/reports/")
 
@@ -67,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(f"{needed}: no such file")
     for mark in (
         "access(kind, ...): only for artifacts that reach data in one of these ways",
-        "machines(role, ...): only for machines of these roles: first, second, wires, brief",
+        "machines(role, ...): only for these roles: first, second, wires, brief, smoke",
     ):
         config.addinivalue_line("markers", mark)
     # SIGTERM acts like Ctrl-C: machines end, journals are kept, scratch files are removed.
@@ -83,13 +85,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             marks=pytest.mark.xdist_group(f"{path.name}@{machine}"),
         )
         for path in metafunc.config.getoption("--artifact")
-        for machine in _machines(path)
+        for machine in _machines(path)[: 1 if metafunc.config.getoption("--smoke") else None]
     ]
     metafunc.parametrize(("artifact", "machine"), machines, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    others = [item for item in items if not _is_meant(item)]
+    smoke = config.getoption("--smoke")
+    others = [item for item in items if not _is_meant(item, smoke)]
     items[:] = [item for item in items if item not in others]
     items.sort(key=_place)
     for item in items:
@@ -111,12 +114,13 @@ def _machines(artifact: Path) -> Sequence[str]:
     return ("first", "second", *wires)
 
 
-def _is_meant(item: pytest.Item) -> bool:
+def _is_meant(item: pytest.Item, smoke: bool) -> bool:
     """Return whether a test is for its machine and for the access kind of its artifact."""
     assert isinstance(item, pytest.Function)
     machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
     assert isinstance(artifact, Path)
     role = machine if machine in ("first", "second", "wires") else "brief"
+    role = "smoke" if smoke else role
     access = _read_manifest(artifact)["release"]["ACCESS"]
     roles = item.get_closest_marker("machines")
     return role in (roles.args if roles else ("first",)) and all(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hyraxvm.config.names import RELEASE_FILE
 from hyraxvm.vm.console import LOGIN_PROMPT, ConsoleError, Result
 from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import HOST, HTTP, MachineSpec
@@ -108,6 +109,13 @@ class Guest:
         """Run a command that must succeed; return its output."""
         self.login()
         return self.console.check(command, timeout)
+
+    def release(self) -> dict[str, str]:
+        """Return the version file, of which each line has a key of its own."""
+        lines = self.check(f"cat {RELEASE_FILE}").splitlines()
+        pairs = dict(line.split("=", 1) for line in lines)
+        assert len(pairs) == len(lines)
+        return {key: "".join(shlex.split(value)) for key, value in pairs.items()}
 
     def wait_for(self, command: str, seconds: int) -> None:
         """Wait until a command succeeds."""

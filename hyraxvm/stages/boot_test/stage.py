@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hyraxvm.config.model import FULL, SMOKE
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.process import run
@@ -35,11 +36,16 @@ def _short(line: str) -> str:
 
 
 def test(
-    workspace: Workspace, artifact: Path, on_line: Callable[[str], None], machines: int = 2
+    workspace: Workspace,
+    artifact: Path,
+    on_line: Callable[[str], None],
+    machines: int = 2,
+    level: str = FULL,
 ) -> dict[str, Any]:
     """Boot and exercise one artifact, `machines` at a time; return the verdict.
 
-    Raises `UserError`: the file does not exist, or has no manifest; `Failure`: a test failed.
+    `level` is one of `LEVELS`.  Raises `UserError`: the file does not exist, or has no manifest;
+    `Failure`: a test failed.
     """
     if not artifact.is_file():
         raise UserError(f"{artifact}: no such file; `./inv list` shows what is built")
@@ -51,14 +57,14 @@ def test(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / verdict.FILE).unlink(missing_ok=True)
     started = time.monotonic()
-    tested_key = verdict.key(
-        artifact
-    )  # now: a test that is edited while the tests run has not been run
+    # Now, because a test that is edited while the tests run has not been run.
+    tested_key = verdict.key(artifact)
     run(
         [
             *(sys.executable, "-m", "pytest", str(verdict.TESTS), "-v", "-p", "no:cacheprovider"),
             *("-n", str(machines), "--dist", "loadgroup"),
             *("--artifact", str(artifact.resolve()), "--reports", str(folder)),
+            *(["--smoke"] if level == SMOKE else []),
             f"--junitxml={folder / 'junit.xml'}",
             *(f"--html={folder / 'report.html'}", "--self-contained-html"),
         ],
@@ -68,6 +74,7 @@ def test(
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         on_line=lambda line: on_line(_short(line)),
     )
-    result = {"key": tested_key, "seconds": round(time.monotonic() - started, 1)}
+    seconds = round(time.monotonic() - started, 1)
+    result = {"key": tested_key, "level": level, "seconds": seconds}
     (folder / verdict.FILE).write_text(json.dumps(result) + "\n")
     return result

@@ -1,4 +1,4 @@
-"""The verdict of a boot test: where it is kept, and for how long it counts."""
+"""The verdict of a boot test: which of the two it is, where it is kept, how long it counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hyraxvm.config.model import FULL, LEVELS, SMOKE
 from hyraxvm.core import cache, code
 from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.workspace import Workspace
@@ -13,6 +14,12 @@ from hyraxvm.core.workspace import Workspace
 TESTS = ROOT / "tests" / "boot"
 STAGE = "hyraxvm.stages.boot_test.stage"
 FILE = "verdict.json"
+# What each has tested, for people.
+TESTED = {
+    SMOKE: "smoke boot passed: it starts, serves a right value, is the version that it says it is, "
+    "and powers off; not tested: file servers, clients, network, SSH, restarts, copies",
+    FULL: "boot test passed: the whole contract",
+}
 
 
 def reports(workspace: Workspace, artifact: Path) -> Path:
@@ -26,10 +33,14 @@ def key(artifact: Path) -> str:
     return cache.digest(cache.file_digest(artifact), *claims, code.digest(ROOT, TESTS, STAGE))
 
 
-def read(workspace: Workspace, artifact: Path) -> dict[str, Any] | None:
-    """Return what an earlier test of this very file found, or None: it has to be tested."""
+def read(workspace: Workspace, artifact: Path, level: str = FULL) -> dict[str, Any] | None:
+    """Return what an earlier test of this very file found, or None: it has to be tested.
+
+    `level` is the least that counts: the whole contract is more than a smoke boot.
+    """
     try:
         found: dict[str, Any] = json.loads((reports(workspace, artifact) / FILE).read_text())
-    except (OSError, ValueError):
+        enough = LEVELS.index(found["level"]) >= LEVELS.index(level)
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return found if found.get("key") == key(artifact) else None
+    return found if enough and found.get("key") == key(artifact) else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hyraxvm.config.images import Recipe
+from hyraxvm.config.model import LEVELS
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, code
 from hyraxvm.core.errors import Failure
@@ -122,6 +123,25 @@ def read_release(path: Path) -> dict[str, str]:
     """Read the `KEY=value` lines of the guest's version file."""
     pairs = (line.split("=", 1) for line in path.read_text().splitlines())
     return {key: "".join(shlex.split(value)) for key, value in pairs}
+
+
+def record_tests(folder: Path, passed: Mapping[str, str]) -> None:
+    """Write into the manifests in `folder` which boot test their files have passed.
+
+    `passed` is file name -> one of `LEVELS`.  A file keeps the better one that it has passed.
+    """
+    for path in sorted(folder.glob(f"*{MANIFEST}")):
+        manifest = json.loads(path.read_text())
+        before = json.dumps(manifest)
+        for entry in manifest["files"]:
+            known = [entry.get("tested"), passed.get(entry["name"])]
+            if best := max(filter(None, known), key=LEVELS.index, default=None):
+                entry["tested"] = best
+        if json.dumps(manifest) != before:
+            written = path.with_name(f".{path.name}")
+            written.write_text(json.dumps(manifest, indent=1) + "\n")
+            written.replace(path)
+            write_sums(folder)
 
 
 def write_sums(folder: Path) -> None:

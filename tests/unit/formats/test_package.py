@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from hyraxvm import formats
+from hyraxvm.config.model import FULL, SMOKE
 from hyraxvm.core import archives
 from hyraxvm.core.errors import Failure
 from hyraxvm.formats import FORMATS, disk_images
+from hyraxvm.stages.package import stage as package
 from tests.unit.formats.shelf import Shelf, make_master
 
 
@@ -37,6 +39,24 @@ def test_the_manifest_lists_every_file_with_size_and_digest(shelf: Shelf) -> Non
         assert (entry["size"], entry["sha256"]) == (path.stat().st_size, digest(path))
     assert manifest["packages"] == {"bash": "5.2"}
     assert manifest["release"] == shelf.source.release
+
+
+def test_the_manifest_says_which_boot_test_each_file_has_passed(own: Shelf) -> None:
+    def tested() -> dict[str, str | None]:
+        return {entry["format"]: entry.get("tested") for entry in own.manifest["files"]}
+
+    assert set(tested().values()) == {None}
+    package.record_tests(own.folder, {own.path("ova").name: SMOKE, own.path("vmx").name: FULL})
+    assert tested() == {"vmx": FULL, "ova": SMOKE, "qcow2": None, "hyperv": None}
+    # The better one stays, and the sums are those of the manifest as it is now.
+    package.record_tests(own.folder, {own.path("ova").name: FULL, own.path("vmx").name: SMOKE})
+    assert tested() == {"vmx": FULL, "ova": FULL, "qcow2": None, "hyperv": None}
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    subprocess.run(check, cwd=own.folder, check=True)
+    # A file that is made again has passed nothing; the others keep what they have.
+    own.path("ova").unlink()
+    own.build()
+    assert tested() == {"vmx": FULL, "ova": None, "qcow2": None, "hyperv": None}
 
 
 def test_the_manifest_tells_what_is_inside(shelf: Shelf, tmp_path: Path) -> None:

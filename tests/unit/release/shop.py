@@ -14,6 +14,7 @@ import pytest
 
 from hyraxvm import __version__
 from hyraxvm.config import images, publish
+from hyraxvm.config.model import FULL
 from hyraxvm.core import archives, cache
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import ROOT
@@ -168,11 +169,11 @@ def make_image(
     return collect.Built(recipe, manifest)
 
 
-def passed(path: Path, reports: Path) -> None:
+def passed(path: Path, reports: Path, level: str = FULL) -> None:
     """Leave the verdict of a boot test, as one that passed does."""
     folder = reports / path.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdict.json").write_text(json.dumps({"key": verdict.key(path)}))
+    (folder / "verdict.json").write_text(json.dumps({"key": verdict.key(path), "level": level}))
 
 
 def workspace(artifacts: Path) -> Workspace:

@@ -15,6 +15,7 @@ import pytest
 
 from hyraxvm import formats
 from hyraxvm.config import images
+from hyraxvm.config.model import SMOKE
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
@@ -25,7 +26,7 @@ from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import choice, oci
 from hyraxvm.stages.server import stage as server
-from tests.unit.release.shop import NAME, make_image
+from tests.unit.release.shop import NAME, make_image, passed
 
 
 @pytest.fixture
@@ -165,7 +166,10 @@ def test_only_what_is_whole_and_tested_is_collected(
         collect.collect(workspace, [nfs], None)
     image.write_bytes(good)
     shutil.rmtree(workspace.reports / image.name)
-    with pytest.raises(UserError, match=r"has not passed the boot tests; type: ./inv boot-test"):
+    with pytest.raises(UserError, match=r"ova: has passed no boot test; a release needs the who"):
+        collect.collect(workspace, [nfs], None)
+    passed(image, workspace.reports, SMOKE)
+    with pytest.raises(UserError, match=r"ova: has passed its smoke boot only; .* \./inv boot-te"):
         collect.collect(workspace, [nfs], None)
 
 

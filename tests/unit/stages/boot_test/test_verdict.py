@@ -1,0 +1,48 @@
+"""How long a verdict counts, and for how much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hyraxvm.config.model import FULL, SMOKE
+from hyraxvm.core.cache import StageCache
+from hyraxvm.core.workspace import Workspace
+from hyraxvm.stages.boot_test import verdict
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, tmp_path / "artifacts", StageCache(tmp_path / "cache"))
+
+
+def leave(workspace: Workspace, artifact: Path, text: str) -> None:
+    folder = verdict.reports(workspace, artifact)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / verdict.FILE).write_text(text)
+
+
+def test_the_whole_contract_counts_as_a_smoke_boot_and_not_the_reverse(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "x.zip"
+    artifact.write_bytes(b"an artifact")
+    key = verdict.key(artifact)
+    for level, counts in ((SMOKE, {SMOKE}), (FULL, {SMOKE, FULL})):
+        leave(workspace, artifact, json.dumps({"key": key, "level": level}))
+        assert {one for one in (SMOKE, FULL) if verdict.read(workspace, artifact, one)} == counts
+    artifact.write_bytes(b"another artifact")
+    assert verdict.read(workspace, artifact, SMOKE) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"key": "k"}', '{"key": "k", "level": "half"}']
+)
+def test_what_is_no_verdict_is_none(workspace: Workspace, tmp_path: Path, text: str) -> None:
+    artifact = tmp_path / "x.zip"
+    artifact.write_bytes(b"an artifact")
+    assert verdict.read(workspace, artifact, SMOKE) is None
+    leave(workspace, artifact, text)
+    assert verdict.read(workspace, artifact, SMOKE) is None
