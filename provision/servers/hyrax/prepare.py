@@ -83,15 +83,16 @@ def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
         tree.write(site_conf, b"")  # a bind mount needs an existing file
     tree.make_dir("/var/lib/hyrax-tomcat", 0, 0)
     tree.make_dir(LOG_DIR, bes.uid, bes.gid)
-    tree.make_dir(f"{tomcat_real}/logs", tomcat.uid, tomcat.gid)
     conf = olfs.rpartition("/")[0]
+    # The guest's folders of logs are bound over these.
+    for path in (f"{tomcat_real}/logs", f"{conf}/logs"):
+        tree.make_dir(path, tomcat.uid, tomcat.gid)
     writable = [
         tree.make_dir(path, tomcat.uid, tomcat.gid)
         for path in (
             f"{tomcat_real}/work",
             f"{tomcat_real}/temp",
             f"{tomcat_real}/conf/Catalina",
-            f"{conf}/logs",
             f"{conf}/cache",
         )
     ]
