@@ -67,7 +67,7 @@ class GuestOs(Model):
 class Processor(Model):
     """What a base has on one architecture only: packages of the kernel and of boot loaders.
 
-    `path_excludes` are paths that dpkg leaves out; `guest_os` has the system's names in descriptors.
+    `path_excludes` are paths that dpkg leaves out.  `guest_os` are the names in descriptors.
     """
 
     packages: list[DebianPackage]

@@ -90,7 +90,7 @@ def _first_fault(error: ValidationError, schema: type[Model], place: str) -> str
         known = ", ".join(sorted(_schema_at(schema, where[:-1]).model_fields))
         return f"{key}: unknown key; expected: {known}{more}"
     if fault["type"] == "missing":
-        return f"{key}: is missing{more}"
+        return f"{key}: is missing; add it{more}"
     value = repr(fault["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{key}: {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}{more}"

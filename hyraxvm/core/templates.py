@@ -37,7 +37,7 @@ def variable(name: str) -> bool:
 def systemd_value(value: object) -> str:
     """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`.
 
-    There, a carriage return ends a line too.
+    Control characters are escaped: a carriage return ends a line there too.
     """
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return '"' + re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text) + '"'
@@ -52,7 +52,7 @@ def systemd_quote(value: object) -> str:
 def environment() -> Environment:
     """Return the environment for all templates; their names are paths below the checkout.
 
-    It keeps the templates that it has compiled, and reads one again that has changed.
+    It keeps compiled templates, and reads a template again if its file has changed.
     """
     env = Environment(
         loader=FileSystemLoader(ROOT),
