@@ -1,1 +1,1 @@
-"""The files that people edit, checked, and the names of what is built."""
+"""The configuration files, read and checked, and the names of what is built."""

@@ -1,6 +1,6 @@
 """The architectures of virtual machines: one row for each, with all that depends on it.
 
-Adding one is a row here and, in `images.toml`, a table `[base.NAME.on.ARCH]`.
+To add one, add a row here and a table `[base.NAME.on.ARCH]` in `images.toml`.
 """
 
 from __future__ import annotations
@@ -17,41 +17,43 @@ ArchName = Literal["amd64", "arm64"]
 class Arch:
     """One architecture: its names, the machine that QEMU emulates for it, and its boot loaders."""
 
-    # Debian's name (dpkg --print-architecture), also in images.toml and in files' names.
+    # Debian's name (dpkg --print-architecture), which images.toml and files' names use too.
     name: ArchName
-    # GOARCH, which the OCI Image Specification takes for `architecture`.
+    # The OCI Image Specification's name (`architecture`), which is GOARCH.
     oci: str
     # The kernel's name, as uname -m shows it.
     kernel: str
-    # What templates ask where their text depends on the family of processors.
+    # The family of processors, for templates whose text depends on it.
     family: Literal["x86", "arm"]
     # For people: "the machine is for ...".
     processors: str
     qemu: str
     qemu_package: str
     machine: str
-    # UEFI for the machine: the code, and variables of which each machine has its own copy.
+    # UEFI for the machine: its code, and its variables, of which each machine gets its own copy.
     firmware_code: Path
     firmware_variables: Path
     firmware_package: str
-    # A display that shows a console with what the kernel has built in.
+    # A display that the drivers built into the kernel can show a console on.
     display: str
-    # The CPU under TCG, and the flags of /proc/cpuinfo of which one shows that the host's CPU can
-    # run guests; none where the kernel shows no such flag.
+    # The CPU under TCG.
     tcg_cpu: str
+    # The flags of /proc/cpuinfo: one of them shows that the host's CPU can run guests.  Empty where
+    # the kernel shows no such flag.
     kvm_flags: tuple[str, ...]
+    # The serial console.
     console: str
     # The type of the root partition (UAPI group, Discoverable Partitions Specification).
     root_partition: str
-    # Targets of grub-install; the first is empty where there is no BIOS.
+    # Targets of grub-install; `grub_bios` is empty where there is no BIOS.
     grub_bios: str
     grub_efi: str
-    # Tags of the wheels that pip may take, the newest C library first (PEP 600, PEP 599).
+    # Tags of the wheels that pip may install, the newest C library first (PEP 600, PEP 599).
     wheels: tuple[str, ...]
 
     @property
     def bios(self) -> bool:
-        """Whether its machines can have a BIOS; all can have UEFI."""
+        """Whether machines of this architecture can have a BIOS; all can have UEFI."""
         return bool(self.grub_bios)
 
     def cpu(self, accelerator: str) -> str:
@@ -73,8 +75,8 @@ AMD64: Final = Arch(
     firmware_package="ovmf",
     display="VGA",
     # The oldest CPU (x86-64-v2) that the bases and Hyrax's own image (el9) promise to run on:
-    # QEMU's default is older. As one of AMD's: with Intel's the kernel keeps its page tables apart
-    # (Meltdown), and each system call empties the emulator's TLB, which makes a boot half as long
+    # QEMU's default is older.  The vendor is AMD: on Intel's the kernel isolates its page tables
+    # (Meltdown), and each system call empties the emulator's TLB, so that a boot takes half as long
     # again.
     tcg_cpu="Nehalem,vendor=AuthenticAMD",
     kvm_flags=("vmx", "svm"),
@@ -93,15 +95,15 @@ ARM64: Final = Arch(
     processors="64-bit ARM processors",
     qemu="qemu-system-aarch64",
     qemu_package="qemu-system-arm",
-    # The default, GICv2, is for 8 CPUs at most, and many hosts' KVM has GICv3 only.
+    # The default, GICv2, allows 8 CPUs at most, and KVM on many hosts has GICv3 only.
     machine="virt,gic-version=max",
     firmware_code=Path("/usr/share/AAVMF/AAVMF_CODE.fd"),
     firmware_variables=Path("/usr/share/AAVMF/AAVMF_VARS.fd"),
     firmware_package="qemu-efi-aarch64",
-    # The firmware draws on it without a driver, and so does the kernel (efifb): images have no
-    # drivers of graphics cards. Of virtio-gpu the firmware makes no such frame buffer.
+    # The firmware and the kernel (efifb) draw on it without a driver: images have no drivers of
+    # graphics cards.  With virtio-gpu the firmware provides no such frame buffer.
     display="ramfb",
-    # Of ARMv8.0-A, which Debian and el9 promise to run on; `max` is many times slower.
+    # A CPU of ARMv8.0-A, which Debian and el9 promise to run on; `max` is many times slower.
     tcg_cpu="cortex-a72",
     kvm_flags=(),
     console="ttyAMA0",
@@ -112,5 +114,5 @@ ARM64: Final = Arch(
 )
 
 ARCHES: Final = MappingProxyType({arch.name: arch for arch in (AMD64, ARM64)})
-# That of a file that does not say which it is for.
+# The architecture of a file that does not say which one it is for.
 DEFAULT: Final = AMD64

@@ -1,8 +1,8 @@
 """`images.toml`: the one place where every option of an image is declared.
 
-The models below are the schema; `load()` reads the file and turns every fault in it into one
-`UserError` line that names the file, the key, the offending value and what is expected.  What the
-table says of formats, `formats.check` holds against the formats that there are.
+The models below are the schema.  `load()` reads the file and turns every fault in it into one
+`UserError` line that names the file, the key, the offending value and what is expected.
+`formats.check` compares what the file says about formats with the formats that there are.
 """
 
 from __future__ import annotations
@@ -30,33 +30,32 @@ UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
 Megabytes = Annotated[int, Field(ge=1, le=100_000)]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 
-
 # As distributions write them: "Debian", "24.04".
 Distribution = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=40)]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)]
 PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]+$")]
 Mirror = Annotated[str, StringConstraints(pattern=r"^(https?|file|copy)://[!-~]+$")]
 Unit = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@-]+\.[a-z]+$")]
-# They are put between quotes of a shell and of apt.conf(5).
+# Without quotes, because quotes of a shell and of apt.conf(5) are put around it.
 Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9=,.:${}_ -]+$")]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=80)]
 
 AUTO: Final = "auto"
-SERVER: Final = "server"  # in a budget, among the names of formats
+SERVER: Final = "server"  # the key of a budget that is not the name of a format
 
 
 class Keyring(Model):
-    """The keys that sign a distribution, and the Debian package that brings the file."""
+    """The file with the keys that sign a distribution, and the Debian package that has it."""
 
     file: AbsolutePath
     package: DebianPackage
 
 
 class GuestOs(Model):
-    """What the descriptors of the formats call the system.
+    """The names of a guest operating system in the descriptors of formats.
 
-    `vmx` is a VMX file's `guestOS`, `vmw` the `vmw:osType` of an OVF, `ovf` its OSType of
-    CIM_OperatingSystem (DSP0243), `description` is for people.
+    `vmx` is `guestOS` in a VMX file.  `vmw` is `vmw:osType` in an OVF, `ovf` is its OSType of
+    CIM_OperatingSystem (DSP0243).  `description` is for people.
     """
 
     vmx: Identifier
@@ -66,7 +65,10 @@ class GuestOs(Model):
 
 
 class Processor(Model):
-    """A base on one architecture: the packages of its kernel and boot loaders, and what follows."""
+    """What a base has on one architecture only: packages of the kernel and of boot loaders.
+
+    `path_excludes` are paths that dpkg leaves out.  `guest_os` are the names in descriptors.
+    """
 
     packages: list[DebianPackage]
     path_excludes: list[DpkgGlob] = Field(default_factory=list)
@@ -74,7 +76,7 @@ class Processor(Model):
 
 
 class Base(Model):
-    """A guest operating system; sizes and speeds of the image are decided here."""
+    """A guest operating system, which decides most of an image's size and speed."""
 
     distribution: Distribution
     version: Number
@@ -88,11 +90,13 @@ class Base(Model):
     packages: list[DebianPackage]
     initramfs_modules: list[KernelModule]
     path_excludes: list[DpkgGlob]
-    # The unit that lets SSH in, those that must never start, who may bring upgrades.
+    # The unit that accepts SSH connections.
     ssh: Unit
+    # Units that must never start.
     masked_units: list[Unit] = Field(default_factory=list)
+    # Where upgrades may come from, as patterns of unattended-upgrades.
     upgrades: list[Origin]
-    # The newest name that libosinfo of older hosts knows for such a system.
+    # The name of the newest such system that libosinfo knows on older hosts.
     osinfo: Identifier
     on: dict[ArchName, Processor]
 
@@ -103,7 +107,7 @@ class Base(Model):
 
 
 class Lists(Model):
-    """What a base adds to the lists of the base that it extends, or drops from them."""
+    """Items that a base adds to the lists of the base that it extends, or drops from them."""
 
     components: list[Name] = Field(default_factory=list)
     packages: list[DebianPackage] = Field(default_factory=list)
@@ -114,7 +118,7 @@ class Lists(Model):
 
 
 class _BaseTable(toml.partial(Base)):  # type: ignore[misc]  # made from Base's own fields
-    """A `[base.NAME]` as it is written: what it does not say, the base that it extends does."""
+    """A table `[base.NAME]` as it is written, without the keys of the base that it extends."""
 
     extends: Name | None = None
     add: Lists = Lists()
@@ -129,7 +133,7 @@ class Server(Model):
     folder: Name | None = None
     packages: list[DebianPackage] = Field(default_factory=list)
     data_root: AbsolutePath
-    # The directory that the server shows at /, inside its own root; without one / is its own.
+    # The directory, inside its own root, that the server shows at /; None: it has its own page.
     home: AbsolutePath | None = None
     port: Annotated[int, Field(ge=1, le=65535)]
     health_path: UrlPath
@@ -176,16 +180,16 @@ class Image(Model):
 
 
 class Defaults(Model):
-    """What is meant when nothing is said."""
+    """Defaults for options that are not given on the command line."""
 
     image: Name
     server: Name
-    # What "auto" stands for: the first of these that can be had here.
+    # What "auto" means: the first of these servers that is available here.
     auto: Annotated[list[Name], Field(min_length=1)]
 
 
 class Config(Model):
-    """The whole file."""
+    """The content of `images.toml`."""
 
     defaults: Defaults
     image: dict[Name, Image]
@@ -197,7 +201,7 @@ class Config(Model):
 
 
 class Recipe(Model):
-    """One image with every reference resolved: what the stages work from."""
+    """One image with every reference resolved: the input of the stages."""
 
     name: Name
     image: Image
@@ -209,19 +213,19 @@ class Recipe(Model):
     server_name: Name
     server: Server
     budget: Budget = Field(default_factory=dict)
-    # Where the server's image comes from (`docker://...`, `oci-archive:...`), and its digest;
-    # empty for a server that is packed here.
+    # Where the server's image comes from (`docker://...`, `oci-archive:...`), and its digest; both
+    # are empty for a server that is packed here.
     server_image: str = ""
     server_digest: str = ""
 
     @property
     def arch(self) -> Arch:
-        """The architecture."""
+        """The architecture of the image."""
         return ARCHES[self.arch_name]
 
     @property
     def processor(self) -> Processor:
-        """What the base is on this architecture."""
+        """What the base has on this architecture only."""
         return self.base.on[self.arch_name]
 
     @property
@@ -231,7 +235,7 @@ class Recipe(Model):
 
     @property
     def path_excludes(self) -> list[str]:
-        """What dpkg leaves out, or brings back with "!"; a later line wins over an earlier one."""
+        """Paths that dpkg leaves out, or brings back with "!"; the last line that fits wins."""
         return [*self.base.path_excludes, *self.processor.path_excludes]
 
 
@@ -241,15 +245,17 @@ def load(path: Path = IMAGES_TOML) -> Config:
     Raises `UserError`: the file is missing, is not TOML, or breaks the schema.
     """
     table = toml.parse(path)
-    unfinished: dict[str, str] = {}
+    incomplete: dict[str, str] = {}
     if isinstance(bases := table.get("base"), dict):
-        table["base"], unfinished = _resolve(bases, path)
+        table["base"], incomplete = _complete_bases(bases, path)
     config = toml.check(path, table, Config)
-    _check_references(config, path, unfinished)
+    _check_references(config, path, incomplete)
     _check_names(config, path)
     for name, server in config.server.items():
         if server.source == "embedded" and not (server.folder and server.packages):
-            raise UserError(f"{path}: server.{name}: an embedded server needs folder and packages")
+            raise UserError(
+                f"{path}: server.{name}: source 'embedded' also needs folder and packages; add them"
+            )
     return config
 
 
@@ -261,11 +267,15 @@ def recipe(
     server_digest: str = "",
     arch: ArchName | None = None,
 ) -> Recipe:
-    """Resolve one image of the table; `None` means the file's default, and the base's `arch`.
+    """Resolve one image of the table.
 
-    Where the default server is `auto`, `None` means its last resort: `source.choose` finds out
-    what can be had.  Raises `UserError`: there is no such image or server, its base is not for
-    this architecture, or its machine has firmware that the architecture lacks.
+    Without `image` or `server` the default of the file is used, without `arch` that of the base.
+    If the default server is `auto`, it is the last one that `auto` lists:
+    `hyraxvm.stages.server.choice` finds out which one is available.  The machine has at least as
+    much memory as the server needs.
+
+    Raises `UserError`: there is no such image or server, its base is not for this architecture, or
+    its machine has firmware that the architecture lacks.
     """
     image_name = choose("image", image or config.defaults.image, config.image)
     wanted = server or config.defaults.server
@@ -304,7 +314,7 @@ def recipe(
 
 
 def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
-    """Return `name` if the table has it, else raise a `UserError` that lists what it has."""
+    """Return `name` if the table has it; raise a `UserError` that lists its names if not."""
     if name not in table:
         raise UserError(
             f"there is no {kind} {name!r}; images.toml has: {', '.join(sorted(table))} "
@@ -314,53 +324,60 @@ def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
 
 
 def base_title(config: Config, name: str) -> str:
-    """Return a base's title, or its name where the table has it no more."""
+    """Return a base's title, or its name if the table does not have it any more."""
     return config.base[name].title if name in config.base else name
 
 
-def _resolve(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the complete bases, and of the others what they lack: they can only be extended.
+def _complete_bases(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Give each base the keys of the base that it extends.
 
-    A table that says `extends` has the keys of that base too: a value replaces its value, a table
-    its keys one by one; `add` and `drop` change its lists.
+    Return the tables of the complete bases, and for each other base the first key that it lacks;
+    that base can only be extended.
+
+    Raises `UserError`: a base has a fault, or is incomplete and no base extends it.
     """
     for name, table in tables.items():
         toml.check(path, table, _BaseTable, f"base.{name}")
-    complete, unfinished = {}, {}
+    complete, incomplete = {}, {}
     extended = {table.get("extends") for table in tables.values()}
     for name in tables:
-        whole = _whole(name, tables, path)
+        base = _with_inherited(name, tables, path)
         missing = [
             key
             for key, field in Base.model_fields.items()
-            if field.is_required() and key not in whole
+            if field.is_required() and key not in base
         ]
         if missing and name in extended:
-            unfinished[name] = missing[0]
+            incomplete[name] = missing[0]
         else:
-            toml.check(path, whole, Base, f"base.{name}")
-            complete[name] = whole
-    return complete, unfinished
+            toml.check(path, base, Base, f"base.{name}")
+            complete[name] = base
+    return complete, incomplete
 
 
-def _whole(
-    name: str, tables: dict[str, Any], path: Path, below: tuple[str, ...] = ()
+def _with_inherited(
+    name: str, tables: dict[str, Any], path: Path, extenders: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return a base's keys, with those of the bases that it extends."""
+    """Return a base's keys, with those of the bases that it extends.
+
+    A value of its own replaces the inherited value, a table replaces inherited keys one by one;
+    `drop` and then `add` change inherited lists.  `extenders` are the bases, outermost first,
+    through which this one is extended.
+    """
     table = tables[name]
-    parent, chain = table.get("extends"), (*below, name)
+    parent, chain = table.get("extends"), (*extenders, name)
     place = f"{path}: base.{name}"
     if parent in chain:
         circle = " -> ".join([*chain[chain.index(parent) :], parent])
-        raise UserError(f"{place}.extends: {parent!r} is a circle: {circle}")
+        raise UserError(f"{place}.extends: {parent!r} leads back to itself: {circle}")
     if parent is not None and parent not in tables:
         raise UserError(
-            f"{place}.extends: {parent!r} names no [base.*] table; "
+            f"{place}.extends: there is no [base.{parent}]; "
             f"there are: {', '.join(sorted(tables.keys() - {name}))}"
         )
-    found = _whole(parent, tables, path, chain) if parent else {}
+    found = _with_inherited(parent, tables, path, chain) if parent else {}
     own = {key: table[key] for key in table if key not in ("extends", "add", "drop")}
-    found = _merged(found, own)
+    found = _merge(found, own)
     for key, items in table.get("drop", {}).items():
         for item in items:
             if item not in found.get(key, []):
@@ -371,16 +388,18 @@ def _whole(
     return found
 
 
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of both tables; values of `new` win, tables in both are merged likewise."""
     both = {
-        key: _merged(old[key], new[key])
+        key: _merge(old[key], new[key])
         for key in old.keys() & new.keys()
         if isinstance(old[key], dict) and isinstance(new[key], dict)
     }
     return {**old, **new, **both}
 
 
-def _check_references(config: Config, path: Path, unfinished: Mapping[str, str]) -> None:
+def _check_references(config: Config, path: Path, incomplete: Mapping[str, str]) -> None:
+    # Key, its value, the kind of table that it refers to, and what there is of that kind.
     wanted: list[tuple[str, str, str, Mapping[Any, object]]] = [
         ("defaults.image", config.defaults.image, "image", config.image),
         ("defaults.server", config.defaults.server, "server", {**config.server, AUTO: None}),
@@ -397,15 +416,19 @@ def _check_references(config: Config, path: Path, unfinished: Mapping[str, str])
         wanted.append((f"base.{name}.arch", base.arch, f"base.{name}.on", base.on))
     for key, value, kind, table in wanted:
         if value not in table:
-            lack = unfinished.get(value) if kind == "base" else None
-            why = f"lacks {lack}: it can only be extended" if lack else f"names no [{kind}.*] table"
+            lack = incomplete.get(value) if kind == "base" else None
+            why = f"{value!r} lacks {lack}, so it can only be extended" if lack else ""
             raise UserError(
-                f"{path}: {key}: {value!r} {why}; there are: {', '.join(sorted(table))}"
+                f"{path}: {key}: {why or f'there is no [{kind}.{value}]'}; "
+                f"there are: {', '.join(sorted(table))}"
             )
 
 
 def _check_names(config: Config, path: Path) -> None:
-    """Refuse images of which two files could have one name: a version begins with a digit."""
+    """Refuse images if files of two of them could have the same name.
+
+    The server's version, which follows image and server in a name, begins with a digit.
+    """
     labels = [
         (f"{image}-{server}", image, server) for image in config.image for server in config.server
     ]

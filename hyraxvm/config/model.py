@@ -1,4 +1,4 @@
-"""What several layers know of: a server's image, a file that was built, its boot tests."""
+"""Types that several layers share: a server's image, a file that was built, its boot tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVELS: Final = (SMOKE, FULL)
 
 
 class Trimmed(BaseModel):
-    """What one line of a server's `trim` list has removed; debugging sections are one more."""
+    """What one line of a server's `trim` list has removed, or the step for debugging sections."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,7 +25,7 @@ class Trimmed(BaseModel):
 
 
 class Account(BaseModel):
-    """A user of the image under whose id something runs; the guest has the same one."""
+    """A user of the server's image under whose id something runs; the guest has the same user."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,7 +36,7 @@ class Account(BaseModel):
 
 
 class ServerImage(BaseModel):
-    """What the pipeline and the guest need to know of a server's OCI image."""
+    """What the pipeline and the guest need to know about a server's OCI image."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +47,7 @@ class ServerImage(BaseModel):
     entrypoint: list[str]
     environment: dict[str, str]
     working_directory: str
-    # Who reads the data; `accounts` has this one first.
+    # The user that reads the data; it is the first of `accounts`.
     user: str
     uid: int
     gid: int
@@ -56,15 +56,15 @@ class ServerImage(BaseModel):
     labels: dict[str, str]
     packages: dict[str, str]  # as `inventory` names them
     trimmed: list[Trimmed]
-    # What the server's `prepare.py` has found, for the templates in its folder.
+    # What the server's `prepare.py` found out, for the templates in its folder.
     facts: dict[str, str] = Field(default_factory=dict)
-    # Files for the guest that were made from the image's own: path -> text.
+    # Files for the guest that were made from files of the image: path -> text.
     files: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that was built, and the boot test's verdict if it was tested."""
+    """A file that was built, and the verdict of its boot test, or None if it was not tested."""
 
     path: Path
     verdict: dict[str, object] | None

@@ -15,12 +15,12 @@ from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 
 PUBLISH_TOML: Final = ROOT / "publish.toml"
-VARIABLE: Final = "HYRAX_VM_PUBLISH"
+VARIABLE: Final = "HYRAX_VM_PUBLISH"  # names a file to be read instead
 
 # Amazon S3 user guide, "General purpose bucket naming rules".
 Bucket = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")]
 Prefix = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")]
-# Without a user: neither credentials in a file, nor in the messages that name the URL.
+# Without a user, so that neither this file nor a message that quotes the URL has credentials.
 Endpoint = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/[^\s]*)?)?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
 Url = Annotated[str, StringConstraints(pattern=r"^((https?|s3)://[^\s?#@/]+(/[^\s?#]*)?)?$")]
@@ -34,7 +34,7 @@ Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-F]{40})?$")]
 
 
 class StoreSettings(Model):
-    """A bucket of an S3-compatible store; for what is empty, boto3 has its own sources."""
+    """A bucket of an S3-compatible store; boto3 looks elsewhere for what is empty."""
 
     bucket: Bucket
     prefix: Prefix
@@ -51,19 +51,19 @@ class Download(Model):
 
 
 class Signing(Model):
-    """The OpenPGP key that signs, and by which downloads are checked."""
+    """The OpenPGP key that signs releases, and that downloads are checked with."""
 
     key: Fingerprint
 
 
 class Nightly(Model):
-    """How many nightlies stay."""
+    """How many nightly builds are kept."""
 
     keep: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Settings(Model):
-    """The whole file."""
+    """The content of `publish.toml`."""
 
     store: StoreSettings
     download: Download
@@ -71,7 +71,7 @@ class Settings(Model):
     nightly: Nightly
 
     def key(self) -> str:
-        """Return the fingerprint of the key; raise `UserError` if it is not set."""
+        """Return the fingerprint of the key that signs; raise `UserError` if it is not set."""
         return required(self.signing.key, "signing.key")
 
 
@@ -84,12 +84,15 @@ def load() -> Settings:
 
 
 def clean_url(url: str) -> str:
-    """Return a URL without the name or the token of a user in it."""
+    """Return a URL without the user's name, password or token in it."""
     return re.sub(r"^(\w+://)[^@/]*@", r"\1", url.strip())
 
 
 def fingerprint(text: str) -> str:
-    """Read a fingerprint as people copy it; raise `UserError` if it is not one."""
+    """Return a fingerprint, given as people copy it, as 40 capital hexadecimal digits.
+
+    Raises `UserError`: it is not a fingerprint.
+    """
     found = text.replace(" ", "").upper().removeprefix("0X")
     if not re.fullmatch(r"[0-9A-F]{40}", found):
         raise UserError(f"{text!r}: is not a fingerprint; expected: 40 hexadecimal digits")
@@ -97,9 +100,9 @@ def fingerprint(text: str) -> str:
 
 
 def required(value: str, key: str) -> str:
-    """Return the value of a setting that may be empty, but not now.
+    """Return the value of a setting that may be empty in the file, but that is needed now.
 
-    Raises `UserError` that names the key: it is empty.
+    Raises `UserError`, which names `key`: it is empty.
     """
     if not value:
         path = os.environ.get(VARIABLE) or PUBLISH_TOML

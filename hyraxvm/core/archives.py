@@ -25,14 +25,15 @@ _MEMBER: Final = re.compile(rf"({_NAME})/({_NAME})", re.ASCII)
 
 
 def seconds(date: str) -> int:
-    """Return the seconds since 1970 at a date such as 2026-01-02T03:04:06Z."""
+    """Return the seconds from 1970 to a date such as 2026-01-02T03:04:06Z."""
     return timegm(time.strptime(date, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
-    """Pack files under one top folder, with Deflate: Windows' Explorer opens nothing newer.
+    """Pack files under one top folder, compressed with Deflate, and dated `date`.
 
-    Holes in the files are stored as zeros: unpacked files are dense, as Hyper-V asks of a VHDX.
+    The Explorer of Windows opens no newer compression.  Holes in the files are stored as zeros, so
+    that unpacked files are dense: Hyper-V needs a dense VHDX.
     """
     stamp = time.gmtime(seconds(date))[:6]
     with zipfile.ZipFile(target, "w") as archive:
@@ -42,7 +43,7 @@ def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
             info.external_attr = 0o100644 << 16
             info.file_size = member.stat().st_size  # decides whether ZIP64 is needed
             with member.open("rb") as source, archive.open(info, "w") as sink:
-                # The longest work of all that is done in Python: some 15 s.
+                # No other loop in Python takes as long: some 15 s.
                 while chunk := source.read(CHUNK):
                     check_cancelled()
                     sink.write(chunk)
@@ -50,7 +51,7 @@ def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
 
 
 def pack_tar(target: Path, members: list[Path], date: str) -> None:
-    """Pack files under their flat names as plain USTAR, which is all that OVA readers know."""
+    """Pack files under their flat names, dated `date`, as USTAR: OVA readers know nothing newer."""
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for member in members:
             info = tarfile.TarInfo(member.name)
@@ -61,7 +62,7 @@ def pack_tar(target: Path, members: list[Path], date: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make sure that a file's content is on the disk."""
+    """Write a file's content to the disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
@@ -70,8 +71,8 @@ def unpack_zip(artifact: Path, into: Path) -> Path:
     """Unpack a zip with one top folder into the existing directory `into`; return the folder.
 
     Raises:
-        UserError: It is not a zip, is damaged, has members outside one top folder, a name twice,
-            or more than the file system can hold.
+        UserError: It is not a zip, is damaged, has members outside one top folder, has a name
+            twice, or needs more space than there is.
     """
     try:
         with zipfile.ZipFile(artifact) as archive:
@@ -89,7 +90,7 @@ def unpack_tar(artifact: Path, into: Path) -> list[Path]:
 
     Raises:
         UserError: It is not a tar, is damaged, is not plain USTAR, has members other than files
-            with flat names, a name twice, or more than the file system can hold.
+            with flat names, has a name twice, or needs more space than there is.
     """
     try:
         with artifact.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
@@ -113,13 +114,13 @@ def unpack_tar(artifact: Path, into: Path) -> list[Path]:
 
 
 def _check_header(artifact: Path, member: tarfile.TarInfo, block: bytes) -> None:
-    # The type of a PAX or GNU extension would be "x", "g", "L" or "S"; of a file it is "0" or NUL.
+    # The type of a file is "0" or NUL; that of PAX and GNU extensions is "x", "g", "L" or "S".
     if block[257:265] != b"ustar\x0000" or block[156:157] not in (b"0", b"\0"):
         raise UserError(f"{artifact}: {member.name}: expected: plain files, as USTAR stores them")
 
 
 def _check_end(artifact: Path, last: tarfile.TarInfo, stream: IO[bytes]) -> None:
-    # Python's reader does without the two blocks of zeros that end an archive.
+    # Python's reader does not check the two blocks of zeros that end an archive.
     stream.seek(last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
     end = stream.read(2 * tarfile.BLOCKSIZE)
     if end != bytes(2 * tarfile.BLOCKSIZE):
@@ -138,13 +139,14 @@ def _only_folder(artifact: Path, members: list[zipfile.ZipInfo]) -> str:
     return folders.pop()
 
 
-def _check_names(artifact: Path, names: list[str], allowed: re.Pattern[str], words: str) -> None:
+def _check_names(artifact: Path, names: list[str], form: re.Pattern[str], words: str) -> None:
+    """Refuse too many or equal names, and names of another form; `words` describe the form."""
     if not 1 <= len(names) <= MAX_MEMBERS:
         raise UserError(f"{artifact}: {len(names)} members; expected: 1 to {MAX_MEMBERS}")
     for name in names:
-        if not allowed.fullmatch(name):
+        if not form.fullmatch(name):
             raise UserError(f"{artifact}: {name[:80]!r}: expected: {words}")
-    # Compared as Windows and macOS do.
+    # Windows and macOS ignore case.
     if len({name.lower() for name in names}) != len(names):
         raise UserError(f"{artifact}: a name occurs twice")
 
@@ -152,4 +154,6 @@ def _check_names(artifact: Path, names: list[str], allowed: re.Pattern[str], wor
 def _check_room(artifact: Path, needed: int, into: Path) -> None:
     free = shutil.disk_usage(into).free
     if needed > free:
-        raise UserError(f"{artifact}: needs {needed} bytes, {into} has {free}; set TMPDIR")
+        raise UserError(
+            f"{artifact}: needs {needed} bytes, {into} has {free}; set TMPDIR to a larger folder"
+        )

@@ -1,7 +1,7 @@
 """The stage cache: an output is kept under a digest of exactly the inputs that made it.
 
-A stage writes into a new directory, which gets its final name when the stage is done.  So a later
-run cannot mistake what an interrupted one has left for a result.
+A stage writes into a new directory, which gets its final name when the stage is done.  So the
+remains of an interrupted run never look like a result.
 """
 
 from __future__ import annotations
@@ -19,42 +19,45 @@ from typing import Any, Protocol
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import as_root, output
 
-KEEP = 4  # results of one stage that are kept, the most recently used ones
-NEEDED_BYTES = 8 * 1024**3  # what a cold build writes, with head-room
+KEEP = 4  # most recently used results of one stage, which are kept
+NEEDED_BYTES = 8 * 1024**3  # more than a build with empty caches writes
 
 
 class Remote(Protocol):
-    """Results of other machines.  Neither method raises, whatever happens there."""
+    """A store of results that machines share.  Its methods never raise: a fault is a miss."""
 
     def fetch(self, stage: str, key: str, work: Path, spare: Path) -> bool:
-        """Fill the empty directory `work` with an output; return whether there is one."""
+        """Fill the empty folder `work` with an output, using the empty folder `spare`.
+
+        Return whether there is one.
+        """
 
     def keep(self, stage: str, key: str, made: Path, spare: Path) -> None:
-        """Keep an output for others."""
+        """Store the output in `made` for other machines, using the empty folder `spare`."""
 
 
 class StageCache:
     """The results of the stages on this machine, in `folder`.
 
-    `remote` has results of other machines.  It is asked before a stage is made here, and gets what
-    is made here; see `store/stage_cache.py`.
+    `remote` has results of other machines.  It is asked before a stage runs here, and gets the
+    results of this machine; see `hyraxvm/store/stage_cache.py`.
     """
 
     def __init__(self, folder: Path, remote: Remote | None = None) -> None:
         """Use `folder`, which need not exist yet."""
         self.folder = folder
         self.remote = remote
-        self._users: list[ExitStack] = []  # what each `in_use` holds
+        self._users: list[ExitStack] = []  # the locks that each `in_use` holds
 
     def produce(
         self, stage: str, key: str, make: Callable[[Path], None], *, local: bool = False
     ) -> Path:
         """Return the directory that holds a stage's output; `make` fills it if it is missing.
 
-        Unless it is `local`, the output of another machine may replace what `make` would make.
-        If another process makes the same output, wait for it.
+        Unless `local` is true, an output of `remote` is taken if there is one.  If another process
+        makes the same output, wait for it.
 
-        Raises what `make` raises; nothing is kept then.
+        Raises what `make` raises; then nothing is kept.
         """
         final = self._result(stage, key)
         folder = final.parent
@@ -82,7 +85,7 @@ class StageCache:
         return final
 
     def contains(self, stage: str, key: str) -> bool:
-        """Return whether `produce` would return at once."""
+        """Return whether this machine has the output, so that `produce` returns at once."""
         return self._result(stage, key).is_dir()
 
     @contextmanager
@@ -100,9 +103,9 @@ class StageCache:
                 self._users.remove(held)
 
     def clear(self) -> list[Path]:
-        """Remove the whole cache; return its path, if there was one.
+        """Remove the whole cache; return its path in a list, which is empty if there was none.
 
-        Raises `UserError`: a build uses it.
+        Raises `UserError`: a build uses the cache.
         """
         if not self.folder.exists():
             return []
@@ -118,9 +121,10 @@ class StageCache:
 
 
 def digest(*inputs: Any) -> str:
-    """Return a SHA-256 over JSON values and files; of a `Path` its name, mode and content count.
+    """Return a SHA-256 over JSON values and files, in hexadecimal.
 
-    Of a directory everything below it counts.  The order of the arguments matters.
+    A `Path` counts with its name, mode and content; a folder, with all files and links below it.
+    The order of the arguments matters.
     """
     total = hashlib.sha256()
     for item in inputs:
@@ -140,6 +144,7 @@ def file_digest(path: Path) -> str:
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, str]]:
+    """Yield name, mode, and digest or link target of a file, or of everything below a folder."""
     if path.is_dir():
         for entry in sorted(path.rglob("*")):
             if entry.name == "__pycache__" or "__pycache__" in entry.parts:
@@ -154,7 +159,7 @@ def _files(path: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def _fresh(folder: Path) -> Path:
-    """Return `folder`, made again without what a killed run or a failed try has left in it."""
+    """Return `folder`, made empty: a killed run or a failed try may have left something in it."""
     remove_tree(folder)
     folder.mkdir()
     return folder
@@ -162,9 +167,10 @@ def _fresh(folder: Path) -> Path:
 
 @contextmanager
 def lock(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on `path`; the kernel releases it even if this process is killed.
+    """Hold a lock on the file `path`; the kernel releases it even if this process is killed.
 
-    With `busy`, do not wait: raise `UserError(busy)` if somebody else holds it.
+    With `busy`, do not wait: raise `UserError(busy)` if the lock is held elsewhere.  Any number of
+    holders may have a `shared` lock at the same time.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +195,10 @@ def check_space(*folders: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree, also one whose files belong to other ids of our user namespace."""
+    """Remove a tree, even if its files belong to other ids of this user's namespace.
+
+    Raises `Failure`: it cannot be removed.
+    """
     if not path.exists():
         return
     shutil.rmtree(path, ignore_errors=True)
@@ -201,9 +210,9 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def _unused(result: Path) -> Iterator[None]:
-    """Keep a result from being made or used; raise `UserError` if it is."""
+    """Keep others from making or using a result; raise `UserError` if they do already."""
     busy = f"{result}: a build uses it; wait for it, or end it"
-    # The lock of `produce` first: code that is about to use the result holds it until it does.
+    # The lock of `produce` first: `produce` holds it until it has the lock of the use.
     with (
         lock(result.with_name(f".{result.name}.lock"), busy),
         lock(result.with_name(f".{result.name}.use"), busy),
@@ -212,6 +221,7 @@ def _unused(result: Path) -> Iterator[None]:
 
 
 def _prune(folder: Path, keep: Path) -> None:
+    """Remove old results of a stage that nobody uses; never `keep`."""
     results = sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
         key=lambda entry: entry.stat().st_mtime,

@@ -1,8 +1,7 @@
-"""Cancelling: what the other threads do when one task fails.
+"""Cancelling: when one task fails, the work in all other threads ends.
 
-What is kept here is the process's: a task that fails ends the programs of all threads, whichever
-started them.  An object handed down would be an argument of every function between a task and the
-program that it runs.
+The state is global to the process: a task that fails ends the programs of all threads.  Otherwise
+every function between a task and the program that it runs would need one more argument.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 from hyraxvm.core.errors import Failure
 
-STEP = 0.2  # seconds until work that waits sees that it is cancelled
+STEP = 0.2  # seconds after which waiting work notices that it is cancelled
 AHEAD = 4  # items that `in_background` reads before they are asked for
 
 T = TypeVar("T")
@@ -27,9 +26,9 @@ _programs: set[Callable[[], None]] = set()
 
 @contextmanager
 def cancelling() -> Iterator[None]:
-    """Cancel all work: inside this block `check_cancelled` raises in every thread.
+    """Cancel all work while this block runs.
 
-    So do the functions that start programs.
+    `check_cancelled`, and every function that calls it, raises `Failure` in all threads.
     """
     _cancellations.append(None)
     try:
@@ -39,9 +38,9 @@ def cancelling() -> Iterator[None]:
 
 
 def check_cancelled() -> None:
-    """Raise `Failure` inside `cancelling`; long loops in Python call it.
+    """Raise `Failure` if the work is cancelled; long loops in Python call it.
 
-    Code that waits for a program need not: `stop_programs` ends the program.
+    Code that waits for a program need not call it: `stop_programs` ends the program.
     """
     if _cancellations:
         raise Failure("stopped, because something else has failed")
@@ -72,10 +71,10 @@ def sleep(seconds: float) -> None:
 
 
 def in_background(source: Generator[T, None, None]) -> Iterator[T]:
-    """Iterate over `source` in a background thread, so that a blocked read can be cancelled.
+    """Yield the items of `source`, which runs in a background thread.
 
-    If nobody wants the rest, the thread ends at the next event on the network, or with the
-    process.
+    So a read that blocks in `source` can be cancelled.  If the caller abandons the rest, the thread
+    ends when its read returns, or with the process.
     """
     given: queue.Queue[T | _End] = queue.Queue(AHEAD)
     left = threading.Event()
@@ -119,7 +118,7 @@ def in_background(source: Generator[T, None, None]) -> Iterator[T]:
 
 
 class _End:
-    """The last thing that the thread of `in_background` passes on."""
+    """The last item from the thread of `in_background`: the error that ended it, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -128,6 +127,6 @@ class _End:
 def call_in_background(call: Callable[[], T]) -> T:
     """Run one blocking call in a background thread, so that it can be cancelled.
 
-    Return its result.
+    Return the call's result; raise its error.
     """
     return next(in_background(call() for _ in range(1)))

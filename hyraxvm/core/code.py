@@ -1,7 +1,7 @@
 """The code that decides an output: modules, and every module of the project that they import.
 
-A list that is kept by hand is wrong as soon as somebody forgets a line.  This one is read from the
-import statements, so that an edit of any module that a stage uses gives the stage another key.
+It is found by reading the import statements, so that an edit of any module that a stage uses gives
+the stage another key.  A list that is kept by hand is wrong as soon as somebody forgets a line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def digest(root: Path, *starts: str | Path) -> str:
     """Return a SHA-256 over the code in the closure of `starts`, in hexadecimal.
 
     It covers the path below `root` and the content of each file, and the version of each
-    third-party distribution.  Comments count too, so that nothing has to judge which are harmless.
+    third-party distribution.  Comments count too: nothing has to decide which edits are harmless.
     """
     found = closure(root, *starts)
     content = {
@@ -86,8 +86,8 @@ def _files(root: Path, start: str | Path) -> list[Path]:
 def _modules(root: Path, name: str) -> list[Path]:
     """Return the files that importing the module `name` runs: its packages, and its own.
 
-    The last part of a name may be something inside a module instead; then it adds no file.  The
-    answer is kept: no module appears while a process runs.
+    The last part of a name may be something inside a module instead; then it adds no file.
+    Answers are cached: no module appears while a process runs.
     """
     parts = name.split(".")
     found = [root.joinpath(*parts[:count], "__init__.py") for count in range(1, len(parts) + 1)]
@@ -102,7 +102,7 @@ def _package(root: Path, path: Path) -> str:
 
 @cache
 def _imports(source: bytes, package: str) -> tuple[str, ...]:
-    """Return the dotted names that a module's text imports; of `from a import b` both a and a.b."""
+    """Return the dotted names that a module imports; for `from a import b`, both a and a.b."""
     return tuple(sorted(set(_imported(ast.parse(source), package))))
 
 

@@ -27,11 +27,11 @@ def run_parallel(tasks: Sequence[Callable[[], T]], workers: int) -> list[T]:
             for future in futures:
                 future.cancel()
             with cancelling():
-                # A program that was about to start is ended at the next turn.
+                # Repeat: a program may start just after `stop_programs`.
                 while not all(future.done() for future in futures):
                     stop_programs()
                     time.sleep(0.05)
-        # The cancelled ones failed too, but later.
+        # The tasks that were cancelled failed too, but later.
         raise min(_errors(futures), key=lambda error: vars(error)["failed"])
 
 
@@ -39,7 +39,7 @@ def _timed(task: Callable[[], T]) -> T:
     try:
         return task()
     except BaseException as error:
-        # The innermost of nested calls sees it first.
+        # Of nested calls, the innermost catches the error first.
         vars(error).setdefault("failed", time.monotonic())
         raise
 

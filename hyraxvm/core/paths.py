@@ -1,4 +1,4 @@
-"""Where the code's own source files are in the checkout."""
+"""Paths of source files in the checkout."""
 
 from __future__ import annotations
 

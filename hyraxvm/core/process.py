@@ -29,7 +29,7 @@ def dying_with_parent(argv: Sequence[str]) -> list[str]:
 
 
 def as_root(argv: Sequence[str]) -> list[str]:
-    """Wrap `argv` so that it runs as root: unchanged, or in a user namespace of this user."""
+    """Return `argv` if this process is root, or else wrap it in a user namespace with a root."""
     if os.geteuid() == 0:
         return list(argv)
     return ["unshare", "--map-root-user", "--map-auto", "--", *argv]
@@ -44,12 +44,12 @@ def run(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run `argv`, append what it prints to `log`, and hand each line to `on_line`.
+    """Run `argv`, append what it prints to `log`, and pass each line to `on_line`.
 
-    `deadline` is in seconds from now.
+    `deadline` is in seconds.
 
-    Raises `Failure`, whose message has the last lines of output: the program is missing, exits
-    with another status than 0, or is not done in time.
+    Raises `Failure`: the program is missing, exits with a status other than 0, or is not done in
+    time.  The message ends with the last lines of output.
     """
     check_cancelled()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +101,10 @@ def run(
 
 
 def output(argv: Sequence[str], *, deadline: float = 60.0, cwd: Path | None = None) -> str:
-    """Run a short program and return what it prints on standard output.
+    """Run a short program; return what it prints on standard output.
 
-    Raises `Failure`: it is missing, fails, or takes longer than `deadline` seconds.
+    Raises `Failure`: it is missing, exits with a status other than 0, or takes longer than
+    `deadline` seconds.  The message has what it prints on standard error.
     """
     try:
         done = subprocess.run(
@@ -134,7 +135,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
-    # The leader has ended; end what else it started in its group.
+    # The leader of the group has ended; end the rest of the group.
     _signal_group(process.pid, signal.SIGKILL)
 
 

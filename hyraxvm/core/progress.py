@@ -1,4 +1,4 @@
-"""What a person sees of long work: stages, their times and output, how far a transfer is."""
+"""What long work shows to people: stages with their times and output, and transfers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-HEARTBEAT = 15.0  # seconds between two signs of life where not every line is shown
+HEARTBEAT = 15.0  # seconds between two lines where not every line is shown
 
 
 class Progress:
-    """Stages and their times, printed; several stages may run side by side."""
+    """Prints stages and their times; several stages may run side by side."""
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
         """Print with `say`; `timings` collects the seconds of each finished stage."""
@@ -39,9 +39,9 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, loud: bool = False) -> Iterator[Callable[[str], None]]:
-        """Time a stage; yield a function that takes its lines of output.
+        """Time a stage; yield a function to call with each line of its output.
 
-        A loud stage shows every line, a quiet one the latest every `HEARTBEAT` seconds.
+        A loud stage shows every line; a quiet one shows a line every `HEARTBEAT` seconds.
         """
         begin = time.monotonic()
         last = begin
@@ -65,10 +65,10 @@ class Progress:
 
 @contextmanager
 def meter(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show how far a transfer is; yield a function that takes the number of bytes moved.
+    """Show the progress of a transfer; yield a function to call with each number of bytes moved.
 
-    A terminal gets a bar with rate and time left, a log a line now and then.  `done` of the `total`
-    bytes are there before the transfer starts.
+    A terminal gets a bar with the rate and the time left; a log gets a line every `HEARTBEAT`
+    seconds.  `done` of the `total` bytes were moved before.
     """
     terminal = sys.stderr.isatty()
     last = time.monotonic()

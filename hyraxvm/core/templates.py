@@ -19,6 +19,16 @@ def hcl(value: object) -> str:
     return quoted.replace("${", "$${").replace("%{", "%%{")
 
 
+def vmx_value(value: object) -> str:
+    """Quote a value for a VMX file; hyraxvm/formats/vmx.py describes the format."""
+    escaped = re.sub(
+        r'[|"\x00-\x1f\x7f\x85\u2028\u2029]',
+        lambda found: "".join(f"|{byte:02X}" for byte in found[0].encode()),
+        str(value),
+    )
+    return f'"{escaped}"'
+
+
 def variable(name: str) -> bool:
     """Return whether `name` can be the name of an environment variable."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
@@ -27,7 +37,7 @@ def variable(name: str) -> bool:
 def systemd_value(value: object) -> str:
     """Quote a word for a unit file (systemd.syntax(7), "Quoting"), as in `Environment=`.
 
-    There, a carriage return ends a line too.
+    Control characters are escaped: a carriage return ends a line there too.
     """
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return '"' + re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text) + '"'
@@ -42,7 +52,7 @@ def systemd_quote(value: object) -> str:
 def environment() -> Environment:
     """Return the environment for all templates; their names are paths below the checkout.
 
-    It keeps the templates that it has compiled, and reads one again that has changed.
+    It keeps compiled templates, and reads a template again if its file has changed.
     """
     env = Environment(
         loader=FileSystemLoader(ROOT),
@@ -55,6 +65,7 @@ def environment() -> Environment:
     env.filters["hcl"] = hcl
     env.filters["systemd_quote"] = systemd_quote
     env.filters["systemd_value"] = systemd_value
+    env.filters["vmx_value"] = vmx_value
     return env
 
 

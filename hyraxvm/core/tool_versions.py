@@ -1,4 +1,4 @@
-"""The programs that the pipeline runs: the oldest versions that work, the versions found."""
+"""The programs that the pipeline runs: the versions that it needs and those that are here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOOLS = (
 
 
 def version(tool: Tool) -> str | None:
-    """Return the first version number that the command prints, or None: the tool is missing."""
+    """Return the first version number that the command prints; None if there is none."""
     if shutil.which(tool.argv[0]) is None:
         return None
     try:

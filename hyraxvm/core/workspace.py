@@ -1,4 +1,4 @@
-"""The places of a run: the checkout, what is made in it, and the cache."""
+"""The folders of a run: the checkout, the outputs in it, and the cache."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hyraxvm.core.paths import ROOT
 
 @dataclass(frozen=True)
 class Workspace:
-    """The checkout, the folder for what is made, and the cache of stages.
+    """The checkout, the folder for outputs, and the cache of stages.
 
-    A task makes one and hands it down, so that no module keeps places of its own.
+    A task makes one and passes it on, so that no module has folders of its own.
     """
 
     root: Path
@@ -23,7 +23,7 @@ class Workspace:
 
     @classmethod
     def here(cls) -> Workspace:
-        """Return the usual one: this checkout, its `artifacts/`, and the user's cache."""
+        """Return the usual workspace: this checkout, its `artifacts/`, and the user's cache."""
         return cls(ROOT, ROOT / "artifacts", StageCache(user_cache()))
 
     @property
@@ -48,13 +48,13 @@ class Workspace:
 
     @property
     def downloads(self) -> Path:
-        """What `./inv download` gets, unless it is to be put elsewhere."""
+        """What `./inv download` gets, unless the command names another folder."""
         return self.artifacts / "downloads"
 
 
 def user_cache() -> Path:
-    """Return the cache's folder, by the XDG Base Directory Specification."""
+    """Return the folder of the user's cache, by the XDG Base Directory Specification."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path in the variable is to be ignored.
+    # The specification says to ignore a relative path in the variable.
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
     return base / "hyrax-vm"

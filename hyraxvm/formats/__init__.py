@@ -1,4 +1,4 @@
-"""The formats in which an image is shipped: the one list that declares them."""
+"""The formats that an image is shipped in: the one list that declares them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ FORMATS: Final = {f.name: f for f in (vmx_zip.FORMAT, ova.FORMAT, qcow2.FORMAT, 
 
 
 def check(table: images.Config, path: Path = IMAGES_TOML) -> images.Config:
-    """Return the table, if it says of formats what they take.
+    """Return `table`, unchanged, if its budgets and devices fit the formats that there are.
 
-    Raises `UserError`: a budget or a machine names another format, or a machine lacks the devices
-    of one that declares them.
+    `path` is the file that messages name.
+
+    Raises `UserError`: a budget names an unknown format; a machine has devices for a format that
+    has no descriptor, or lacks those of a format that has one.
     """
     for name, budget in table.budget.items():
         for key in budget:
@@ -40,20 +42,20 @@ def check(table: images.Config, path: Path = IMAGES_TOML) -> images.Config:
                     f"{path}: budget.{name}.{key}: there is no format {key!r}; "
                     f"expected: {', '.join((images.SERVER, *FORMATS))}"
                 )
-    declaring = [f.name for f in FORMATS.values() if f.declares]
+    described = [f.name for f in FORMATS.values() if f.has_descriptor]
     for name, machine in table.machine.items():
-        for key in machine.devices.keys() ^ declaring:
-            why = "is missing" if key in declaring else f"there is no descriptor in format {key!r}"
+        for key in sorted(machine.devices.keys() ^ described):
+            why = "is missing" if key in described else f"format {key!r} has no descriptor"
             raise UserError(
-                f"{path}: machine.{name}.devices.{key}: {why}; expected: {', '.join(declaring)}"
+                f"{path}: machine.{name}.devices.{key}: {why}; expected: {', '.join(described)}"
             )
     return table
 
 
 def choose(names: Iterable[str]) -> list[Format]:
-    """The formats of these names, each once, in the list's order; all if none is named.
+    """Return the formats with these names, each once, in the list's order; all if none is named.
 
-    Raises `UserError`: there is no such format.
+    Raises `UserError`: a name is not that of a format.
     """
     wanted = set(names)
     for name in sorted(wanted):
@@ -63,23 +65,23 @@ def choose(names: Iterable[str]) -> list[Format]:
 
 
 def for_images(count: int) -> list[list[Format]]:
-    """Return the formats that each of `count` images is tested in.
+    """Return for each of `count` images the list of formats that it is tested in.
 
-    Each image gets the first format.  Of the others, each goes to one image, in turn.
+    Each image gets the first format.  The other formats are dealt out to the images in turn.
     """
     first, *others = FORMATS.values()
     return [[first, *others[at::count]] for at in range(count)]
 
 
 def format_of(artifact: Path) -> Format:
-    """The format that a file's name tells; raises `UserError` for other names."""
+    """Return the format whose suffix a file's name has; raises `UserError` if none fits."""
     fitting = [f for f in FORMATS.values() if artifact.name.endswith(f.suffix)]
     if not fitting:
         suffixes = ", ".join(f.suffix for f in FORMATS.values())
-        raise UserError(f"{artifact}: is no artifact; their names end with {suffixes}")
+        raise UserError(f"{artifact}: is not an artifact; expected: a name with {suffixes}")
     return max(fitting, key=lambda f: len(f.suffix))
 
 
 def image_name(artifact: Path) -> str:
-    """The name that all formats of an image share."""
+    """Return an artifact's name without its suffix, which all formats of an image share."""
     return artifact.name.removesuffix(format_of(artifact).suffix)

@@ -1,4 +1,4 @@
-"""What a format of an artifact is: how its file is named, written and read."""
+"""The interface of a format: how its file is named, written and read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from hyraxvm.vm.qemu import MachineSpec
 class Source:
     """What every format of an image is made from.
 
-    `master_key` is the key of the stage that made `master`, `release` the guest's version file,
-    `refresh` the day for which packages were fetched anew, or empty.
+    `image` is the server's image and `master` the disk (qcow2) that all formats hold.
+    `master_key` is the key of the stage that made `master`.  `release` has the variables of the
+    guest's version file.  `refresh` is the day on which packages were fetched again, or empty.
     """
 
     recipe: Recipe
@@ -35,7 +36,7 @@ class Source:
 
 
 class Contents(NamedTuple):
-    """What an artifact holds: the directory it was unpacked to, and the machines to boot it as."""
+    """What an artifact holds: the folder that it was unpacked to, the machines that can boot it."""
 
     folder: Path
     specs: dict[str, MachineSpec]
@@ -45,16 +46,17 @@ class Contents(NamedTuple):
 class Format:
     """One kind of file that users download.
 
-    `texts` gives file name -> text of what lies beside the disk.  `write` makes the file (second
-    argument) in an empty directory (third) with a log (fourth), and returns the files that it has
-    put into it.  `read` unpacks a file that nobody vouches for into an existing directory; it
-    raises `UserError` with the reason why not.  `module` is the name of its module,
-    `templates` are the files that it renders.
-    `machines` are the names of what `read` returns.
-    `declares` is whether the file has a descriptor, which says how much memory and how many CPUs it
-    wants, and which devices: those of `[machine.NAME.devices]` in images.toml.
-    `whole_contract` is whether boot tests hold this format to the whole contract of the guest; the
-    others hold the same disk, and are tested briefly.
+    `texts(recipe, name, image)` returns file name -> text of the files beside the disk.
+    `write(source, target, work, log)` makes the file `target`; `work` is an empty folder for its
+    parts, `log` gets the output of programs.  It returns the files that `target` contains.
+    `read(artifact, into)` unpacks a file that nobody vouches for into an existing folder.  It
+    raises `UserError` with the reason if it refuses the file.
+    `module` is the name of the module, `templates` are the files that it renders.
+    `machines` are the names of the machines that `read` returns.
+    `has_descriptor` is whether the file says which memory, CPUs and devices its machine has; the
+    devices are those of `[machine.NAME.devices]` in images.toml.
+    `whole_contract` is whether boot tests check the whole contract of the guest in this format.
+    The other formats hold the same disk and are tested briefly.
     """
 
     name: str
@@ -66,5 +68,5 @@ class Format:
     module: str
     templates: tuple[Path, ...]
     machines: tuple[str, ...]
-    declares: bool
+    has_descriptor: bool
     whole_contract: bool = False

@@ -1,4 +1,4 @@
-"""Disk images of all kinds: made from the master, compared with it, inspected without trust."""
+"""Disk images of all kinds: made from the master, compared with it, checked without trust."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ MIB: Final = 1024 * 1024
 def convert(
     master: Path, target: Path, kind: str, options: str, log: Path, compress: bool = False
 ) -> None:
-    """Write the master (qcow2) to `target` in qemu's format `kind`; raises `Failure`."""
+    """Convert the master (qcow2) to `target`, an image of qemu's format `kind`.
+
+    `options` are those of `qemu-img convert -o`.  Raises `Failure`: qemu-img failed.
+    """
     argv = ["qemu-img", "convert", *(["-c"] if compress else []), "-f", "qcow2", "-O", kind]
     run([*argv, "-o", options, str(master), str(target)], log=log, deadline=DEADLINE)
 
 
 def compare(master: Path, disk: Path, kind: str, log: Path) -> None:
-    """Raise `Failure` unless both disks have the same size and the same bytes."""
+    """Raise `Failure` unless the disk has the same size and bytes as the master (qcow2)."""
     # Without --strict a longer disk passes if the rest is zero.
     if size(master, "qcow2") != size(disk, kind):
         raise Failure(f"{disk.name}: has another size than the master; log: {log}")
@@ -31,15 +34,17 @@ def compare(master: Path, disk: Path, kind: str, log: Path) -> None:
 
 
 def size(disk: Path, kind: str) -> int:
-    """The size in bytes of the disk inside an image of qemu's format `kind`."""
+    """Return the size in bytes of the disk in an image of qemu's format `kind`."""
     return int(_info(disk, kind)["virtual-size"])
 
 
 def inspect(disk: Path, kind: str) -> dict[str, Any]:
-    """Refuse what is not a whole image of qemu's format `kind`; return what `qemu-img info` says.
+    """Refuse a file that is not a whole image of qemu's format `kind`.
 
-    The caller has looked at the header: QEMU opens whatever files some headers name.  A content
-    that was altered in place may pass: checksums are the business of what carries the image.
+    Return what `qemu-img info` reports.
+
+    The caller must have checked the header: QEMU opens whatever files some headers name.  Content
+    that was altered in place may pass: checksums are the task of the format around the image.
 
     Raises:
         UserError: The reason, in one line.
@@ -52,18 +57,20 @@ def inspect(disk: Path, kind: str) -> dict[str, Any]:
         said = str(failure).splitlines()[-1].rpartition(": ")[2]
         raise UserError(f"{disk.name}: damaged: {said or 'qemu-img check fails'}") from None
     if "backing-filename" in info:
-        raise UserError(f"{disk.name}: is based on another file; allowed is a disk of its own")
+        raise UserError(
+            f"{disk.name}: depends on another file; expected: a disk that is complete in one file"
+        )
     return info
 
 
 def _info(disk: Path, kind: str) -> dict[str, Any]:
-    # An absolute path: before a colon in a relative one QEMU would see a protocol.
+    # An absolute path: in a relative one QEMU would take what is before a colon for a protocol.
     argv = ["qemu-img", "info", "--output=json", "-f", kind, str(disk.absolute())]
     found: dict[str, Any] = json.loads(output(argv))
     return found
 
 
 def head(disk: Path, length: int) -> bytes:
-    """Return the first `length` bytes, filled up with zeros."""
+    """Return the first `length` bytes of a file; zeros replace what a shorter file lacks."""
     with disk.open("rb") as stream:
         return stream.read(length).ljust(length, b"\0")

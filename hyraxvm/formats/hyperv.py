@@ -1,4 +1,4 @@
-"""`-hyperv.zip`: a VHDX for Hyper-V, and a PowerShell script that makes a machine of it.
+"""`-hyperv.zip`: a VHDX for Hyper-V, and a PowerShell script that makes a machine with it.
 
 Hyper-V refuses a VHDX whose file is sparse, so it must be small when dense: dynamic, with blocks
 of 1 MiB, which is also what Microsoft advises for Linux guests.
@@ -19,12 +19,12 @@ from hyraxvm.formats.base import Contents, Format, Source
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 SCRIPT = TEMPLATES / "create-vm.ps1.j2"
-# block_state_zero=on is what makes qemu-img leave out blocks of zeros safely.
+# With block_state_zero=on qemu-img can leave out blocks of zeros safely.
 OPTIONS = "subformat=dynamic,block_size=1M,block_state_zero=on"
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """The script and the READMEs."""
+    """Return the script and the READMEs."""
     script = render(SCRIPT, name=name, machine=recipe.machine)
     return {
         "create-vm.ps1": script.replace("\n", "\r\n"),
@@ -33,7 +33,7 @@ def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
 
 
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
-    """Make the zip; returns its members."""
+    """Make the zip; return its members."""
     disk = work / f"{source.name}.vhdx"
     disk_images.convert(source.master, disk, "vhdx", OPTIONS, log)
     if disk_images.size(disk, "vhdx") % disk_images.MIB:
@@ -47,15 +47,16 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
 
 
 def read(artifact: Path, into: Path) -> Contents:
-    """Unpack; the machines are the nearest that QEMU has to Hyper-V's two generations.
+    """Unpack, and return the machines of QEMU that are nearest to Hyper-V's two generations.
 
-    QEMU emulates neither VMBus nor its disks and network cards: in their place the generation 2
-    machine has UEFI and virtio, the generation 1 machine a BIOS, an IDE disk and virtio.
+    QEMU emulates neither VMBus nor its disks and network cards.  In their place the generation 2
+    machine has UEFI and virtio; the generation 1 machine has a BIOS, an IDE disk and a virtio
+    network card.
     """
     folder = archives.unpack_zip(artifact, into)
     found = list(folder.glob("*.vhdx"))
     if len(found) != 1:
-        raise UserError(f"{artifact}: {len(found)} VHDX files; allowed is one")
+        raise UserError(f"{artifact}: {len(found)} VHDX files; expected: one")
     inspect(found[0])
 
     def machine(controller: str, firmware: str) -> MachineSpec:
@@ -67,14 +68,14 @@ def read(artifact: Path, into: Path) -> Contents:
 
 
 def inspect(disk: Path) -> None:
-    """Refuse what is not a whole VHDX disk.
+    """Refuse a file that is not a whole VHDX disk.
 
     Raises:
         UserError: The reason, in one line.
     """
     if disk_images.head(disk, 8) != b"vhdxfile":
         raise UserError(f"{disk.name}: not a VHDX disk")
-    # MS-VHDX: every structure lies at, and the file ends at, a multiple of 1 MiB.
+    # MS-VHDX: every structure begins, and the file ends, at a multiple of 1 MiB.
     if disk.stat().st_size % disk_images.MIB:
         raise UserError(f"{disk.name}: damaged: its size is not a multiple of 1 MiB")
     disk_images.inspect(disk, "vhdx")
@@ -90,5 +91,5 @@ FORMAT = Format(
     module=__name__,
     templates=(SCRIPT, *readme.SOURCES),
     machines=("generation2", "generation1"),
-    declares=False,
+    has_descriptor=False,
 )

@@ -16,14 +16,14 @@ from hyraxvm.vm.qemu import MachineSpec
 
 
 class _Sizes(BaseModel):
-    """Of the machine in a manifest, what a format without a descriptor does not say."""
+    """The sizes of the machine in a manifest, for a format that has no descriptor."""
 
     cpus: int
     memory_mib: int
 
 
 class _Release(BaseModel):
-    """Of the guest's version file in a manifest, what decides how the machine is emulated."""
+    """The variable of the guest's version file, in a manifest, that decides which CPU boots it."""
 
     ARCH: ArchName
 
@@ -35,9 +35,9 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Opened:
-    """An artifact, unpacked to `folder`: its format, and the machines to boot it as.
+    """An artifact that was unpacked to `folder`, its format, and the machines that can boot it.
 
-    The first machine of `specs` is the one that a user of the format most likely has.
+    `specs` is name -> machine; the first is the one that a user of the format most likely has.
     """
 
     format: Format
@@ -53,21 +53,22 @@ class Opened:
 def open_artifact(artifact: Path, into: Path) -> Opened:
     """Verify `artifact` and unpack it into the existing directory `into`.
 
-    The architecture, and memory and CPUs of a format that does not declare them, are those of the
-    manifest beside the file; without one, the architecture that the file's name ends with, and
-    `MachineSpec`'s defaults.
+    The manifest beside the file says which architecture the machines have, and, for a format
+    without a descriptor, how much memory and how many CPUs.  Without a manifest the architecture
+    is the one that the file's name ends with, and the sizes are the defaults of `MachineSpec`.
 
     Raises:
-        UserError: There is no such file, it is damaged, or it holds what no artifact may.
+        UserError: There is no such file, it is damaged, or it has what no artifact may have; or
+            the manifest is damaged.
     """
     chosen = format_of(artifact)
     if not artifact.is_file():
         raise UserError(f"{artifact}: no such file; `./inv list` shows what is built")
     folder, specs = chosen.read(artifact, into)
     manifest = _manifest(artifact)
-    arch = ARCHES[manifest.release.ARCH] if manifest else _named(artifact)
-    specs = {name: _on(spec, arch) for name, spec in specs.items()}
-    if not chosen.declares and manifest:
+    arch = ARCHES[manifest.release.ARCH] if manifest else _arch_in_name(artifact)
+    specs = {name: _with_arch(spec, arch) for name, spec in specs.items()}
+    if not chosen.has_descriptor and manifest:
         sizes = manifest.machine
         specs = {
             name: replace(spec, memory_mib=sizes.memory_mib, cpus=sizes.cpus)
@@ -77,17 +78,17 @@ def open_artifact(artifact: Path, into: Path) -> Opened:
 
 
 def manifest_path(artifact: Path) -> Path:
-    """The manifest that lies beside an artifact."""
+    """Return where the manifest of an artifact is: beside it."""
     return artifact.with_name(f"{image_name(artifact)}{MANIFEST}")
 
 
-def _on(spec: MachineSpec, arch: Arch) -> MachineSpec:
-    """The same machine of this architecture."""
+def _with_arch(spec: MachineSpec, arch: Arch) -> MachineSpec:
+    """Return the same machine for this architecture; with UEFI where it has no BIOS."""
     return replace(spec, arch=arch, firmware=spec.firmware if arch.bios else "efi")
 
 
-def _named(artifact: Path) -> Arch:
-    """The architecture that a file's name ends with, else the usual one."""
+def _arch_in_name(artifact: Path) -> Arch:
+    """Return the architecture that a file's name ends with, or the default one."""
     ending = image_name(artifact).rpartition("-")[2]
     return next((arch for arch in ARCHES.values() if arch.name == ending), DEFAULT)
 
@@ -99,4 +100,6 @@ def _manifest(artifact: Path) -> _Manifest | None:
     try:
         return _Manifest.model_validate(json.loads(path.read_text("utf-8")))
     except (ValueError, ValidationError, RecursionError):
-        raise UserError(f"{path}: is no manifest: it names no machine") from None
+        raise UserError(
+            f"{path}: is not a manifest, or a damaged one; download or build it again"
+        ) from None

@@ -21,13 +21,13 @@ _LINE = re.compile(r"SHA256\(([^()\s]{1,200})\)= ([0-9a-f]{64})", re.ASCII)
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """The descriptor, for a disk file of 0 bytes."""
+    """Return the descriptor, as for a disk file of 0 bytes."""
     spec = _spec(recipe, name, image, __version__, 0)
     return {f"{name}.ovf": ovf.render_ovf(spec)}
 
 
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
-    """Make the OVA; returns its members, in their order."""
+    """Make the OVA; return its members, in their order."""
     disk = work / f"{source.name}-disk1.vmdk"
     options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
     disk_images.convert(source.master, disk, "vmdk", options, log)
@@ -50,14 +50,14 @@ def read(artifact: Path, into: Path) -> Contents:
     members = archives.unpack_tar(artifact, into)
     kinds = [path.suffix for path in members[:2]]
     if kinds != [".ovf", ".mf"]:
-        raise UserError(f"{artifact}: begins with {', '.join(kinds)}: allowed is .ovf, .mf")
+        raise UserError(f"{artifact}: begins with {', '.join(kinds)}; expected: .ovf, .mf")
     descriptor, manifest, *rest = members
     _check_digests(artifact, manifest, [descriptor, *rest])
     declared = ovf.read_ovf(descriptor)
     sizes = {path.name: path.stat().st_size for path in rest}
     if declared.files != sizes:
         raise UserError(
-            f"{artifact}: {descriptor.name}: its files and sizes are not those in the archive"
+            f"{artifact}: {descriptor.name}: lists other files or sizes than the archive holds"
         )
     disk = into / declared.disk_file
     vmdk.inspect(disk, SUBFORMAT)
@@ -100,20 +100,22 @@ def _spec(
 def _check_digests(artifact: Path, manifest: Path, files: list[Path]) -> None:
     """Refuse a manifest that does not name exactly these files with their digests."""
     if manifest.stat().st_size > MAX_MANIFEST:
-        raise UserError(f"{artifact}: {manifest.name}: too long; allowed are {MAX_MANIFEST} bytes")
-    said: dict[str, str] = {}
+        raise UserError(
+            f"{artifact}: {manifest.name}: too long; expected: at most {MAX_MANIFEST} bytes"
+        )
+    listed: dict[str, str] = {}
     for number, line in enumerate(manifest.read_text("utf-8", "replace").splitlines(), 1):
         match = _LINE.fullmatch(line)
-        if not match or match[1] in said:
+        if not match or match[1] in listed:
             raise UserError(
-                f"{artifact}: {manifest.name}: line {number}: {line[:80]!r}: allowed is "
+                f"{artifact}: {manifest.name}: line {number}: {line[:80]!r}: expected: "
                 "SHA256(NAME)= DIGEST, each name once"
             )
-        said[match[1]] = match[2]
-    if said.keys() != {path.name for path in files}:
-        raise UserError(f"{artifact}: {manifest.name}: names other files than the archive holds")
+        listed[match[1]] = match[2]
+    if listed.keys() != {path.name for path in files}:
+        raise UserError(f"{artifact}: {manifest.name}: lists other files than the archive holds")
     for path in files:
-        if said[path.name] != cache.file_digest(path):
+        if listed[path.name] != cache.file_digest(path):
             raise UserError(
                 f"{artifact}: {path.name}: its SHA-256 is not the one in {manifest.name}; "
                 "download the file again"
@@ -130,5 +132,5 @@ FORMAT = Format(
     module=__name__,
     templates=(ovf.TEMPLATE,),
     machines=("ovf",),
-    declares=True,
+    has_descriptor=True,
 )

@@ -1,7 +1,7 @@
 """The OVF descriptor of a virtual machine (DMTF DSP0243 1.x), written and read.
 
-VMware's readers want more than the standard: the children of each `Item` in alphabetical order,
-sizes in bytes, and `vmw:` elements that a reader may ignore marked so.
+VMware's readers want more than the standard: the children of each `Item` are in alphabetical
+order, sizes are in bytes, and `vmw:` elements that a reader may ignore are marked as such.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ STREAM_OPTIMIZED: Final = (
 )
 # Resource types of CIM_ResourceAllocationSettingData.
 CPU, MEMORY, SCSI, ETHERNET, DISK = "3", "4", "6", "10", "17"
-# OVF's name in lower case -> the VMX file's.
+# Name in an OVF, in lower case -> name in a VMX file.
 CONTROLLERS: Final = {"lsilogicsas": "lsisas1068", "virtualscsi": "pvscsi"}
 NIC_MODELS: Final = ("e1000", "e1000e", "vmxnet3")
-# The VMX file's name -> OVF's, as VMware writes it.
-WRITTEN: Final = {
+# Name in a VMX file -> name in an OVF, as VMware writes it.
+OVF_NAMES: Final = {
     "lsisas1068": "lsilogicsas",
     "pvscsi": "VirtualSCSI",
     "e1000": "E1000",
@@ -77,7 +77,7 @@ DATA_PROPERTIES: Final = (
 
 @dataclass(frozen=True)
 class OvfSpec:
-    """What a descriptor is rendered from; memory in MiB, file and disk sizes in bytes.
+    """What a descriptor is rendered from: memory in MiB; file size and disk capacity in bytes.
 
     `controller` and `nic` are named as in a VMX file.
     """
@@ -99,7 +99,7 @@ class OvfSpec:
 
     @property
     def items(self) -> list[dict[str, object]]:
-        """The virtual hardware: local names of CIM_ResourceAllocationSettingData -> values."""
+        """The virtual hardware, each item with local names of CIM_ResourceAllocationSettingData."""
         return [
             {
                 "AllocationUnits": "hertz * 10^6",
@@ -122,7 +122,7 @@ class OvfSpec:
                 "Description": "SCSI controller",
                 "ElementName": "SCSI controller 0",
                 "InstanceID": 3,
-                "ResourceSubType": WRITTEN[self.controller],
+                "ResourceSubType": OVF_NAMES[self.controller],
                 "ResourceType": SCSI,
             },
             {
@@ -137,10 +137,10 @@ class OvfSpec:
                 "AddressOnParent": 7,
                 "AutomaticAllocation": "true",
                 "Connection": "VM Network",
-                "Description": f"{WRITTEN[self.nic]} network card",
+                "Description": f"{OVF_NAMES[self.nic]} network card",
                 "ElementName": "Ethernet 1",
                 "InstanceID": 5,
-                "ResourceSubType": WRITTEN[self.nic],
+                "ResourceSubType": OVF_NAMES[self.nic],
                 "ResourceType": ETHERNET,
             },
         ]
@@ -148,7 +148,11 @@ class OvfSpec:
 
 @dataclass(frozen=True)
 class Ovf:
-    """What a descriptor declares; `files` are the sizes in bytes of what it refers to."""
+    """What a descriptor declares: memory in MiB, the disk's capacity in bytes.
+
+    `files` maps each file that it refers to to its size in bytes.  `controller` and `nics` are
+    named as in a VMX file.
+    """
 
     name: str
     files: dict[str, int]
@@ -170,14 +174,14 @@ def read_ovf(path: Path) -> Ovf:
     """Read the descriptor at `path`, trusting nothing in it.
 
     Raises:
-        UserError: One line with the file, what is wrong and what is allowed.
+        UserError: One line with the file, what is wrong and what is expected.
     """
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise UserError(f"{path.name}: too long; a descriptor has {MAX_BYTES} bytes at most")
+        raise UserError(f"{path.name}: too long; expected: at most {MAX_BYTES} bytes")
     try:
-        # Bytes in another encoding are not UTF-8, or not ASCII where it counts.
+        # Only UTF-8, whatever encoding the document declares.
         # `_Builder` refuses a document type, and with it every entity.
         root = ET.fromstring(data.decode("utf-8"), ET.XMLParser(target=_Builder()))  # noqa: S314
     except UnicodeDecodeError as error:
@@ -188,7 +192,7 @@ def read_ovf(path: Path) -> Ovf:
 
 
 class _Builder(ET.TreeBuilder):
-    """Builds the tree of a document without a document type, in which entities are declared."""
+    """Builds the tree of a document; refuses a document type, which can declare entities."""
 
     def doctype(self, name: str, public: str | None, system: str | None) -> NoReturn:
         raise ValueError("a document type is not allowed")
@@ -234,7 +238,7 @@ class _Reader:
         )
 
     def references(self) -> dict[str, tuple[str, int]]:
-        """File id -> name and size."""
+        """Return file id -> name and size in bytes."""
         found = {}
         for file in self.one(self.root, "References").findall(f"{_OVF}File"):
             name = file.get(f"{_OVF}href", "")
@@ -245,7 +249,7 @@ class _Reader:
         return found
 
     def disk(self, resource: str) -> tuple[str, int]:
-        """The file and the capacity (bytes) of a `HostResource`."""
+        """Return the file and the capacity (bytes) of the disk that a `HostResource` names."""
         for disk in self.one(self.root, "DiskSection").findall(f"{_OVF}Disk"):
             if resource == f"ovf:/disk/{disk.get(f'{_OVF}diskId')}":
                 kind = disk.get(f"{_OVF}format", "")
@@ -304,6 +308,6 @@ class _Reader:
             raise self.wrong(what, value, "a whole number")
         return int(value)
 
-    def wrong(self, what: str, value: str, allowed: str) -> UserError:
+    def wrong(self, what: str, value: str, expected: str) -> UserError:
         shown = repr(value if len(value) <= 60 else value[:57] + "...")
-        return UserError(f"{self.where}: {what}: {shown}: allowed: {allowed}")
+        return UserError(f"{self.where}: {what}: {shown}: expected: {expected}")

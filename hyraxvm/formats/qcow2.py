@@ -20,26 +20,26 @@ OPTIONS = "compression_type=zlib,lazy_refcounts=off"
 # The two kinds of disk that virt-manager and Proxmox choose for Linux.
 CONTROLLERS = {"virtio_blk": "virtio-blk", "virtio_scsi": "virtio"}
 
-# What may follow the magic: nothing that makes QEMU open another file.
+# The fields that are checked, so that nothing in them makes QEMU open another file.
 _QCOW2: Final = struct.Struct(">4sIQIIQI")  # magic .. crypt_method (QEMU's docs/interop/qcow2.txt)
 _FEATURES: Final = 72  # offset of incompatible_features
 _COMPRESSION: Final = 1 << 3  # the only incompatible feature that an image may use
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """Nothing: the file is the disk."""
+    """Return nothing: the file is the disk."""
     return {}
 
 
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
-    """Make the disk; nothing is packed into it."""
+    """Make the disk; return nothing, because the file has no members."""
     disk_images.convert(source.master, target, "qcow2", OPTIONS, log, compress=True)
     archives.sync(target)
     return []
 
 
 def read(artifact: Path, into: Path) -> Contents:
-    """Inspect the disk where it lies; its machines are those that its users' tools make."""
+    """Check the disk where it is; return the machines that its users' tools make."""
     inspect(artifact)
     specs = {
         name: MachineSpec(drives=(Drive(kind, artifact.resolve(), "qcow2"),), nics=("virtio",))
@@ -49,7 +49,7 @@ def read(artifact: Path, into: Path) -> Contents:
 
 
 def inspect(disk: Path) -> None:
-    """Refuse what is not a whole qcow2 disk by itself.
+    """Refuse a file that is not a whole qcow2 disk, complete by itself.
 
     Raises:
         UserError: The reason, in one line.
@@ -61,9 +61,10 @@ def inspect(disk: Path) -> None:
     (features,) = struct.unpack_from(">Q", head, _FEATURES) if version == 3 else (0,)
     if backing or encryption or features & ~_COMPRESSION:
         raise UserError(
-            f"{disk.name}: allowed is a qcow2 disk without backing file, data file and encryption"
+            f"{disk.name}: expected: a qcow2 disk without backing file, data file or encryption"
         )
-    # qemu-img fills a compressed disk's last cluster up; `qemu-img check` does not miss its end.
+    # qemu-img pads a compressed disk to a whole cluster; `qemu-img check` does not notice a cut
+    # in the last one.
     if disk.stat().st_size % (1 << min(bits, 21)):
         raise UserError(f"{disk.name}: damaged: its size is not a multiple of its cluster size")
     disk_images.inspect(disk, "qcow2")
@@ -79,5 +80,5 @@ FORMAT = Format(
     module=__name__,
     templates=(),
     machines=(*CONTROLLERS,),
-    declares=False,
+    has_descriptor=False,
 )

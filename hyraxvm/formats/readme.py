@@ -1,6 +1,6 @@
 """The READMEs beside a disk, as HTML and as plain text, and the page on hypervisors.
 
-`python -m` with this module's name writes docs/hypervisors.md.
+`python -m hyraxvm.formats.readme` writes docs/hypervisors.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DOCUMENT: Final = ROOT / "docs" / "hypervisors.md"
 
 
 def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """Return file name -> text for the format `kind`."""
+    """Return file name -> text of the READMEs of the image `name` in the format `kind`."""
     text = render(
         README,
         format=kind,
@@ -38,7 +38,7 @@ def texts(kind: str, recipe: Recipe, name: str, image: ServerImage) -> dict[str,
     body = Markup(MarkdownIt("commonmark").render(text))  # noqa: S704
     return {
         "README.html": render(PAGE, name=name, body=body),
-        # Windows' Notepad is where it is read.
+        # CRLF: users of Windows read it in Notepad.
         "README.txt": text.replace("\n", "\r\n"),
     }
 
@@ -62,7 +62,7 @@ def hypervisors(name: str, recipe: Recipe, *, as_page: bool = False) -> str:
 def document() -> str:
     """Return the text of docs/hypervisors.md: no image's name, and the usual hardware."""
     table = images.load()
-    # Of a server that needs no more memory than its machine has.
+    # A server that needs no more memory than its machine has, so that the usual figures show.
     lightest = min(table.server, key=lambda name: table.server[name].memory_mib)
     return hypervisors("NAME", images.recipe(table, server=lightest), as_page=True)
 

@@ -1,9 +1,9 @@
 """The VMX file: VMware's descriptor of a virtual machine, written and read.
 
-Format, as VMware's products write it and libvirt's `src/vmx/vmx.c` reads it: one `key = "value"`
-a line; keys compare without case; inside a value `"` and `|` (and control characters) stand as
-`|` and two hex digits.  Lines end with LF: that is what VMware writes on Linux, macOS and ESXi,
-all its products read it, and the same input gives the same bytes on every build host.
+The format is the one that VMware's products write and libvirt's `src/vmx/vmx.c` reads.  Each line
+is `key = "value"`.  Keys are compared without case.  In a value, `"`, `|` and control characters
+are written as `|` and two hexadecimal digits.  Lines end with LF: VMware writes that on Linux,
+macOS and ESXi, all its products read it, and the same input gives the same bytes on every host.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import TEMPLATES
+from hyraxvm.core.templates import render
 
+TEMPLATE: Final = TEMPLATES / "image.vmx.j2"
 CONTROLLERS: Final = ("pvscsi", "lsisas1068")
 NIC_MODELS: Final = ("vmxnet3", "e1000e", "e1000")
 CONNECTIONS: Final = ("nat", "bridged", "hostonly")
 FIRMWARES: Final = ("bios", "efi")
-# VMware's own files have some hundred lines; a longer file is not a descriptor of ours.
+# VMware's own files have some hundred lines; an artifact's descriptor is not longer.
 MAX_BYTES: Final = 64 * 1024
 MAX_MEMORY_MIB: Final = 1024 * 1024
 MAX_CPUS: Final = 128
@@ -32,8 +32,8 @@ MAX_DISKS: Final = 15
 MAX_NICS: Final = 10
 
 _LINE: Final = re.compile(r'(?P<key>\.?[A-Za-z][\w.:-]*)\s*=\s*"(?P<value>[^"]*)"')
-# No separators, no drive letters, no leading dot or dash: a name in the VMX's own folder.
-_FLAT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~ -]{0,199}")
+# No separators, drive letters, leading dots or dashes: a name in the folder of the VMX.
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~ -]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Nic:
 
 @dataclass(frozen=True)
 class VmxDisk:
-    """One hard disk: the model of its `controller` (of `CONTROLLERS`) and its flat `file` name."""
+    """One hard disk: the model of its `controller` (of `CONTROLLERS`) and its `file` name."""
 
     controller: str
     file: str
@@ -54,10 +54,12 @@ class VmxDisk:
 
 @dataclass(frozen=True)
 class VmxSpec:
-    """What a VMX is rendered from; memory in MiB, disks as flat file names in SCSI order.
+    """What a VMX is rendered from: memory in MiB, disks as file names in SCSI order.
+
+    Disks and NVRAM are in the folder of the VMX.
 
     Raises:
-        UserError: A field has a value that no descriptor of ours may have.
+        UserError: A field has a value that an artifact's descriptor may not have.
     """
 
     display_name: str
@@ -71,10 +73,11 @@ class VmxSpec:
     nics: tuple[Nic, ...] = (Nic(),)
 
     def __post_init__(self) -> None:
-        """Refuse what `parse_vmx` would refuse, before a file is written."""
+        """Check the fields before a file is written."""
         where = "VMX"
         if not self.display_name.strip() or re.search(r"[\ud800-\udfff]", self.display_name):
-            raise UserError(f"{where}: displayName = {_shown(self.display_name)}: allowed is text")
+            shown = _shown(self.display_name)
+            raise UserError(f"{where}: displayName = {shown}: expected: text that is not blank")
         _number(where, "memsize", str(self.memory_mib), 4, MAX_MEMORY_MIB, 4)
         _number(where, "numvcpus", str(self.cpus), 1, MAX_CPUS, 1)
         _one_of(where, "firmware", self.firmware, FIRMWARES)
@@ -82,7 +85,7 @@ class VmxSpec:
         _count(where, "disks", len(self.disks), MAX_DISKS)
         _count(where, "network cards", len(self.nics), MAX_NICS)
         for file in (*self.disks, self.nvram):
-            _flat(where, "fileName", file)
+            _file_name(where, "fileName", file)
         for nic in self.nics:
             _one_of(where, "ethernet.virtualDev", nic.model, NIC_MODELS)
             _one_of(where, "ethernet.connectionType", nic.connection, CONNECTIONS)
@@ -90,7 +93,7 @@ class VmxSpec:
 
 @dataclass(frozen=True)
 class Vmx:
-    """What a VMX declares; `raw` has every key in lower case, its value unescaped."""
+    """What a VMX declares: memory in MiB; `raw` is key, in lower case -> plain value."""
 
     display_name: str
     guest_os: str
@@ -104,28 +107,20 @@ class Vmx:
 
 def render_vmx(spec: VmxSpec) -> str:
     """Return the text of the VMX file of `spec`: UTF-8, LF, no byte order mark."""
-    # Not HTML: `quote` does the escaping that this format needs.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701
-        keep_trailing_newline=True,
-    )
-    environment.filters["quote"] = _quote
-    return environment.get_template("image.vmx.j2").render(spec=spec)
+    return render(TEMPLATE, spec=spec)
 
 
 def parse_vmx(text: str, where: str = "VMX") -> Vmx:
     """Read a VMX file's text, trusting nothing in it; `where` names the file in errors.
 
     Raises:
-        UserError: One line with the file, the key, the offending value and what is allowed.
+        UserError: One line with the file, the key, the offending value and what is expected.
     """
     raw = _read_keys(text, where)
     disks = tuple(
         VmxDisk(
             _one_of(where, f"{bus}.virtualDev", _get(raw, where, f"{bus}.virtualDev"), CONTROLLERS),
-            _flat(where, f"{key}.fileName", _get(raw, where, f"{key}.fileName")),
+            _file_name(where, f"{key}.fileName", _get(raw, where, f"{key}.fileName")),
         )
         for bus, key in _present_disks(raw, where)
     )
@@ -154,17 +149,9 @@ def read_vmx(path: Path) -> Vmx:
         raise UserError(f"{path.name}: byte {error.start}: not UTF-8; save it as UTF-8") from None
 
 
-def _quote(value: object) -> str:
-    escaped = re.sub(
-        r'[|"\x00-\x1f\x7f\x85\u2028\u2029]',
-        lambda match: "".join(f"|{byte:02X}" for byte in match.group().encode()),
-        str(value),
-    )
-    return f'"{escaped}"'
-
-
 def _unquote(value: str) -> str:
-    # Byte by byte: an escape may hold one byte of a longer UTF-8 character.
+    """Undo `hyraxvm.core.templates.vmx_value`, without the quotes."""
+    # Byte by byte: an escape may be one byte of a longer UTF-8 character.
     data = re.sub(
         rb"\|([0-9A-Fa-f]{2})",
         lambda match: bytes([int(match.group(1), 16)]),
@@ -174,8 +161,9 @@ def _unquote(value: str) -> str:
 
 
 def _read_keys(text: str, where: str) -> dict[str, str]:
+    """Return key, in lower case -> plain value."""
     if len(text) > MAX_BYTES:
-        raise UserError(f"{where}: too long; a VMX has {MAX_BYTES} bytes at most")
+        raise UserError(f"{where}: too long; expected: at most {MAX_BYTES} bytes")
     if text.startswith("\ufeff"):
         raise UserError(f"{where}: starts with a byte order mark; save it as UTF-8 without one")
     raw: dict[str, str] = {}
@@ -185,7 +173,7 @@ def _read_keys(text: str, where: str) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(stripped)
         if not match:
-            raise UserError(f'{where}: line {number}: {_shown(line)}: expected key = "value"')
+            raise UserError(f'{where}: line {number}: {_shown(line)}: expected: key = "value"')
         key = match["key"].lower()
         if key in raw:
             raise UserError(
@@ -207,14 +195,18 @@ def _present(raw: Mapping[str, str], device: str) -> list[str]:
 
 
 def _present_disks(raw: Mapping[str, str], where: str) -> list[tuple[str, str]]:
+    """Return the controller's key and the disk's key of each SCSI disk that is present."""
     for key in _present(raw, r"(?:ide|sata|nvme)\d+:\d+"):
-        raise UserError(f"{where}: {key}.present = 'TRUE': allowed are SCSI disks only (scsi0:0)")
+        raise UserError(f"{where}: {key}.present = 'TRUE': expected: only SCSI disks (scsi0:0)")
     disks = []
     for key in _present(raw, r"scsi\d+:\d+"):
         bus = key.partition(":")[0]
         if raw.get(f"{bus}.present", "").lower() != "true":
-            raise UserError(f'{where}: {key} is present, but not {bus}.present = "TRUE"')
-        # A missing type is a disk; "cdrom-image" and the like are nothing that an image has.
+            raise UserError(
+                f"{where}: {key} is present without its controller; "
+                f'add the line {bus}.present = "TRUE"'
+            )
+        # A device without a type is a disk; an image has no "cdrom-image" or the like.
         kind = raw.get(f"{key}.devicetype", "scsi-harddisk")
         _one_of(where, f"{key}.deviceType", kind, ("scsi-harddisk", "disk"))
         disks.append((bus, key))
@@ -224,7 +216,7 @@ def _present_disks(raw: Mapping[str, str], where: str) -> list[tuple[str, str]]:
 def _nic(raw: Mapping[str, str], where: str, key: str) -> Nic:
     return Nic(
         _one_of(where, f"{key}.virtualDev", _get(raw, where, f"{key}.virtualDev"), NIC_MODELS),
-        # VMware's own default where the key is missing.
+        # Without the key VMware uses a bridged card.
         _one_of(
             where, f"{key}.connectionType", raw.get(f"{key}.connectiontype", "bridged"), CONNECTIONS
         ),
@@ -238,9 +230,9 @@ def _get(raw: Mapping[str, str], where: str, key: str) -> str:
         raise UserError(f"{where}: {key} is missing; add the line {key} = ...") from None
 
 
-def _one_of(where: str, key: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value.lower() not in allowed:
-        raise UserError(f"{where}: {key} = {_shown(value)}: allowed are {', '.join(allowed)}")
+def _one_of(where: str, key: str, value: str, known: tuple[str, ...]) -> str:
+    if value.lower() not in known:
+        raise UserError(f"{where}: {key} = {_shown(value)}: expected: {', '.join(known)}")
     return value.lower()
 
 
@@ -249,19 +241,19 @@ def _number(where: str, key: str, value: str, low: int, high: int, step: int) ->
     number = int(value) if re.fullmatch(r"[0-9]{1,9}", value) else -1
     if not low <= number <= high or number % step:
         multiple = f", a multiple of {step}" if step > 1 else ""
-        raise UserError(f"{where}: {key} = {_shown(value)}: allowed is {low} to {high}{multiple}")
+        raise UserError(f"{where}: {key} = {_shown(value)}: expected: {low} to {high}{multiple}")
     return number
 
 
 def _count(where: str, what: str, count: int, most: int) -> None:
     if not 1 <= count <= most:
-        raise UserError(f"{where}: {count} {what}: allowed are 1 to {most}")
+        raise UserError(f"{where}: {count} {what}; expected: 1 to {most}")
 
 
-def _flat(where: str, key: str, value: str) -> str:
-    if not _FLAT_NAME.fullmatch(value) or value.endswith((" ", ".")):
+def _file_name(where: str, key: str, value: str) -> str:
+    if not _FILE_NAME.fullmatch(value) or value.endswith((" ", ".")):
         raise UserError(
-            f"{where}: {key} = {_shown(value)}: allowed is the plain name of a file in the same "
+            f"{where}: {key} = {_shown(value)}: expected: the plain name of a file in the same "
             f"folder (letters, digits, space and . _ + ~ -)"
         )
     return value

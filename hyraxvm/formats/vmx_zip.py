@@ -8,18 +8,17 @@ from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core import archives
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.formats import disk_images, readme, vmdk, vmx
 from hyraxvm.formats.base import Contents, Format, Source
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
-# What all VMware products run; attached as it is to an ESXi host it fails: that is the OVA's part.
+# VMware's desktop products run it.  Attached to a machine of ESXi it fails: the OVA is for ESXi.
 SUBFORMAT = "monolithicSparse"
 NAME = "vmx"
 
 
 def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
-    """The descriptor and the READMEs."""
+    """Return the descriptor and the READMEs."""
     devices = recipe.machine.devices[NAME]
     spec = vmx.VmxSpec(
         display_name=name,
@@ -36,9 +35,9 @@ def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
 
 
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
-    """Make the zip; returns its members."""
+    """Make the zip; return its members."""
     disk = work / f"{source.name}.vmdk"
-    # qemu-img's default adapter is IDE.
+    # Without adapter_type qemu-img writes IDE.
     options = f"subformat={SUBFORMAT},adapter_type=lsilogic"
     disk_images.convert(source.master, disk, "vmdk", options, log)
     vmdk.identify(disk, source.master_key)
@@ -52,21 +51,21 @@ def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
 
 
 def read(artifact: Path, into: Path) -> Contents:
-    """Unpack, and return the machine that the VMX declares."""
+    """Unpack, and return the machine that the VMX declares; raises `UserError` if it is refused."""
     folder = archives.unpack_zip(artifact, into)
     descriptors = list(folder.glob("*.vmx"))
     if len(descriptors) != 1:
-        raise UserError(f"{artifact}: {len(descriptors)} VMX files; allowed is one")
+        raise UserError(f"{artifact}: {len(descriptors)} VMX files; expected: one")
     declared = vmx.read_vmx(descriptors[0])
     for disk in declared.disks:
         if not (folder / disk.file).is_file():
-            raise UserError(f"{artifact}: {disk.file}: the VMX names it, the zip does not hold it")
+            raise UserError(f"{artifact}: {disk.file}: the VMX names it, but it is not in the zip")
         vmdk.inspect(folder / disk.file, SUBFORMAT)
     return Contents(folder, {"vmx": machine(declared, folder)})
 
 
 def machine(declared: vmx.Vmx, folder: Path) -> MachineSpec:
-    """Return the machine that a VMX declares, its VMDK files lying in `folder`."""
+    """Return the machine that a VMX declares; its VMDK files are in `folder`."""
     return MachineSpec(
         drives=tuple(Drive(disk.controller, folder / disk.file, "vmdk") for disk in declared.disks),
         nics=tuple(nic.model for nic in declared.nics),
@@ -84,8 +83,8 @@ FORMAT = Format(
     write=write,
     read=read,
     module=__name__,
-    templates=(TEMPLATES / "image.vmx.j2", *readme.SOURCES),
+    templates=(vmx.TEMPLATE, *readme.SOURCES),
     machines=("vmx",),
-    declares=True,
+    has_descriptor=True,
     whole_contract=True,
 )

@@ -1,7 +1,7 @@
 """Figures of real runs: read from manifests and reports, written into docs/performance.md.
 
-Nobody copies a number by hand: a stage's seconds and a file's size are in its manifest, what a
-test has measured is a property of its report (pytest's `record_property`), and the seconds of a
+Nobody copies a number by hand.  The seconds of stages and the sizes of files are in manifests.
+What a test measures is a property in its report (pytest's `record_property`).  The seconds of a
 boot test are in its verdict.
 """
 
@@ -37,9 +37,9 @@ class Figure(NamedTuple):
 
 
 def collect(artifacts: Path) -> list[Figure]:
-    """Return the figures of all images that are in `artifacts`, stages first.
+    """Return the figures of all images in the folder `artifacts`, stages first.
 
-    Raises `UserError`: nothing is built there.
+    Raises `UserError`: no image is there.
     """
     manifests = [json.loads(path.read_text()) for path in sorted(artifacts.glob(f"*{MANIFEST}"))]
     if not manifests:
@@ -60,7 +60,7 @@ def table(found: list[Figure]) -> str:
 
 
 def slowest(artifacts: Path) -> str:
-    """Return the tests that took longest over all reports, with the seconds of each."""
+    """Return the tests of all reports that took longest, with their seconds, for a terminal."""
     tests = [
         (float(case.get("time", "0")), f"{junit.parent.name}: {case.get('name')}")
         for junit in _reports(artifacts / "reports")
@@ -71,15 +71,15 @@ def slowest(artifacts: Path) -> str:
 
 
 def write(found: list[Figure], page: Path = PAGE) -> None:
-    """Put the figures between the marks of a page; what is around them stays.
+    """Replace what is between the lines `BEGIN` and `END` of a page by a table of the figures.
 
-    Raises `UserError`: the page has no marks.
+    Raises `UserError`: the page does not have the two lines.
     """
     text = page.read_text("utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"{page}: has no lines {BEGIN.strip()!r} and {END.strip()!r}")
+        raise UserError(f"{page}: has no lines {BEGIN.strip()!r} and {END.strip()!r}; add them")
     rows = [HEADER, ("---",) * len(HEADER), *found]
     lines = [f"| {' | '.join(row)} |\n" for row in rows]
     new = page.with_name(f".{page.name}")
@@ -88,14 +88,14 @@ def write(found: list[Figure], page: Path = PAGE) -> None:
 
 
 def machine() -> str:
-    """Return what the figures of this machine depend on, in words."""
+    """Return in words what decides the figures: cores, memory and system of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = platform.freedesktop_os_release().get("PRETTY_NAME", "an unknown system")
     return f"a machine with {os.cpu_count()} cores and {memory:.0f} GiB, {system}"
 
 
 def _stages(manifests: list[dict[str, Any]]) -> Iterator[Figure]:
-    # A stage that was taken from the cache took no time, which says nothing of the stage.
+    # A time of a second or less is that of the cache, not of the stage.
     names = dict.fromkeys(name for found in manifests for name in found.get("timings", {}))
     for name in names:
         took = [found["timings"][name] for found in manifests if found["timings"].get(name, 0) > 1]
@@ -120,7 +120,7 @@ def _verdicts(manifests: list[dict[str, Any]], reports: Path) -> Iterator[Figure
 
 
 def _properties(reports: Path) -> Iterator[Figure]:
-    """What boot tests have recorded; the same measurement of several files is one row."""
+    """Yield what boot tests recorded; the same measurement of several files is one row."""
     values: dict[str, list[str]] = {}
     for junit in _reports(reports):
         for node in ET.parse(junit).getroot().iter("property"):  # noqa: S314 - pytest's, made here

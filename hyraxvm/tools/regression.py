@@ -168,7 +168,7 @@ def against(artifact: Path, checkout: Path, folder: Path, on_line: Callable[[str
         (work / "artifact").mkdir()
         spec = open_artifact(artifact, work / "artifact").spec
         with VirtualMachine(
-            spec.over(work / "disk"), work / "disk", folder / "regression"
+            spec.with_overlays(work / "disk"), work / "disk", folder / "regression"
         ) as machine:
             console = machine.console
             console.login("opendap", "opendap", BOOT)

@@ -18,7 +18,7 @@ _SHELL_PROMPT: Final = r"\w+@[\w.-]+:[^\r\n]*[$#] "
 
 
 class ConsoleError(AssertionError):
-    """What was expected on the console did not come; the message ends with its last lines."""
+    """The console did not show what was expected; the message ends with its last lines."""
 
 
 class Result(NamedTuple):
@@ -29,21 +29,26 @@ class Result(NamedTuple):
 
 
 class Console:
-    """The console that writes all it shows to the file `log` and reads from `keyboard`.
+    """A console that appends all that it shows to the file `log` and reads from `keyboard`.
 
-    A file, because a guest must never wait for a reader: a socket or pipe is full after some
-    hundred single characters, and then a guest's firmware and kernel stand still.
-    `alive` tells whether the console can still show something.
+    `log` is a file, because a guest must never wait for a reader: a socket or a pipe is full after
+    some hundred single characters, and then the guest's firmware and kernel stop.
+    `alive()` returns whether the console can still show something.
     """
 
     def __init__(self, log: Path, keyboard: IO[bytes], alive: Callable[[], bool]) -> None:
-        """Attach to the console; nothing is sent."""
+        """Attach to the console; send nothing."""
         self.log = log
         self._keyboard = keyboard
         self._shown = _Shown(log, alive)
 
     def expect(self, pattern: str, timeout: float) -> str:
-        """Wait for the regular expression; return the text before it and it."""
+        """Wait until the console shows a match of the regular expression `pattern`.
+
+        Return all text that is new, up to the end of the match.
+
+        Raises `ConsoleError`: there is no match within `timeout` seconds, or the machine ended.
+        """
         try:
             self._shown.expect(pattern, timeout=timeout)
         except pexpect.ExceptionPexpect as error:
@@ -63,7 +68,7 @@ class Console:
         self._keyboard.flush()
 
     def close(self) -> None:
-        """Let go of the file; whoever opened the keyboard closes it."""
+        """Close the log; whoever opened the keyboard closes the keyboard."""
         self._shown.close()
 
     def tail(self, lines: int = 50) -> str:
@@ -73,9 +78,9 @@ class Console:
         return "\n".join(["--- the console's last lines ---", *shown[-lines:]])
 
     def try_login(self, user: str, password: str, timeout: float) -> bool:
-        """Answer a login prompt once; return whether a shell's prompt came."""
+        """Answer one login prompt; return whether a shell's prompt came."""
         prompt = self.expect(LOGIN_PROMPT, timeout)
-        # A banner that is renewed meanwhile takes the name away and prompts again.
+        # If the banner is renewed meanwhile, the typed name is lost and the prompt comes again.
         for _ in range(5):
             if not re.search(LOGIN_PROMPT + r"\Z", prompt):
                 break
@@ -86,13 +91,13 @@ class Console:
         return not answer.endswith("Login incorrect")
 
     def login(self, user: str, password: str, timeout: float) -> None:
-        """Log in and make the shell ready for `run`; `timeout` is for the login prompt."""
+        """Log in and prepare the shell for `run`; `timeout` (seconds) is for the login prompt."""
         if not self.try_login(user, password, timeout):
             raise ConsoleError(f"{user} cannot log in\n{self.tail()}")
         self.prepare()
 
     def prepare(self) -> None:
-        """Turn the shell at its prompt into one that only answers: no echo, prompt, line editor."""
+        """Replace the shell at its prompt by one without echo, prompt and line editor."""
         ready = f"ready-{secrets.token_hex(8)}"
         shell = "exec env PS1= PS2= TERM=dumb SYSTEMD_COLORS=0 PAGER=cat sh"
         # The marker is sent in two halves, so that its echo is not taken for its output.
@@ -102,11 +107,11 @@ class Console:
     def run(self, command: str, timeout: float = 60) -> Result:
         """Run a shell command (standard input empty) and return its status and output.
 
-        The output's carriage returns and its last newline are gone.  Lines are typed into a
-        terminal, so a command may have 3,000 bytes at most.
+        Carriage returns and the last newline are removed from the output.  The command is typed
+        into a terminal, so it must be one line of at most 3,000 bytes.
         """
         if len(command.encode()) > 3000 or "\n" in command:
-            raise ValueError("a console command is one line of 3,000 bytes at most")
+            raise ValueError("a console command must be one line of 3,000 bytes at most")
         mark = secrets.token_hex(8)
         self.send(
             f"echo begin''-{mark}; ( {command} ) </dev/null 2>&1; s=$?; echo; echo end''-{mark} $s"
@@ -118,7 +123,7 @@ class Console:
         return Result(int(last), output)
 
     def check(self, command: str, timeout: float = 60) -> str:
-        """Run a command that must succeed; return its output."""
+        """Run a command; return its output, or raise `ConsoleError` if it fails."""
         status, output = self.run(command, timeout)
         if status:
             raise ConsoleError(f"{command}: exit status {status}: {output}\n{self.tail()}")
@@ -126,7 +131,7 @@ class Console:
 
 
 class _Shown(SpawnBase):  # type: ignore[misc]  # pexpect is not typed
-    """pexpect's matching over a file that grows."""
+    """Matching by pexpect in a file that grows."""
 
     def __init__(self, log: Path, alive: Callable[[], bool]) -> None:
         super().__init__(encoding="utf-8", codec_errors="replace")
@@ -134,10 +139,13 @@ class _Shown(SpawnBase):  # type: ignore[misc]  # pexpect is not typed
         self._alive = alive
 
     def read_nonblocking(self, size: int = 1, timeout: float = 0) -> str:
-        """Return what has been added, `TIMEOUT` when nothing is, `EOF` when nothing will be."""
+        """Return what was added to the file.
+
+        Raises pexpect's `TIMEOUT` if nothing was added in time, `EOF` if nothing can be any more.
+        """
         deadline = time.monotonic() + timeout
         while True:
-            # Asked first: what the machine shows at its very end is still read.
+            # Ask before reading, so that the last thing that the machine shows is read too.
             alive = self._alive()
             if data := self._file.read(size):
                 return str(self._decoder.decode(data, final=False))

@@ -1,4 +1,4 @@
-"""A QEMU machine, started, spoken to, and ended whatever happens.
+"""A QEMU machine: started, controlled, and ended whatever happens.
 
 The kernel ends QEMU when the *thread* that started it ends: start machines from the main thread.
 """
@@ -33,19 +33,19 @@ from hyraxvm.vm.qemu import (
 
 
 class MachineError(Failure):
-    """QEMU or its guest did not do what was asked in time."""
+    """QEMU or its guest failed, or did not do something in time."""
 
 
 class VirtualMachine:
     """A running machine; as a context manager it leaves no QEMU behind.
 
-    `logs` receives `qemu.txt` (command line), `qemu.log` (what QEMU says) and `console.log`
-    (the whole serial console); `scratch` receives firmware variables.  After the start `ports`
-    maps the guest's ports 8080 and 22 to free ports on 127.0.0.1 that QEMU itself has chosen.
+    In the folder `logs` it writes `qemu.txt` (QEMU's command line), `qemu.log` (QEMU's messages)
+    and `console.log` (the whole serial console); in `scratch`, the firmware's variables.  After the
+    start `ports` maps the guest's ports 8080 and 22 to free ports on 127.0.0.1, which QEMU chose.
     """
 
     def __init__(self, spec: MachineSpec, scratch: Path, logs: Path) -> None:
-        """Prepare, start nothing yet."""
+        """Prepare the machine without starting it."""
         self.spec = spec
         self.scratch = scratch
         self.logs = logs
@@ -58,7 +58,7 @@ class VirtualMachine:
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        """Power the machine on; returns as soon as QEMU runs, not when the guest is up."""
+        """Power the machine on; return as soon as QEMU runs, before the guest is up."""
         try:
             self._start()
         except BaseException:
@@ -93,14 +93,14 @@ class VirtualMachine:
         return time.monotonic() - pressed
 
     def reset(self) -> None:
-        """Press the reset button; returns when QEMU has reset the machine."""
+        """Press the reset button; return when QEMU has reset the machine."""
         self._events.clear()
         self.qmp("system_reset")
         while "RESET" not in self._events:
             self._answer("event")
 
     def wait(self, timeout: float) -> None:
-        """Wait until QEMU ends; `MachineError` after `timeout` seconds."""
+        """Wait until QEMU ends; raises `MachineError` after `timeout` seconds."""
         assert self._process is not None
         try:
             self._process.wait(timeout)
@@ -110,7 +110,7 @@ class VirtualMachine:
             ) from None
 
     def stop(self) -> None:
-        """End QEMU at once and reap it; harmless when it does not run."""
+        """End QEMU at once and reap it; do nothing if it does not run."""
         if self._process is not None:
             stop(self._process)
         self._cleanup.close()
@@ -142,7 +142,7 @@ class VirtualMachine:
                 stdout=shown,
                 stderr=said,
                 pass_fds=(qemu_control.fileno(),),
-                # Ctrl-C is for us: we end QEMU after the journal has been fetched.
+                # Ctrl-C must not reach QEMU: it ends after the journal has been fetched.
                 start_new_session=True,
             )
         assert self._process.stdin is not None
@@ -156,21 +156,25 @@ class VirtualMachine:
         self.find_ports()
 
     def find_ports(self) -> None:
-        """Learn which ports QEMU's user network has chosen, again after a network was added."""
+        """Ask QEMU which ports it has chosen; call it again after adding a network."""
         table = str(self.qmp("human-monitor-command", **{"command-line": "info usernet"}))
         for host, guest in re.findall(r"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)", table):
             self.ports[int(guest)] = int(host)
 
     def qmp(self, command: str, **arguments: object) -> Any:
-        """Run one QMP command; raises `MachineError` when QEMU refuses it or is gone."""
+        """Run one QMP command; return its result.
+
+        Raises `MachineError`: QEMU refuses the command, does not answer, or has ended.
+        """
         try:
             self._control.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
             self._control.flush()
         except OSError as error:
-            raise MachineError(f"QEMU: {command}: {error}\n{self._said()}") from error
+            raise MachineError(f"QEMU: {command}: {error}\n{self._qemu_log()}") from error
         return self._answer("return")
 
     def _answer(self, key: str) -> Any:
+        """Return the value of `key` in the next message that has it; note events on the way."""
         try:
             while line := self._control.readline():
                 message = json.loads(line)
@@ -182,29 +186,29 @@ class VirtualMachine:
                     return message[key]
         except OSError as error:
             raise MachineError(f"QEMU does not answer: {error}") from error
-        raise MachineError(f"QEMU has ended\n{self._said()}")
+        raise MachineError(f"QEMU has ended\n{self._qemu_log()}")
 
-    def _said(self) -> str:
+    def _qemu_log(self) -> str:
         return (self.logs / "qemu.log").read_text(errors="replace").strip()
 
 
 def _mac() -> str:
-    """As VMware generates one for each new machine: its own prefix and three random octets."""
+    """Return an address as VMware makes one: its prefix for new machines, three random octets."""
     return ":".join(["00:0c:29", *(f"{octet:02x}" for octet in secrets.token_bytes(3))])
 
 
 def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] = print) -> int:
-    """Run `spec` for a person: the serial console on this terminal, Ctrl-A X ends it.
+    """Run `spec` for a person, with the serial console on this terminal; return QEMU's exit status.
 
-    The disks stay as they are: changes go to overlays that are removed at the end.  Port 8080 of
-    the guest is forwarded to `port` of the loopback, or to a free one where `port` is taken.
-    Returns QEMU's exit status.
+    Ctrl-A X ends the machine.  The disks do not change: overlays take what the guest writes and
+    are removed at the end.  `port` of the loopback leads to port 8080 of the guest; if `port` is
+    taken, a free one does.
     """
     accelerator = choose_accelerator(spec.arch)
     ports = {HTTP: free_port(port), SSH: free_port(2222)}
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-") as scratch:
         argv = qemu_argv(
-            spec.over(Path(scratch)),
+            spec.with_overlays(Path(scratch)),
             accelerator.name,
             ports=ports,
             serial=["-serial", "mon:stdio"],
@@ -217,7 +221,7 @@ def interactive(spec: MachineSpec, port: int = HTTP, say: Callable[[str], None] 
 
 
 def free_port(wanted: int) -> int:
-    """Return the TCP port `wanted` of the loopback, or another where it is taken."""
+    """Return the TCP port `wanted` of the loopback if it is free, or else another."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
             return int(server.getsockname()[1])

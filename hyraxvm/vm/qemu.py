@@ -18,13 +18,13 @@ from hyraxvm.core.errors import UserError
 from hyraxvm.core.tool_versions import Tool
 
 PROGRAM: Final = Tool((DEFAULT.qemu, "--version"), "7.0")
-# Descriptor's name -> QEMU's device.  VMware's "lsilogic" (53C1030) has no emulation in QEMU.
+# Name in a descriptor -> device of QEMU.  QEMU does not emulate VMware's "lsilogic" (53C1030).
 SCSI_CONTROLLERS: Final = {
     "pvscsi": "pvscsi",
     "lsisas1068": "mptsas1068",
     "virtio": "virtio-scsi-pci",
 }
-# Disks without a controller of their own: the "pc" machine has an IDE one (PIIX3).
+# Disks that need no controller device: the "pc" machine has one for IDE (PIIX3).
 PLAIN_DISKS: Final = {"ide": "ide-hd", "virtio-blk": "virtio-blk-pci"}
 NICS: Final = {
     "vmxnet3": "vmxnet3",
@@ -35,12 +35,12 @@ NICS: Final = {
 SAS_ADDRESS: Final = 0x5000C50000000001
 HTTP: Final = 8080
 SSH: Final = 22
-# Where a guest on QEMU's user network finds the host's loopback.
+# The address of the host's loopback for a guest on QEMU's user network.
 HOST: Final = "10.0.2.2"
 
 
 class Accelerator(NamedTuple):
-    """QEMU's accelerator, "kvm" or "tcg", and in words why."""
+    """QEMU's accelerator, "kvm" or "tcg", and the reason for it in words."""
 
     name: str
     reason: str
@@ -48,7 +48,7 @@ class Accelerator(NamedTuple):
 
 @dataclass(frozen=True)
 class Drive:
-    """A disk image: its `controller` (of `SCSI_CONTROLLERS`, `PLAIN_DISKS`), path, qemu format."""
+    """A disk image: `controller` is of `SCSI_CONTROLLERS` or `PLAIN_DISKS`, `format` is qemu's."""
 
     controller: str
     path: Path
@@ -57,9 +57,10 @@ class Drive:
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """The hardware of a machine: memory in MiB, firmware "bios" or "efi", disks, models of NICs.
+    """The hardware of a machine: disks, models of network cards (of `NICS`), memory in MiB.
 
-    `extra` are further arguments of QEMU's, for what no descriptor declares.
+    `firmware` is "bios" or "efi".  `extra` are more arguments of QEMU, for hardware that no
+    descriptor declares.
     """
 
     drives: tuple[Drive, ...]
@@ -70,10 +71,10 @@ class MachineSpec:
     arch: Arch = DEFAULT
     extra: tuple[str, ...] = ()
 
-    def over(self, folder: Path, size: int | None = None) -> MachineSpec:
-        """Return the same machine writing into new qcow2 overlays in `folder`.
+    def with_overlays(self, folder: Path, size: int | None = None) -> MachineSpec:
+        """Return the same machine, which writes into new qcow2 overlays in `folder`.
 
-        The files beneath stay as they are.  `size` (bytes) enlarges the first disk.
+        The original disks do not change.  `size` (bytes) enlarges the first disk.
         """
         folder.mkdir(parents=True, exist_ok=True)
         drives = []
@@ -94,9 +95,9 @@ def choose_accelerator(
     device: Path = Path("/dev/kvm"),
     host: str = platform.machine(),
 ) -> Accelerator:
-    """Choose KVM only for guests of the host's architecture, where CPU and device allow it.
+    """Choose KVM if guest and host have the same architecture, and CPU and device allow it.
 
-    The device alone proves nothing where the CPU has flags for it: on some hosts it makes a VM in
+    Where the CPU has flags for it, the device alone proves nothing: on some hosts it makes a VM in
     which no guest boots.
     """
     if host != arch.kernel:
@@ -126,9 +127,9 @@ def qemu_argv(
     Args:
         spec: The hardware.
         accelerator: "kvm" or "tcg".
-        ports: Port in the guest -> port on the host's loopback; 0 lets QEMU take a free one.
+        ports: Port in the guest -> port on the host's loopback; 0 lets QEMU choose a free one.
         serial: The options that say where the serial console (and the monitor) goes.
-        macs: MAC addresses of the first network cards; QEMU has the same for every machine.
+        macs: MAC addresses of the first network cards; QEMU's own are the same in all machines.
         variables: For firmware "efi", a private copy of the firmware's variables.
 
     Raises:
@@ -157,7 +158,7 @@ def qemu_argv(
             argv += ["-device", f"{_device(known, 'disk controller', model)},id={model}"]
         for target, drive in enumerate(d for d in spec.drives if d.controller == model):
             node = f"disk{number}_{target}"
-            # JSON, not -drive: a comma in a path means nothing here.
+            # JSON, not -drive: a comma in a path has no meaning here.
             block = {
                 "node-name": node,
                 "driver": drive.format,
@@ -167,14 +168,14 @@ def qemu_argv(
             argv += ["-blockdev", json.dumps(block)]
             options = ",bootindex=1" if (number, target) == (0, 0) else ""
             if model == "lsisas1068":
-                # A SAS disk's address; one without it is not seen by Linux's mptsas.
+                # A SAS disk's address: Linux's mptsas does not see a disk without one.
                 options += f",wwn={SAS_ADDRESS + target:#x}"
             argv += ["-device", f"{disk},drive={node}{options}"]
     for number, model in enumerate(spec.nics):
         net = f"user,id=net{number}"
         if number == 0:
             net += "".join(f",hostfwd=tcp:127.0.0.1:{ports[g]}-:{g}" for g in sorted(ports))
-        # Without its ROM: no image boots from the network.
+        # Without a boot ROM: no image boots from the network.
         nic = f"{_device(NICS, 'network card', model)},netdev=net{number},romfile="
         if number < len(macs):
             nic += f",mac={macs[number]}"
@@ -183,7 +184,10 @@ def qemu_argv(
 
 
 def efi_variables(spec: MachineSpec, folder: Path) -> Path | None:
-    """Put a private copy of the firmware's variables into `folder`; None for a BIOS machine."""
+    """Put a private copy of the firmware's variables into `folder`; return its path.
+
+    Return None for a BIOS machine.  Raises `UserError`: the firmware is not installed.
+    """
     if spec.firmware != "efi":
         return None
     source = spec.arch.firmware_variables

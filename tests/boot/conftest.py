@@ -164,7 +164,7 @@ def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
     if machine == "second":
         size += EXTRA
     with tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{machine}-") as folder:
-        disk = spec.over(Path(folder), size)
+        disk = spec.with_overlays(Path(folder), size)
         with booted(disk, Path(folder), artifact.reports / machine) as guest:
             guest.wait_ready()
             yield guest

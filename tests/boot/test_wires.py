@@ -36,7 +36,7 @@ Power = Callable[..., AbstractContextManager[Guest]]
 @pytest.fixture(scope="module")
 def power(artifact: Artifact, scratch: Path) -> Power:
     """Return a function that boots the disk of `wires`; all its cards are in the arguments."""
-    disk = artifact.spec.over(scratch / "wires")
+    disk = artifact.spec.with_overlays(scratch / "wires")
     runs: list[Path] = []
 
     @contextmanager

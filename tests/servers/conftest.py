@@ -34,7 +34,7 @@ def _boot(made: Built, scratch: Path) -> Iterator[Guest]:
     drive = Drive(devices.disk_controller, made.master, "qcow2")
     spec = MachineSpec((drive,), (devices.nic,), machine.memory_mib, machine.cpus)
     logs = Workspace.here().reports / "servers" / made.recipe.server_name
-    with booted(spec.over(scratch), scratch, logs) as guest:
+    with booted(spec.with_overlays(scratch), scratch, logs) as guest:
         guest.wait_ready()
         yield guest
 

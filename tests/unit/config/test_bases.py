@@ -137,11 +137,14 @@ on.amd64 = { packages = ["linux-image-cloud-amd64"] }
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
-        ('[base.x]\nextends = "suse"\n', ["base.x.extends: 'suse' names no [base.*]", "debian-12"]),
-        ('[base.x]\nextends = "x"\n', ["base.x.extends: 'x' is a circle: x -> x"]),
+        (
+            '[base.x]\nextends = "suse"\n',
+            ["base.x.extends: there is no [base.suse]; there are", "debian-12"],
+        ),
+        ('[base.x]\nextends = "x"\n', ["base.x.extends: 'x' leads back to itself: x -> x"]),
         (
             '[base.x]\nextends = "y"\n[base.y]\nextends = "z"\n[base.z]\nextends = "y"\n',
-            [".extends: 'y' is a circle: y -> z -> y"],
+            [".extends: 'y' leads back to itself: y -> z -> y"],
         ),
         ('[base.x]\nextends = "debian"\nsuite = "x"\n', ["base.x.version: is missing"]),
         ('[base.x]\nextends = "debian-12"\nsuit = "x"\n', ["base.x.suit: unknown key", "suite"]),
@@ -156,7 +159,7 @@ on.amd64 = { packages = ["linux-image-cloud-amd64"] }
         ('[base.x]\nextends = "debian-12"\narch = "vax"\n', ["base.x.arch: 'vax'", "'amd64' or"]),
         (
             '[base.x]\nextends = "debian-12"\narch = "arm64"\n',
-            ["base.x.arch: 'arm64' names no [base.x.on.*] table; there are: amd64"],
+            ["base.x.arch: there is no [base.x.on.arm64]; there are: amd64"],
         ),
         ('[base.x]\nextends = "debian-12"\npython = 3\n', ["base.x.python: 3"]),
         (
@@ -181,5 +184,7 @@ def test_a_wrong_base_is_told_in_one_line(tmp_path: Path, more: str, parts: list
 
 def test_a_base_that_can_only_be_extended_is_in_no_image(tmp_path: Path) -> None:
     assert "debian" not in images.load().base
-    with pytest.raises(UserError, match=r"image.new.base: 'debian' lacks version: it can only be"):
+    with pytest.raises(
+        UserError, match=r"image.new.base: 'debian' lacks version, so it can only be"
+    ):
         recipe(tmp_path, "", "debian")

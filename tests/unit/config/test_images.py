@@ -1,4 +1,4 @@
-"""images.toml: every fault gives one line with file, key, value and what is allowed."""
+"""images.toml: every fault gives one line with file, key, value and what is expected."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_budget_is_optional_and_for_a_server_of_the_table(
 ) -> None:
     table["budget"]["other"] = table["budget"].pop("dapdir")
     message = refused(tmp_path, dump(table))
-    assert "budget.other: 'other' names no [server.*] table; there are: dapdir, hyrax" in message
+    assert "budget.other: there is no [server.other]; there are: dapdir, hyrax" in message
     del table["budget"]
     assert images.recipe(loaded(tmp_path, table), "nfs", "dapdir").budget == {}
 

@@ -37,10 +37,10 @@ def test_the_schema_in_the_docs_is_the_one_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("[nightly]", "[nightlies]", "nightlies: unknown key; allowed here: download, nightly, "),
+        ("[nightly]", "[nightlies]", "nightlies: unknown key; expected: download, nightly, "),
         ("keep = 14", "keep = 0", "nightly.keep: 0: input should be greater than or equal to 1"),
         ("keep = 14", "keep = '14'", "nightly.keep: '14': input should be a valid integer"),
-        ("keep = 14", "kept = 14", "nightly.kept: unknown key; allowed here: keep"),
+        ("keep = 14", "kept = 14", "nightly.kept: unknown key; expected: keep"),
         ('bucket = ""', 'bucket = "A B"', "store.bucket: 'A B': string should match pattern"),
         ('prefix = ""', 'prefix = "/vm"', "store.prefix: '/vm': string should match"),
         ('key = ""', 'key = "1234"', "signing.key: '1234': string should match"),

@@ -61,7 +61,7 @@ def test_memory_and_cpus_come_from_the_manifest_where_the_file_has_none(own: She
     opened = open_artifact(own.path("qcow2"), own.folder)
     assert {spec.memory_mib for spec in opened.specs.values()} == {2048}
     manifest.write_text("{}")
-    assert "is no manifest" in refused(own.path("qcow2"), own.folder / "x")
+    assert "is not a manifest" in refused(own.path("qcow2"), own.folder / "x")
 
 
 def test_the_vhdx_is_dense_safe_and_aligned(shelf: Shelf, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_names_tell_the_format() -> None:
     assert format_of(Path("a-amd64.zip")).name == "vmx"
     assert format_of(Path("a-amd64-hyperv.zip")).name == "hyperv"
     assert image_name(Path("d/a-amd64-hyperv.zip")) == "a-amd64"
-    with pytest.raises(UserError, match=r"a\.iso: is no artifact; their names end with \.zip"):
+    with pytest.raises(UserError, match=r"a\.iso: is not an artifact; expected: a name with \.zip"):
         format_of(Path("a.iso"))
     assert [chosen.name for chosen in choose([])] == list(FORMATS)
     assert [chosen.name for chosen in choose(["hyperv", "ova", "ova"])] == ["ova", "hyperv"]
@@ -145,7 +145,7 @@ def test_a_qcow2_with_a_backing_file_or_a_data_file(shelf: Shelf, tmp_path: Path
     head[35] = 1  # crypt_method
     secret.write_bytes(head)
     for path in (based, outside, secret):
-        assert "without backing file, data file and encryption" in refused(path, tmp_path / "into")
+        assert "without backing file, data file or encryption" in refused(path, tmp_path / "into")
 
 
 def test_a_qcow2_whose_tables_are_damaged(shelf: Shelf, tmp_path: Path) -> None:

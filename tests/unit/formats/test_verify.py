@@ -82,7 +82,7 @@ def test_one_changed_digit_beside_a_file_is_refused(own: Shelf, witness: str) ->
     path.write_text(text.replace(digest, changed))
     assert f"{path.name} says" in refused(own.path("ova"))
     if witness == "SHA256SUMS":
-        assert f"{own.path('ova').name}: its SHA-256 is another one" in refused(path)
+        assert f"{own.path('ova').name}: its SHA-256 is not the listed one" in refused(path)
     else:
         assert "SHA256SUMS says" in refused(path)
 
@@ -97,9 +97,9 @@ def test_a_file_that_the_lists_do_not_name(own: Shelf) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nonsense\n", "line 1: 'nonsense': allowed is DIGEST  NAME"),
+        ("nonsense\n", "line 1: 'nonsense': expected: DIGEST  NAME"),
         (f"{'0' * 64}  ../x\n", "line 1"),
-        ("", "names no files"),
+        ("", "lists no files"),
     ],
 )
 def test_checksums_of_another_form(tmp_path: Path, text: str, said: str) -> None:
@@ -110,7 +110,7 @@ def test_checksums_of_another_form(tmp_path: Path, text: str, said: str) -> None
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 1}', '{"files": [{}]}', "[" * 100_000])
 def test_a_manifest_of_another_form(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.manifest.json").write_text(text)
-    assert "is no manifest" in refused(tmp_path / "x.manifest.json")
+    assert "is not a manifest" in refused(tmp_path / "x.manifest.json")
 
 
 def test_the_command_tells_of_all_files_and_fails_if_one_is_bad(own: Shelf) -> None:

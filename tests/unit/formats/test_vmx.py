@@ -154,31 +154,39 @@ def test_round_trip(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"pvscsi"', '"floptical"', "scsi0.virtualDev = 'floptical': allowed are pvscsi"),
-        ("hyrax-vm.vmdk", "../../etc/passwd", "fileName = '../../etc/passwd': allowed is the pl"),
-        ("hyrax-vm.vmdk", "C:|5Cwin.vmdk", r"fileName = 'C:\\win.vmdk': allowed is the plain"),
-        ("hyrax-vm.vmdk", "|2Fetc|2Fpasswd", "fileName = '/etc/passwd': allowed"),
-        ("hyrax-vm.vmdk", "..", "fileName = '..': allowed"),
-        ("hyrax-vm.vmdk", "-drive", "fileName = '-drive': allowed"),
-        ("hyrax-vm.vmdk", "a,file=b", "fileName = 'a,file=b': allowed"),
-        ("scsi-hardDisk", "cdrom-image", "scsi0:0.deviceType = 'cdrom-image': allowed are"),
-        ('scsi0.present = "TRUE"\n', "", "scsi0:0 is present, but not scsi0.present"),
+        ('"pvscsi"', '"floptical"', "scsi0.virtualDev = 'floptical': expected: pvscsi"),
+        ("hyrax-vm.vmdk", "../../etc/passwd", "fileName = '../../etc/passwd': expected: the pl"),
+        ("hyrax-vm.vmdk", "C:|5Cwin.vmdk", r"fileName = 'C:\\win.vmdk': expected: the plain"),
+        ("hyrax-vm.vmdk", "|2Fetc|2Fpasswd", "fileName = '/etc/passwd': expected"),
+        ("hyrax-vm.vmdk", "..", "fileName = '..': expected"),
+        ("hyrax-vm.vmdk", "-drive", "fileName = '-drive': expected"),
+        ("hyrax-vm.vmdk", "a,file=b", "fileName = 'a,file=b': expected"),
+        (
+            "scsi-hardDisk",
+            "cdrom-image",
+            "scsi0:0.deviceType = 'cdrom-image': expected: scsi-harddisk",
+        ),
+        (
+            'scsi0.present = "TRUE"\n',
+            "",
+            "scsi0:0 is present without its controller; add the line scsi0.present",
+        ),
         ('scsi0:0.fileName = "hyrax-vm.vmdk"\n', "", "scsi0:0.fileName is missing"),
         ('memsize = "1024"\n', "", "memsize is missing"),
-        ('"1024"', '"1023"', "memsize = '1023': allowed is 4 to 1048576, a multiple of 4"),
-        ('"1024"', '"10_24"', "memsize = '10_24': allowed"),
-        ('"1024"', '"-1024"', "memsize = '-1024': allowed"),
+        ('"1024"', '"1023"', "memsize = '1023': expected: 4 to 1048576, a multiple of 4"),
+        ('"1024"', '"10_24"', "memsize = '10_24': expected"),
+        ('"1024"', '"-1024"', "memsize = '-1024': expected"),
         ('"1024"', '"' + "9" * 5000 + '"', "memsize = '999"),
-        ('numvcpus = "2"', 'numvcpus = "0"', "numvcpus = '0': allowed is 1 to 128"),
-        ('"bios"', '"coreboot"', "firmware = 'coreboot': allowed are bios, efi"),
-        ('"vmxnet3"', '"ne2000"', "ethernet0.virtualDev = 'ne2000': allowed are vmxnet3"),
-        ('"nat"', '"custom"', "ethernet0.connectionType = 'custom': allowed are nat"),
-        ('ethernet0.present = "TRUE"', "", "0 network cards: allowed are 1 to 10"),
+        ('numvcpus = "2"', 'numvcpus = "0"', "numvcpus = '0': expected: 1 to 128"),
+        ('"bios"', '"coreboot"', "firmware = 'coreboot': expected: bios, efi"),
+        ('"vmxnet3"', '"ne2000"', "ethernet0.virtualDev = 'ne2000': expected: vmxnet3"),
+        ('"nat"', '"custom"', "ethernet0.connectionType = 'custom': expected: nat"),
+        ('ethernet0.present = "TRUE"', "", "0 network cards; expected: 1 to 10"),
         ('scsi0:0.present = "TRUE"', 'sata0:0.present = "TRUE"', "sata0:0.present = 'TRUE'"),
         ('numvcpus = "2"', 'MemSize = "8"', "MemSize = '8': the key occurs twice"),
-        ('"nat"', "nat", "line 34: 'ethernet0.connectionType = nat': expected key"),
+        ('"nat"', "nat", "line 34: 'ethernet0.connectionType = nat': expected: key"),
         (".encoding", "\ufeff.encoding", "byte order mark"),
-        (".encoding", "x" * MAX_BYTES, "too long; a VMX has 65536 bytes at most"),
+        (".encoding", "x" * MAX_BYTES, "too long; expected: at most 65536 bytes"),
     ],
 )
 def test_hostile_text_is_refused_in_one_line(old: str, new: str, said: str) -> None:
@@ -228,5 +236,5 @@ def test_files_are_read_with_a_limit_and_as_utf8(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_spec_is_refused_before_anything_is_written(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"^VMX: .*allowed"):
+    with pytest.raises(UserError, match=r"^VMX: .*expected"):
         replace(VmxSpec("x", ("a.vmdk",), "a.nvram", "debian10-64"), **wrong)

@@ -69,7 +69,7 @@ def test_two_machines_on_one_disk_have_own_ports_and_leave_it_unchanged(tmp_path
     path = disk(tmp_path)
     before = path.read_bytes()
     small, large = (
-        spec_of(path).over(tmp_path / n, size) for n, size in (("a", None), ("b", 2**26))
+        spec_of(path).with_overlays(tmp_path / n, size) for n, size in (("a", None), ("b", 2**26))
     )
     with (
         VirtualMachine(small, tmp_path / "a", tmp_path / "a") as one,
@@ -114,7 +114,7 @@ def test_machine_that_cannot_start_says_what_qemu_said(tmp_path: Path) -> None:
 def test_overlay_of_what_is_no_disk_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.vmdk").write_text("no disk")
     with pytest.raises(Failure, match=r"x\.vmdk"):
-        spec_of(tmp_path / "x.vmdk").over(tmp_path)
+        spec_of(tmp_path / "x.vmdk").with_overlays(tmp_path)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
