@@ -42,7 +42,7 @@ def test(
     machines: int = 2,
     level: str = FULL,
 ) -> dict[str, Any]:
-    """Boot and exercise one artifact, `machines` at a time; return the verdict.
+    """Boot and exercise one artifact, `machines` VMs at a time; write and return the verdict.
 
     `level` is one of `LEVELS`.  Raises `UserError`: the file does not exist, or has no manifest;
     `Failure`: a test failed.
@@ -57,7 +57,7 @@ def test(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / verdict.FILE).unlink(missing_ok=True)
     started = time.monotonic()
-    # Now, because a test that is edited while the tests run has not been run.
+    # Before the run: a test that is edited during the run was not run.
     tested_key = verdict.key(artifact)
     run(
         [

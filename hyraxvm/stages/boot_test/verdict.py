@@ -34,7 +34,7 @@ def key(artifact: Path) -> str:
 
 
 def read(workspace: Workspace, artifact: Path, level: str = FULL) -> dict[str, Any] | None:
-    """Return what an earlier test of this very file found, or None: it has to be tested.
+    """Return the verdict of an earlier test if it still counts, or None: test the file again.
 
     `level` is the least that counts: the whole contract is more than a smoke boot.
     """
