@@ -42,9 +42,9 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
     # systemd-tmpfiles refuses to work below a folder of one user inside a folder of another one
     # ("unsafe path transition"), as the folders of the image may be: it is for the guest's alone.
     lines = files["usr/lib/tmpfiles.d/hyrax-server.conf"][0].splitlines()
-    paths = [line.split()[1] for line in lines if not line.startswith("#")]
-    assert [path for path in paths if not path.startswith(("/var/log/", "/run/"))] == []
-    assert len(paths) > 4
+    managed = [line.split()[1] for line in lines if not line.startswith("#")]
+    assert [path for path in managed if not path.startswith(("/var/log/", "/run/"))] == []
+    assert len(managed) > 4
     assert files["usr/lib/hyrax-vm/hyrax-settings"][1]
     for name, text in units.items():
         (tmp_path / name).write_text(text)
