@@ -1,8 +1,8 @@
-"""Where a server's image comes from: `images.lock`, the command line, or what can be had here.
+"""The choice of a server and its image: by command line, by `images.lock`, or what is available.
 
-`images.lock` holds, for each server with a `docker://` source, the digest that builds use; it is
-written by `./inv pin`, and by the first build of a server that it does not know yet; a release or a
-nightly takes only what is pinned already (`check_pinned`).
+For each server with a `docker://` source, `images.lock` has the digest that builds use.
+`./inv pin` writes it, and so does the first build of a server that is not in it yet.  A release or
+a nightly takes only servers that are pinned already (`check_pinned`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ PIN_DEADLINE = 60.0  # seconds
 
 @dataclass(frozen=True)
 class Choice:
-    """A server, the reference and digest of its image, and what the user must not overlook."""
+    """A server, and the reference and digest of its image, both empty for an embedded server.
+
+    `notice` has lines that the user must not overlook.
+    """
 
     server: str
     image: str = ""
@@ -34,7 +37,7 @@ class Choice:
     notice: tuple[str, ...] = ()
 
     def recipe(self, table: Config, image: str) -> Recipe:
-        """How an image of the table is made with this server."""
+        """Return the recipe of an image of the table with this server."""
         return images.recipe(table, image, self.server, self.image, self.digest)
 
 
@@ -48,8 +51,9 @@ def choose(
 ) -> Choice:
     """Decide which server is built, and from which image.
 
-    A server that is named never falls back to another.  An image that is among the `results`
-    needs no registry.
+    `server` and `server_image` are those of the command line.  A named server is never replaced by
+    another; with `auto`, the first one that is available is chosen.  An image in the cache
+    `results` needs no registry.
 
     Raises `UserError`: there is no such server, or no such image; `Failure`: the registry does
     not answer.
@@ -73,22 +77,26 @@ def choose(
         except UserError:
             raise
         except Failure as failure:
-            reasons.append(f"{table.server[name].title} cannot be had here: {_last(failure)}")
+            reasons.append(f"{table.server[name].title} is not available: {_last(failure)}")
             continue
         return chosen if not reasons else Choice(name, notice=_notice(table, name, reasons))
     raise Failure("; ".join(reasons))
 
 
 def pin(table: Config, name: str, lock: Path = IMAGES_LOCK) -> str:
-    """Write the digest that the registry now gives for a server's tag; returns it.
+    """Pin a server to the digest that its tag has in the registry now; return the digest.
 
-    Raises `UserError`: there is no such tag to pin; `Failure`: the registry does not say.
+    Raises `UserError`: there is no such server or tag, or the server is embedded; `Failure`: the
+    registry does not answer.
     """
     images.choose("server", name, table.server)
     source = table.server[name].source
     if source == "embedded":
         pullable = [key for key, value in table.server.items() if value.source != "embedded"]
-        raise UserError(f"server {name!r} is packed here, not pulled; pin: {', '.join(pullable)}")
+        raise UserError(
+            f"server {name!r} is packed here, not pulled: it has no image to pin; "
+            f"expected: {', '.join(pullable)}"
+        )
     return _write(lock, name, source, oci.remote_digest(source, PIN_DEADLINE))
 
 
@@ -98,7 +106,7 @@ def _named_image(table: Config, wanted: str, reference: str) -> Choice:
     if name not in pulled:
         raise UserError(
             f"server {name or wanted!r} is packed here and takes no --server-image; "
-            f"--server can be: {', '.join(pulled)}"
+            f"--server must be: {', '.join(pulled)}"
         )
     image = oci.check_reference(reference)
     if not image.startswith("docker:"):
@@ -110,7 +118,13 @@ def _named_image(table: Config, wanted: str, reference: str) -> Choice:
 def _locked(
     results: StageCache, table: Config, name: str, lock: Path, say: Callable[[str], None]
 ) -> Choice:
-    """The image that a server is pinned to, once it is known to be within reach."""
+    """Return the image that a server is pinned to, after checking that it is available.
+
+    A server that is not pinned yet is pinned now.
+
+    Raises `UserError`: images.lock and images.toml name different sources; `Failure`: the image is
+    neither in the cache nor in a registry that answers.
+    """
     source = table.server[name].source
     if source == "embedded":
         return Choice(name)
@@ -132,7 +146,7 @@ def _locked(
 
 
 def check_pinned(table: Config, name: str, lock: Path = IMAGES_LOCK) -> None:
-    """Raise `UserError` where a build would have to pin the server's image first."""
+    """Raise `UserError` if the server's image would have to be pinned first."""
     if table.server[name].source != "embedded" and name not in _read(lock):
         raise UserError(
             f"{lock}: has no digest for server {name!r}; type: ./inv pin {name}, and commit "
@@ -141,7 +155,7 @@ def check_pinned(table: Config, name: str, lock: Path = IMAGES_LOCK) -> None:
 
 
 def cached(table: Config, name: str, lock: Path = IMAGES_LOCK) -> Choice:
-    """What a server is pinned to, without asking a registry; no digest when it is not pinned."""
+    """Return what a server is pinned to, without asking a registry; no image if not pinned."""
     source = table.server[name].source
     entry = _read(lock).get(name, {})
     fits = entry.get("source") == source
@@ -149,7 +163,7 @@ def cached(table: Config, name: str, lock: Path = IMAGES_LOCK) -> Choice:
 
 
 def banner(notice: tuple[str, ...]) -> str:
-    """The notice in a frame."""
+    """Return the notice in a frame."""
     width = max(map(len, notice))
     edge = "*" * (width + 6)
     return "\n".join([edge, *(f"** {line.ljust(width)} **" for line in notice), edge])
@@ -170,7 +184,7 @@ def _notice(table: Config, name: str, reasons: list[str]) -> tuple[str, ...]:
 
 def _otherwise(server: str) -> str:
     return (
-        f"where no registry can be reached, bring the image as a file; "
+        "if no registry can be reached, bring the image as a file; "
         f"type: ./inv build --server {server} --server-image oci-archive:FILE"
     )
 
@@ -196,6 +210,6 @@ def _write(lock: Path, name: str, source: str, digest: str) -> str:
 
 
 def _last(failure: Failure) -> str:
-    """The end of a tool's message: skopeo puts the cause last."""
+    """Return the end of a tool's message, at most 220 characters: skopeo puts the cause last."""
     text = str(failure).splitlines()[-1].strip()
     return text if len(text) <= 220 else "..." + text[-217:]

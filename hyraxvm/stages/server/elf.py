@@ -1,7 +1,7 @@
-"""Programs and libraries without what only a debugger reads.
+"""Programs and libraries without the sections that only a debugger reads.
 
-The sections are blanked, not cut out: no offset changes, so that nothing can break, and squashfs
-stores blocks of zeros as holes.  The format is that of elf(5), 64 bits, little-endian.
+The sections are blanked, not cut out: no offset changes, so nothing can break, and squashfs stores
+blocks of zeros as holes.  The format is elf(5), 64 bits, little-endian.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ MAGIC = b"\x7fELF\x02\x01"
 DEBUGGING = (b".debug_", b".zdebug_")
 LOADED = 2  # SHF_ALLOC: a process has it in its memory
 NOBITS = 8  # SHT_NOBITS: it has no bytes in the file
-SMALLEST = 4096  # bytes of a section; less would save nothing
+SMALLEST = 4096  # bytes of a section; blanking a smaller one would save nothing
 
 
 def blank_debugging(tree: Tree) -> tuple[int, int]:
-    """Blank the debugging sections of all ELF files; returns (files, bytes)."""
+    """Blank the debugging sections of all ELF files; return (files, bytes blanked)."""
     files = size = 0
     for node in tree.distinct():
         if not node.info.isreg() or node.info.size < SMALLEST:
@@ -34,7 +34,10 @@ def blank_debugging(tree: Tree) -> tuple[int, int]:
 
 
 def debugging(stream: IO[bytes], size: int) -> tuple[Span, ...]:
-    """Where the debugging sections of a file lie; empty for one that is no ELF, or a broken one."""
+    """Return the (offset, length) of each debugging section; empty if this is not a valid ELF file.
+
+    `size` is the size of the file in bytes.
+    """
     head = stream.read(64)
     if len(head) < 64 or not head.startswith(MAGIC):
         return ()
@@ -43,7 +46,7 @@ def debugging(stream: IO[bytes], size: int) -> tuple[Span, ...]:
     if width != 64 or names >= count or table + 64 * count > size:
         return ()
     stream.seek(table)
-    # name, type, flags, address, offset, size
+    # Each is (name, type, flags, address, offset, size).
     sections = [struct.unpack_from("<IIQQQQ", stream.read(64)) for _ in range(count)]
     start, length = sections[names][4:6]
     if start + length > size:

@@ -15,7 +15,7 @@ from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import oci
 
 DEADLINE = 1200.0  # seconds
-UID = 880  # neither a Debian package's (100-999 downwards) nor a person's
+UID = 880  # Debian's packages take 999 downwards, people take 1000 upwards
 TEMPORARY = "/tmp"  # noqa: S108 - inside the image
 
 
@@ -27,9 +27,11 @@ def pack(
     log: Path,
     on_line: Callable[[str], None],
 ) -> Path:
-    """Pack the server's folder, its Debian and its PyPI packages; return the image's layout.
+    """Pack the server's Python package, and its packages from Debian and PyPI; return the layout.
 
-    `debs` is the folder of downloaded Debian packages.
+    `source` is the server's folder, `debs` the folder of downloaded Debian packages.
+
+    Raises `Failure`: a tool failed; `UserError`: see `rootfs.source_options`.
     """
     site, layer, layout = work / "site", work / "layer.tar", work / "oci"
     requirements, package = sources(recipe, source)
@@ -59,12 +61,15 @@ def pack(
 
 
 def sources(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
-    """What is packed from the server's folder: its locked requirements, and its Python package."""
+    """Return what is packed from the server's folder: its requirements, and its Python package."""
     return folder / "requirements.txt", folder / recipe.server_name
 
 
 def configuration(recipe: Recipe, source: Path) -> oci.OciImage:
-    """What the image says of itself; nothing is built."""
+    """Return the image's configuration, without building anything.
+
+    Raises `Failure`: the Python package has no version.
+    """
     name, home = recipe.server_name, recipe.server.home
     init = source / name / "__init__.py"
     version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
@@ -94,7 +99,10 @@ def configuration(recipe: Recipe, source: Path) -> oci.OciImage:
 
 
 def pip_command(recipe: Recipe, requirements: Path, target: Path) -> list[str]:
-    """Install locked wheels into a folder, for the base's Python, whatever Python runs this."""
+    """Return the pip command that installs the locked wheels into `target` for the base's Python.
+
+    The Python that runs this may be another one.
+    """
     return [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--quiet"),
         "--disable-pip-version-check",
@@ -106,10 +114,10 @@ def pip_command(recipe: Recipe, requirements: Path, target: Path) -> list[str]:
 
 
 def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: Path) -> list[str]:
-    """The mmdebstrap command that makes the image's one layer.
+    """Return the mmdebstrap command that makes the image's one layer.
 
-    `--variant=extract` unpacks packages without running their scripts: no shell ends up in the
-    image, and of dpkg, on which Python's package depends, the server's trim list leaves nothing.
+    `--variant=extract` unpacks packages without running their scripts, so the image needs no
+    shell.  Python's package depends on dpkg, which the server's trim list removes.
     """
     python = f"python{recipe.base.python}"
     modules = f"/usr/local/lib/{python}/dist-packages"
@@ -118,7 +126,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
     data = recipe.server.data_root
     packages = " ".join(recipe.server.packages)
     hooks = [
-        # Nothing is installed, so dpkg has no record of what is there; apt says what it would be.
+        # Nothing is installed, so dpkg has no record; apt says what it would install.
         'mkdir -p "$1/var/lib/dpkg"; APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
         f"apt-get --simulate -qq install {packages} | sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*"
         "/Package: \\1\\nStatus: install ok installed\\nVersion: \\2\\n/p' "
@@ -128,7 +136,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
         f'cp -r {package} "$1{modules}/"',
         f"echo '{account}' > \"$1/etc/passwd\"",
         f"echo '{user}:x:{UID}:' > \"$1/etc/group\"",
-        # What a server never reads: test suites, headers, typing stubs, pydap's own server.
+        # Remove what the server never reads: test suites, headers, type stubs, pydap's own server.
         f'cd "$1{modules}"; rm -rf bin include share numpy/f2py numpy/distutils '
         "numpy/_core/include numpy/_core/lib numpy/random/lib pydap/wsgi pydap/server pydap/apis; "
         r"find . -depth -type d \( -name tests -o -name test -o -name __pycache__ -o "
@@ -137,7 +145,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
         # Compiled once here: the image is read-only, so the guest could not keep what it compiles.
         'chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash '
         f"/usr/lib/{python} {modules} || test $? = 1",
-        # A library that is missing is found here and not in the guest.
+        # A missing library ends the build here, and not the server in the guest.
         f'chroot "$1" python3 -c "import {user}.app"',
         'chown -R 0:0 "$1/usr/local" "$1/etc"; rm -rf "$1/usr/share/doc" "$1/usr/share/man"',
     ]
@@ -149,7 +157,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
         f"--include={','.join(recipe.server.packages)}",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *rootfs.keep_packages(debs, "extract"),
-        # The only hooks that this variant runs once the packages are there.
+        # This variant runs no later hooks.
         *(f"--extract-hook={hook}" for hook in hooks),
         *rootfs.source_arguments(recipe, layer),
     ]

@@ -1,7 +1,7 @@
 """The root file system of a container image, merged from its layers without unpacking them.
 
-Owners, setuid bits, extended attributes, hard links and device nodes are entries of a tar here and
-never files of the host: nothing needs root, and a hostile layer has no file system to escape into.
+Owners, setuid bits, extended attributes, hard links and device nodes stay entries of a tar and
+never become files of the host: nothing needs root, and a hostile layer cannot reach the host.
 The rules are those of the OCI Image Specification 1.1, "Image Layer Filesystem Changeset".
 """
 
@@ -24,11 +24,11 @@ from hyraxvm.core.errors import Failure
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 HOPS = 40  # symbolic links on one path, as in Linux
-NEWEST = 2**32 - 1  # seconds that squashfs can hold
+NEWEST = 2**32 - 1  # seconds since 1970; squashfs stores no later time
 ATTRIBUTE = "SCHILY.xattr."
 KEPT = tuple(f"{ATTRIBUTE}{space}." for space in ("user", "trusted", "security"))  # by squashfs
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
-Span = tuple[int, int]  # of a file: offset and length
+Span = tuple[int, int]  # offset and length in a file, in bytes
 
 
 @dataclass(eq=False)
@@ -38,10 +38,10 @@ class Node:
     info: tarfile.TarInfo
     source: tarfile.TarFile | None = None
     content: bytes | None = None
-    blank: tuple[Span, ...] = ()  # what reads as zeros
+    blank: tuple[Span, ...] = ()  # these read as zeros
 
     def open(self) -> IO[bytes]:
-        """The content of a regular file."""
+        """Open a regular file for reading."""
         stream: IO[bytes] | None = None
         if self.content is not None:
             stream = io.BytesIO(self.content)
@@ -52,7 +52,7 @@ class Node:
 
 
 class _Blanked(io.RawIOBase):
-    """A file of which some spans read as zeros."""
+    """A stream in which some spans read as zeros."""
 
     def __init__(self, stream: IO[bytes], spans: tuple[Span, ...]) -> None:
         super().__init__()
@@ -80,12 +80,12 @@ class Tree:
     dropped_devices: int = 0
 
     def apply(self, layer: Path) -> None:
-        """Lay one uncompressed layer over what is there.
+        """Apply one uncompressed layer, a tar, on top of the layers before it.
 
-        Raises `Failure`: the layer is no tar, or an entry tries to leave the root.
+        Raises `Failure`: the layer is not a tar, or an entry tries to leave the root.
         """
         try:
-            # Stays open: the nodes read from it.
+            # It stays open: the nodes read from it.
             source = tarfile.open(layer, "r:", errors="surrogateescape")  # noqa: SIM115
             members = [_sound(info, layer) for info in source]
         except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
@@ -98,7 +98,7 @@ class Tree:
                 self._white_out(path, name, layer)
             elif path:
                 added.append((path, info))
-        # Whiteouts hold for the layers below, wherever in the tar they stand.
+        # Whiteouts apply to the layers below, wherever they are in the tar.
         for path, info in added:
             self._add(path, info, source, layer)
 
@@ -125,7 +125,9 @@ class Tree:
             )
             node = self.nodes.get(target)
             if node is None or node.info.isdir():
-                raise Failure(f"{layer.name}: {path!r} is a hard link to {target!r}, no file there")
+                raise Failure(
+                    f"{layer.name}: {path!r} is a hard link to {target!r}, which is not a file"
+                )
         else:
             node = Node(info, source)
         old = self.nodes.get(final)
@@ -134,7 +136,10 @@ class Tree:
         self.nodes[final] = node
 
     def _inside(self, folder: str, layer: Path) -> str:
-        """The directory that a path leads to, links followed inside the root; made if missing."""
+        """Return the real directory of a path; follow links inside the root, make missing ones.
+
+        Raises `Failure`: the path leads through a file, or through a loop of links.
+        """
         try:
             found = self._follow(folder, make=True)
         except ValueError as error:
@@ -142,7 +147,11 @@ class Tree:
         return found or ""
 
     def _follow(self, path: str, *, make: bool = False) -> str | None:
-        """Resolve links as a process whose root this is; None: nothing there."""
+        """Resolve links as a process does that has this root; return None if nothing is there.
+
+        With `make`, missing directories are made.  Raises `ValueError`: a loop of links, or with
+        `make` a file in the way.
+        """
         rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
         done: list[str] = []
         hops = 0
@@ -160,7 +169,7 @@ class Tree:
             if node.info.issym():
                 hops += 1
                 if hops > HOPS:
-                    raise ValueError(f"{path!r} leads round in a circle of symbolic links")
+                    raise ValueError(f"{path!r} leads into a loop of symbolic links")
                 target = node.info.linkname
                 if target.startswith("/"):
                     done = []
@@ -168,13 +177,13 @@ class Tree:
                 continue
             if (rest or make) and not node.info.isdir():
                 if make:
-                    raise ValueError(f"{path!r} leads through {here!r}, which is no directory")
+                    raise ValueError(f"{path!r} leads through {here!r}, which is not a directory")
                 return None
             done.append(part)
         return "/".join(done)
 
     def _forget(self, path: str, *, keep: bool = False) -> None:
-        """Remove what is below `path`, and unless `keep` is set what is at it."""
+        """Remove everything below `path`, and `path` itself unless `keep` is set."""
         node = self.nodes.get(path)
         if not path or (node is not None and node.info.isdir()):
             below = f"{path}/" if path else ""
@@ -186,7 +195,7 @@ class Tree:
     # ------------------------------------------------------------------ for a server's own folder
 
     def resolve(self, path: str) -> str | None:
-        """The real path (with a leading slash) that `path` leads to, or None: nothing is there."""
+        """Return the real path of `path`, with a leading slash, or None if nothing is there."""
         try:
             found = self._follow(path)
         except ValueError:
@@ -194,22 +203,22 @@ class Tree:
         return None if found is None else f"/{found}"
 
     def node(self, path: str) -> Node | None:
-        """What `path` leads to."""
+        """Return the node that `path` leads to, or None; also None for the root."""
         found = self.resolve(path)
         return None if found is None else self.nodes.get(found.lstrip("/"))
 
     def is_dir(self, path: str) -> bool:
-        """Whether `path` leads to a directory."""
+        """Return whether `path` leads to a directory."""
         node = self.node(path)
         return node is not None and node.info.isdir()
 
     def is_program(self, path: str) -> bool:
-        """Whether `path` leads to a file that somebody may execute."""
+        """Return whether `path` leads to a file that somebody may execute."""
         node = self.node(path)
         return node is not None and node.info.isreg() and bool(node.info.mode & 0o111)
 
     def listing(self, path: str) -> list[str]:
-        """The names in a directory, sorted; empty when there is none."""
+        """Return the names in a directory, sorted; empty if there is no such directory."""
         found = self.resolve(path)
         if found is None:
             return []
@@ -221,16 +230,16 @@ class Tree:
         )
 
     def called(self, name: str) -> list[str]:
-        """Every path whose last part is `name`."""
+        """Return every path whose last part is `name`."""
         return sorted(f"/{path}" for path in self.nodes if path.rsplit("/", 1)[-1] == name)
 
     def glob(self, pattern: str) -> list[str]:
-        """Every path that matches: `*`, `?` and sets within one part, `**` over parts."""
+        """Return every path that matches: `*`, `?` and sets within a part, `**` across parts."""
         wanted = _pattern(pattern)
         return sorted(f"/{path}" for path in self.nodes if wanted.fullmatch(path))
 
     def read(self, path: str) -> bytes | None:
-        """The content of the file that `path` leads to, or None: there is no file."""
+        """Return the content of the file that `path` leads to, or None if it is not a file."""
         node = self.node(path)
         if node is None or not node.info.isreg():
             return None
@@ -238,7 +247,7 @@ class Tree:
             return stream.read()
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
-        """Put a file of root's there, in place of what there is."""
+        """Write a file that root owns; replace what is there."""
         parent, name = path.lstrip("/").rpartition("/")[::2]
         place = _join(self._follow(parent, make=True) or "", name)
         info = tarfile.TarInfo(place)
@@ -247,30 +256,30 @@ class Tree:
         self.nodes[place] = Node(info, content=content)
 
     def make_dir(self, path: str, uid: int, gid: int, mode: int = 0o755) -> str:
-        """Make a directory, or give the one that is there to another owner; returns its real path.
+        """Make a directory with this owner and mode, or change those of an existing one.
 
-        Raises `Failure`: something else is in the way.
+        Return its real path.  Raises `Failure`: a file is in the way, or the path is the root.
         """
         try:
             place = self._follow(path, make=True) or ""
         except ValueError as error:
-            raise Failure(f"the image cannot get a directory {path}: {error}") from error
+            raise Failure(f"the image's directory {path} cannot be made: {error}") from error
         if not place:
-            raise Failure(f"the image cannot get a directory {path}: that is its root")
+            raise Failure(f"the image's directory {path} cannot be made: it is the image's root")
         node = self.nodes[place]
         node.info = copy.copy(node.info)
         node.info.uid, node.info.gid, node.info.mode = uid, gid, mode
         return f"/{place}"
 
-    def own(self, path: str, uid: int, gid: int) -> None:
-        """Give what is at and below `path` to another owner, as `chown -R` does."""
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Change the owner of `path` and everything below it, as `chown -R` does."""
         found = (self.resolve(path) or "").lstrip("/")
         for name, node in self.nodes.items():
             if name == found or name.startswith(f"{found}/"):
                 node.info.uid, node.info.gid = uid, gid
 
     def remove(self, pattern: str) -> tuple[int, int]:
-        """Remove whatever matches, and what is below it; returns (paths, bytes)."""
+        """Remove what matches a glob, and everything below it; return (paths, bytes) removed."""
         paths, size = len(self.nodes), self.size()
         for path in self.glob(pattern):
             self._forget(path.lstrip("/"))
@@ -279,15 +288,18 @@ class Tree:
     # ---------------------------------------------------------------------------------- the result
 
     def distinct(self) -> Iterable[Node]:
-        """Each node once, however many names it has."""
+        """Return each node once, however many names it has."""
         return {id(node): node for node in self.nodes.values()}.values()
 
     def size(self) -> int:
-        """Bytes of all regular files, each counted once."""
+        """Return the bytes of all regular files, each counted once."""
         return sum(node.info.size for node in self.distinct())
 
-    def left_out(self) -> dict[str, int]:
-        """Attributes that squashfs cannot hold, as POSIX ACLs: name -> how many files have it."""
+    def dropped_attributes(self) -> dict[str, int]:
+        """Return extended attributes that squashfs cannot store, such as POSIX ACLs.
+
+        Name -> number of files that have it.
+        """
         names = (
             name.removeprefix(ATTRIBUTE)
             for node in self.distinct()
@@ -297,9 +309,9 @@ class Tree:
         return dict(sorted(Counter(names).items()))
 
     def write_tar(self, sink: IO[bytes]) -> None:
-        """Write everything as a POSIX.1-2001 tar, sorted, so that the same tree is the same tar."""
-        first: dict[int, str] = {}
-        # Parts, not characters: a directory stands before what is in it.
+        """Write the tree as a POSIX.1-2001 tar, sorted: the same tree gives the same bytes."""
+        first: dict[int, str] = {}  # id of a node -> the path under which it was written
+        # Sorted by parts, not by characters: a directory comes before its content.
         with tarfile.open(
             fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, errors="surrogateescape"
         ) as tar:
@@ -322,7 +334,7 @@ class Tree:
 
 
 def merge(layers: Iterable[Path]) -> Tree:
-    """The tree that the layers make, the lowest one first."""
+    """Merge layers, the lowest one first; raise `Failure` as `Tree.apply` does."""
     tree = Tree()
     for layer in layers:
         tree.apply(layer)
@@ -330,7 +342,7 @@ def merge(layers: Iterable[Path]) -> Tree:
 
 
 def _sound(info: tarfile.TarInfo, layer: Path) -> tarfile.TarInfo:
-    """Refuse an entry before the next one is looked for: a negative size leads back to itself."""
+    """Refuse a negative size while iterating: with it tarfile would seek back and loop for ever."""
     if info.size < 0:
         raise Failure(f"{layer.name}: the entry {info.name[:200]!r} has a negative size; refused")
     return info
@@ -358,7 +370,7 @@ def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.name = path
     entry.uname = entry.gname = ""
     entry.mode = stat.S_IMODE(info.mode)
-    # What PAX headers say may be infinite, or no number at all.
+    # A PAX header may hold `inf` or `nan`.
     entry.mtime = 0 if math.isnan(info.mtime) else int(min(max(info.mtime, 0), NEWEST))
     entry.pax_headers = {
         name: value for name, value in info.pax_headers.items() if name.startswith(KEPT)
@@ -367,7 +379,7 @@ def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression; `*` and sets do not cross a slash."""
+    """Return a glob as a regular expression; `*` and sets do not match a slash."""
     pieces = []
     for part in pattern.strip("/").split("/"):
         if part == "**":

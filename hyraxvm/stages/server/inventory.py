@@ -1,7 +1,7 @@
 """The packages that an image's own databases list: dpkg's, rpm's, apk's and Python's.
 
-A package goes by its package URL without the version: `deb/debian/bash`, `rpm/rocky/bash`,
-`apk/alpine/busybox`, `pypi/numpy`.
+A package's name is its package URL (purl) without `pkg:` and the version: `deb/debian/bash`,
+`rpm/rocky/bash`, `apk/alpine/busybox`, `pypi/numpy`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from hyraxvm.stages.server.image_tree import Tree
 DEADLINE = 120.0  # seconds
 DPKG = "/var/lib/dpkg"
 RPM = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
-RPM_FILES = {"rpmdb.sqlite", "Packages.db", "Packages"}  # its formats: el9, SUSE, el8
+RPM_FILES = {"rpmdb.sqlite", "Packages.db", "Packages"}  # of rpm's database on el9, SUSE, el8
 APK = "/lib/apk/db/installed"
 ROW = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n"
 
 
 def packages(tree: Tree, scratch: Path) -> dict[str, str]:
-    """Package -> version, sorted; `scratch` is a directory for a copy of rpm's database.
+    """Return package -> version, sorted; `scratch` is a directory for copies of rpm's databases.
 
-    Raises `Failure`: there is a database that rpm cannot read.
+    Raises `Failure`: rpm cannot read a database, or lists no package of it.
     """
     system = _system(tree)
     found: dict[str, str] = {}
@@ -45,7 +45,7 @@ def packages(tree: Tree, scratch: Path) -> dict[str, str]:
 
 
 def purl(package: str, version: str) -> PackageURL:
-    """The package URL of an entry; an rpm's epoch is a qualifier there."""
+    """Return the package URL of an entry; there an rpm's epoch is a qualifier."""
     kind, _, rest = package.partition("/")
     namespace, _, name = rest.rpartition("/")
     qualifiers = {}
@@ -55,14 +55,17 @@ def purl(package: str, version: str) -> PackageURL:
 
 
 def _system(tree: Tree) -> str:
-    """os-release(5)'s ID: who has made the packages; empty: the image does not say."""
+    """Return the distribution, which is ID in os-release(5), or "" if the image does not say."""
     text = (tree.read("/etc/os-release") or b"").decode("utf-8", "replace")
     found = re.search(r'^ID="?([a-z0-9._-]+)"?$', text, re.MULTILINE)
     return found[1] if found else ""
 
 
 def _dpkg(tree: Tree) -> dict[str, str]:
-    """Images without dpkg list each package in a file of its own, which has no status."""
+    """Read dpkg's status file, and `status.d` of images without dpkg: a file for each package.
+
+    The files in `status.d` have no status field.
+    """
     texts = [tree.read(f"{DPKG}/status") or b""]
     for path in tree.glob(f"{DPKG}/status.d/*"):
         texts.append(b"Status: install ok installed\n" + (tree.read(path) or b""))
@@ -75,7 +78,7 @@ def _dpkg(tree: Tree) -> dict[str, str]:
 
 def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    # One leads to the other, or each is the place of its own distribution.
+    # Two distributions, two places; in some images one is a link to the other.
     for number, folder in enumerate(dict.fromkeys(tree.resolve(path) for path in RPM)):
         files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder or "")}
         if not RPM_FILES & files.keys():
@@ -89,11 +92,11 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
             ["rpm", "--dbpath", str(copy), "--query", "--all", "--queryformat", ROW],
             deadline=DEADLINE,
         )
-        if not rows:  # rpm's exit status does not tell
-            raise Failure(f"the image's {folder} is a database of rpm's that lists no package")
+        if not rows:  # rpm then exits with 0
+            raise Failure(f"the image's {folder}: rpm's database there lists no package")
         for row in rows.splitlines():
             name, _, version = row.partition(" ")
-            if name != "gpg-pubkey":  # a key that somebody has imported
+            if name != "gpg-pubkey":  # an imported key, not a package
                 found[name] = version
     return found
 

@@ -1,7 +1,7 @@
 """OCI images: pulled with skopeo, read, verified and merged into one tree.
 
-A layout is a directory by the OCI Image Specification 1.1, "Image Layout"; what `pull` makes holds
-one image, for Linux on the base's architecture.
+A layout is a directory as in the OCI Image Specification 1.1, "Image Layout".  `pull` makes one
+with a single image, for Linux on the base's architecture.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -25,16 +24,16 @@ from hyraxvm.core.process import dying_with_parent, output, run
 from hyraxvm.stages.server.image_tree import Tree, merge
 
 DEADLINE = 3600.0  # seconds for a pull: Hyrax's image is some 800 MB
-PROBE = 10.0  # seconds that a registry gets to answer
-TAG = "server"
+PROBE = 10.0  # seconds for a registry to answer
+TAG = "server"  # of the image in a layout
 TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
 CHUNK = 1 << 20
-PLAIN = re.compile(r"(/[A-Za-z0-9._+@~=-]*)+")  # nothing that a unit or a shell would expand
-LAYER = 20 * 10**9  # bytes that a layer may have unpacked: a small one can fill any disk
+PLAIN = re.compile(r"(/[A-Za-z0-9._+@~=-]*)+")  # neither a unit nor a shell expands it
+LAYER = 20 * 10**9  # bytes of an unpacked layer at most: a small one could fill any disk
 
 
 class OciImage(BaseModel):
-    """The part of an image's configuration that says how it wants to be run."""
+    """The part of an image's configuration that says how to run it, and its layers."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,7 +52,7 @@ class OciImage(BaseModel):
 def check_reference(reference: str) -> str:
     """Return `TRANSPORT:...` with an absolute path.
 
-    Raises `UserError`: another transport than the four that make sense, or no such file.
+    Raises `UserError`: the transport is not one of `TRANSPORTS`, or there is no such file.
     """
     transport, _, rest = reference.partition(":")
     if transport not in TRANSPORTS or not rest.removeprefix("//"):
@@ -61,18 +60,20 @@ def check_reference(reference: str) -> str:
         raise UserError(f"{reference!r} is not an image; write {forms}")
     if transport == "docker":
         if not re.fullmatch(r"//[a-z0-9][A-Za-z0-9._:/@-]*", rest):
-            raise UserError(f"{reference!r} names no image; write docker://NAME:TAG")
+            raise UserError(
+                f"{reference!r} is not the name of an image; expected: docker://NAME:TAG"
+            )
         return reference
     path, tag = local_path(rest)
     if transport == "oci" and not (path / "index.json").is_file():
         raise UserError(f"{path}: is not the directory of an OCI image (it has no index.json)")
     if transport != "oci" and not path.is_file():
-        raise UserError(f"{path}: no such file; --server-image wants {transport}:FILE")
+        raise UserError(f"{path}: no such file; expected: --server-image {transport}:FILE")
     return f"{transport}:{path.resolve()}{tag}"
 
 
 def local_path(rest: str) -> tuple[Path, str]:
-    """Split `PATH[:TAG]`; the tag keeps its colon."""
+    """Split `PATH[:TAG]` into path and tag; the tag keeps its colon, or is empty."""
     path, colon, tag = rest.rpartition(":")
     if colon and not Path(rest).exists():
         return Path(path), f":{tag}"
@@ -80,9 +81,10 @@ def local_path(rest: str) -> tuple[Path, str]:
 
 
 def remote_digest(reference: str, deadline: float = PROBE) -> str:
-    """Ask the registry for the digest of `docker://...`.
+    """Ask the registry for the digest of `docker://...`; return `sha256:...`.
 
-    Raises `UserError`: it has no such tag; `Failure`: it does not say.
+    `deadline` is in seconds.  Raises `UserError`: there is no such tag; `Failure`: the registry
+    does not answer, or not with a digest.
     """
     argv = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", reference]
     try:
@@ -92,12 +94,15 @@ def remote_digest(reference: str, deadline: float = PROBE) -> str:
             raise UserError(f"{reference}: there is no such tag{_tags(reference)}") from failure
         raise Failure(f"{reference}: {_cause(str(failure))}") from failure
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise Failure(f"{reference}: the registry gives {digest!r} for its digest")
+        raise Failure(f"{reference}: the registry answers {digest!r}; expected: a SHA-256 digest")
     return digest
 
 
 def _tags(reference: str) -> str:
-    """What a registry has instead: the tags that begin alike, else the last ones."""
+    """Return the end of a message: up to 8 tags that the registry has, if it lists them.
+
+    They are those that begin with the tag of `reference`, else the highest ones.
+    """
     name, _, tag = reference.removeprefix("docker://").rpartition(":")
     try:
         said = output(["skopeo", "list-tags", f"docker://{name}"], deadline=PROBE)
@@ -110,29 +115,29 @@ def _tags(reference: str) -> str:
 
 
 def _cause(text: str) -> str:
-    """What skopeo says without its log's dress."""
+    """Return the cause in skopeo's message, without the fields of its log."""
     found = re.search(r'level=fatal msg="(.*)"\s*$', text, re.DOTALL)
     said = found[1].replace('\\"', '"') if found else text
     return ": ".join(said.split(": ")[-2:])
 
 
 def local_digest(reference: str) -> str:
-    """The digest of what `oci:`, `oci-archive:` or `docker-archive:` names."""
+    """Return the digest of the file or layout that `oci:...` or `...-archive:...` names."""
     transport, _, rest = reference.partition(":")
     path, _ = local_path(rest)
-    # An index pins all the rest of its layout.
+    # index.json has the digests of everything else in the layout.
     return f"sha256:{cache.file_digest(path / 'index.json' if transport == 'oci' else path)}"
 
 
 def with_digest(reference: str, digest: str) -> str:
-    """`docker://NAME:TAG` as `docker://NAME@DIGEST`, which a registry cannot change."""
+    """Return `docker://NAME@DIGEST` for `docker://NAME:TAG`: unlike a tag, it never moves."""
     name = reference.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.partition(':')[0]}@{digest}"
 
 
 def pull_key(reference: str, digest: str, arch: str) -> str:
-    """The cache key of a pulled image."""
+    """Return the cache key of a pulled image; `arch` is OCI's name of the architecture."""
     return cache.digest(reference, digest, arch)
 
 
@@ -144,9 +149,10 @@ def pull(
     log: Path,
     on_line: Callable[[str], None],
 ) -> Path:
-    """Return the cached layout of an image; skopeo verifies every digest on the way.
+    """Pull an image unless it is in the cache `results`; return its layout.
 
-    Raises `Failure`: it cannot be had, or is not what the digest says.
+    skopeo verifies every digest.  Raises `Failure`: the image cannot be pulled, or differs from
+    its digest.
     """
     source = with_digest(reference, digest) if reference.startswith("docker:") else reference
 
@@ -156,15 +162,15 @@ def pull(
         argv = ["skopeo", "copy", "--override-os=linux", f"--override-arch={arch}", source, target]
         run(argv, log=log, deadline=DEADLINE, on_line=on_line)
 
-    # It is in a registry already.
+    # `local`: other machines get it from the registry, not from the shared cache.
     return results.produce("oci", pull_key(reference, digest, arch), make, local=True) / "layout"
 
 
 def read_image(layout: Path, arch: str) -> OciImage:
     """Read the manifest and the configuration of a layout's image.
 
-    Raises `Failure`: a digest does not fit, a file is missing, it is for other machines, or says
-    what cannot stand in a unit.
+    Raises `Failure`: a file is missing or differs from its digest, the image is for other machines,
+    or its configuration is damaged or has values that a unit must not have.
     """
     try:
         return _image(layout, arch)
@@ -191,8 +197,8 @@ def _image(layout: Path, arch: str) -> OciImage:
     variables = config.get("Env") or []
     for text in (*command, *variables):
         if "\0" in text:
-            raise Failure(f"the image's {text[:200]!r} holds a NUL, which no process can be given")
-    json.dumps(config, ensure_ascii=False).encode()  # half a character of UTF-16 is a ValueError
+            raise Failure(f"the image's {text[:200]!r} holds a NUL, which no process can receive")
+    json.dumps(config, ensure_ascii=False).encode()  # raises ValueError for a lone surrogate
     return OciImage(
         digest=digest,
         entrypoint=command,
@@ -208,23 +214,23 @@ def _image(layout: Path, arch: str) -> OciImage:
 
 
 def plain_path(path: str, what: str) -> str:
-    """Return a path of an image's that may stand in a unit and in a script just as it is.
+    """Return a path of the image if units and scripts can contain it without quoting.
 
-    Raises `Failure`: it is not absolute, leads upwards, or has a character that means something
-    there: an image is not to write the guest's units.
+    `what` names it in the message.  Raises `Failure`: the path is not absolute, has `..`, or has a
+    character with a meaning there: no image may write lines of the guest's units.
     """
     if not PLAIN.fullmatch(path) or ".." in path.split("/"):
         raise Failure(
-            f"the image's {what} {path[:200]!r} is refused; allowed is an absolute path of "
+            f"the image's {what} {path[:200]!r} is refused; expected: an absolute path of "
             "letters, digits and ._+@~=- without '..'"
         )
     return path
 
 
 def flatten(layout: Path, image: OciImage, scratch: Path, on_line: Callable[[str], None]) -> Tree:
-    """Merge the image's layers; the uncompressed ones stay in `scratch`, the tree reads them.
+    """Merge the image's layers; uncompress them into `scratch`, from which the tree reads.
 
-    Raises `Failure`: a layer is not what its digest says, or is hostile.
+    Raises `Failure`: a layer differs from its digest, or is hostile.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     tars = []
@@ -239,7 +245,7 @@ def flatten(layout: Path, image: OciImage, scratch: Path, on_line: Callable[[str
 
 
 def _unpack(blob: Path, tar: Path) -> str:
-    """Write a layer uncompressed; returns the digest of what was written."""
+    """Uncompress a layer (zstd, gzip or plain); return the digest of what was written."""
     total = hashlib.sha256()
     with blob.open("rb") as stream:
         magic = stream.read(4)
@@ -279,7 +285,7 @@ def _copy(source: Any, sink: Any, total: Any) -> None:
 
 def _path(layout: Path, digest: str) -> Path:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise Failure(f"the image names {digest!r}, which is no SHA-256 digest")
+        raise Failure(f"the image names {digest!r}, which is not a SHA-256 digest")
     return layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
@@ -290,7 +296,7 @@ def _blob(layout: Path, digest: str) -> dict[str, Any]:
     except OSError as error:
         raise Failure(f"{path}: the image's {digest} is missing") from error
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
-        raise Failure(f"{path}: its content is not what its name says")
+        raise Failure(f"{path}: its content does not have the digest in its name")
     blob: dict[str, Any] = json.loads(content)
     return blob
 
@@ -302,7 +308,7 @@ def squash(tree: Tree, squashfs: Path, log: Path) -> None:
     """
     argv = [
         *("tar2sqfs", "--quiet", "--no-skip", "--compressor", "zstd", "--comp-extra", "level=15"),
-        # What no entry names: the root directory.
+        # For the root directory, which has no entry.
         *("--defaults", "uid=0,gid=0,mode=0755,mtime=0", "--force", str(squashfs)),
     ]
     with (
@@ -315,14 +321,9 @@ def squash(tree: Tree, squashfs: Path, log: Path) -> None:
         try:
             tree.write_tar(process.stdin)
         except BrokenPipeError:
-            pass  # its status and its own words tell why
+            pass  # its exit status and its log say why
         finally:
             process.stdin.close()
     if process.returncode:
         tail = log.read_text(errors="replace").splitlines()[-5:]
         raise Failure(f"tar2sqfs: exit status {process.returncode}; log: {log}\n" + "\n".join(tail))
-
-
-def forget(scratch: Path) -> None:
-    """Remove the uncompressed layers."""
-    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Stage `server`: a DAP server as an OCI image -> `server.squashfs` + `server.json`.
 
-The image is pulled, or packed here (the embedded default); its layers are merged, trimmed by the
-server's list, and packed as a squashfs.  What the guest must know is read from the image: its
-configuration, and for a server that brings a `prepare.py` in its folder, its files.
+The image is pulled, or packed here (an embedded server).  Its layers are merged, trimmed by the
+server's list, and packed as a squashfs.  `server.json` has what the guest must know of the image,
+read from its configuration; a server's `prepare.py` reads the image's files, too.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from hyraxvm.stages.server import embedded, inventory, oci
 from hyraxvm.stages.server.image_tree import Tree
 from hyraxvm.stages.server.trim import trim
 
-# Below are the accounts of the guest's own packages' static ids, root among them; above, nobody.
+# Uids under which an image may run.  Lower ones are Debian's static ids, such as root; higher ones
+# are reserved, such as nobody.
 ACCOUNTS = range(100, 60000)
-UNPRIVILEGED = "server"
-HOOK = "prepare.py"  # of a server's folder: reads what its image's configuration does not say
-FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # that units and scripts hold just as it is
-VERSION_LABELS = ("org.opencontainers.image.version", "version")
+UNPRIVILEGED = "server"  # the account for an image whose user is not in ACCOUNTS
+HOOK = "prepare.py"  # in a server's folder: reads what the image's configuration does not say
+FACT = re.compile(r"[A-Za-z0-9._+@~=:/ -]*")  # units and scripts contain facts without quoting
+VERSION_LABELS = ("org.opencontainers.image.version", "version")  # the first one counts
 
 
 class PackedServer(BaseModel):
-    """The stage's output."""
+    """The stage's output: the squashfs, and what the guest must know of the image."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,20 +47,21 @@ class PackedServer(BaseModel):
 
 
 class Prepared(BaseModel):
-    """What a server's `prepare.py` says in place of the image's configuration."""
+    """What a server's `prepare.py` returns; it takes the place of the image's configuration."""
 
-    accounts: list[Account]
-    writable: list[str]
-    facts: dict[str, str]
-    files: dict[str, str]
+    accounts: list[Account]  # the first one reads the data
+    writable: list[str]  # directories of the image
+    facts: dict[str, str]  # for the templates in the server's folder
+    files: dict[str, str]  # path in the guest -> text
     version: str | None = None
 
 
 def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
     """Return the digest of the stage's inputs.
 
-    Of the server's folder only what this stage reads counts: units and guest files are inputs of
-    a later stage, and a README or what the server claims to answer changes no image.
+    In the server's folder only the files count that this stage reads: units and guest files are
+    inputs of a later stage, and README and capabilities.toml change no image.  `refresh` counts for
+    an embedded server alone.
     """
     own = server_folder(recipe, root) if recipe.server.folder else None
     packed = own is not None and recipe.server.source == "embedded"
@@ -78,7 +80,7 @@ def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
 
 
 def server_folder(recipe: Recipe, root: Path = ROOT) -> Path:
-    """The server's own folder under `provision/`."""
+    """Return the server's folder under `provision/`; raise `Failure` if it is missing."""
     path = root / "provision" / "servers" / (recipe.server.folder or "none")
     if not path.is_dir():
         raise Failure(f"{path}: is missing; server {recipe.server_name!r} needs it")
@@ -93,10 +95,13 @@ def build(
     on_line: Callable[[str], None],
     say: Callable[[str], None] | None = None,
 ) -> PackedServer:
-    """Return the server's squashfs and description; `say` takes what must be seen (`on_line`).
+    """Return the server's squashfs and description.
 
-    Raises `Failure`: a tool fails, the image is hostile, it lacks what the server needs, or the
-    result exceeds its budget.
+    `on_line` takes lines of progress; `say` takes lines that users should see, by default
+    `on_line` takes these, too.
+
+    Raises `Failure`: a tool failed, the image is hostile or lacks what the server needs, or the
+    squashfs exceeds its budget.
     """
 
     def make(work: Path) -> None:
@@ -110,12 +115,12 @@ def build(
             )
         found = oci.read_image(layout, recipe.arch.oci)
         tree = oci.flatten(layout, found, work / "layers", on_line)
-        # Before the databases are trimmed.
+        # The trim list removes the databases.
         packages = inventory.packages(tree, work / "databases")
         trimmed = trim(tree, recipe.server.trim, say or on_line)
         image = describe(recipe, found, tree, packages, trimmed)
-        for name, count in tree.left_out().items():
-            (say or on_line)(f"without {name} of {count} files: squashfs cannot hold it")
+        for name, count in tree.dropped_attributes().items():
+            (say or on_line)(f"{name} of {count} files is left out: squashfs cannot store it")
         on_line(f"packing {tree.size() / 1e6:.0f} MB")
         oci.squash(tree, work / "server.squashfs", log)
         (work / "server.json").write_text(image.model_dump_json(indent=1) + "\n")
@@ -124,7 +129,7 @@ def build(
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
     done = results.produce("server", stage_key, make)
-    made = PackedServer(squashfs=done / "server.squashfs", image=_kept(done))
+    made = PackedServer(squashfs=done / "server.squashfs", image=_kept_image(done))
     _check_budget(recipe, made)
     return made
 
@@ -132,14 +137,14 @@ def build(
 def preview(recipe: Recipe, results: StageCache | None = None) -> ServerImage:
     """Return what is known of the server's image without building it.
 
-    Raises `UserError`: only the image itself says it, and it is not among the `results`.
+    Raises `UserError`: the image has to be built first, and is not in the cache `results`.
     """
     if recipe.server.source == "embedded":
         config = embedded.configuration(recipe, server_folder(recipe))
         account = Account(name=config.user, uid=embedded.UID, group=config.user, gid=embedded.UID)
         return _image(recipe, config, Prepared(accounts=[account], writable=[], facts={}, files={}))
     if results and recipe.server_digest and results.contains("server", key(recipe)):
-        return _kept(results.produce("server", key(recipe), _never))
+        return _kept_image(results.produce("server", key(recipe), _never))
     raise UserError(
         f"server {recipe.server_name!r} is described by its image, which is not built here yet; "
         f"type: ./inv build {recipe.name} --server {recipe.server_name}"
@@ -153,7 +158,10 @@ def describe(
     packages: dict[str, str],
     trimmed: list[Trimmed],
 ) -> ServerImage:
-    """Read what the guest must know; makes the directories that the services write in."""
+    """Return what the guest must know of an image; make in `tree` the directories that it needs.
+
+    Raises `Failure`: the image lacks something, or has values that a unit must not have.
+    """
     hook = _hook(recipe)
     prepared: Prepared
     if hook is None:
@@ -165,7 +173,7 @@ def describe(
         image = image.model_copy(update={"entrypoint": [program, *image.entrypoint[1:]]})
     else:
         prepared = hook.prepare(tree, image, recipe)
-    # Where links of the image lead to is the image's word too.
+    # These paths are real ones: the image's links decide where they lead.
     for path in prepared.writable:
         oci.plain_path(path, "directory to write in")
     for name, value in prepared.facts.items():
@@ -177,7 +185,7 @@ def describe(
         if parent and not tree.is_dir(parent):
             raise Failure(missing(tree, parent, "directory"))
         tree.make_dir(recipe.server.home, 0, 0)
-    # Bound over at run time: the root is read-only then, so what is bound over must be there.
+    # The guest mounts over these; its root is read-only then, so they must exist.
     for path in ("/proc", "/sys", "/dev", "/run"):
         tree.make_dir(path, 0, 0)
     tree.make_dir("/tmp", 0, 0, 0o1777)  # noqa: S108 - inside the image
@@ -188,7 +196,10 @@ def describe(
 
 
 def missing(tree: Tree, path: str, kind: str) -> str:
-    """Say that the image lacks something: what was expected, what is there instead."""
+    """Return the message that the image lacks `path`: what was expected, what is there instead.
+
+    `kind` is a noun, such as "file".
+    """
     parent, name = path.rpartition("/")[::2]
     elsewhere = tree.called(name)
     if elsewhere:
@@ -202,9 +213,10 @@ def missing(tree: Tree, path: str, kind: str) -> str:
 
 
 def find_account(tree: Tree, user: str, group: str = "") -> Account:
-    """A user of the image, by name or id, with its group.
+    """Return a user of the image, by name or id, with its primary group or the one named.
 
-    Raises `Failure`: the image's /etc/passwd or /etc/group does not have it.
+    A uid without an entry gets a name.  Raises `Failure`: /etc/passwd or /etc/group of the image
+    does not have it, or has a name or an id that the guest cannot have.
     """
     entries = _table(tree, "/etc/passwd")
     line = next((e for e in entries if len(e) > 3 and user in (e[0], e[2])), None)
@@ -228,17 +240,20 @@ def find_account(tree: Tree, user: str, group: str = "") -> Account:
 
 
 def _id(text: str, name: str) -> int:
-    """The number of an account; raises `Failure`: it is none that Linux knows."""
+    """Return the id of an account or a group; raise `Failure` if it is not one for Linux."""
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32 - 1:
-        raise Failure(f"the image's account {name!r} has the id {text[:80]!r}, which is none")
+        raise Failure(
+            f"the image's account {name!r} has the id {text[:80]!r}; "
+            f"expected: a number below {2**32 - 1}"
+        )
     return int(text)
 
 
 def _account(tree: Tree, user: str) -> Account:
-    """Who runs an image without units of its own: its user, unless that is root or the like.
+    """Return the account that runs a generic server: the image's user, or an unprivileged one.
 
-    A uid below 100 is, in the same PID namespace, also one of the guest's: root without
-    capabilities could still end the guest's own services.
+    The server shares the guest's PID namespace.  A uid below 100 is also one of the guest's: even
+    root without capabilities could end the guest's services.
     """
     name, _, group = user.partition(":")
     if name not in ("root", "0"):
@@ -279,10 +294,10 @@ def _image(
 
 
 def version(image: oci.OciImage, reference: str, *stated: str | None) -> str:
-    """The server's version: the first that is stated, else the tag, else the digest's beginning.
+    """Return the server's version: the first one in `stated`, else the tag, else the short digest.
 
-    It goes into file names: letters, digits, `.` and `+`, a digit first. A tag without a digit is
-    none: `latest`.
+    A tag without a digit, such as `latest`, does not count.  The version is a part of file names:
+    at most 32 letters, digits, `.` and `+`, the first one a digit.
     """
     tag = reference.rpartition("/")[2].partition("@")[0].partition(":")[2]
     tag = tag if reference.startswith("docker:") and re.search(r"\d", tag) else ""
@@ -305,9 +320,9 @@ def _hook(recipe: Recipe) -> ModuleType | None:
 
 
 def _program(tree: Tree, image: oci.OciImage) -> str:
-    """The full path of what the image runs; raises `Failure`: it is not there.
+    """Return the full path of what the image runs; raise `Failure` if it is missing, or not plain.
 
-    It is a plain one: systemd takes signs before it as orders, `+` for all privileges.
+    systemd gives a meaning to signs before a path: `+` is full privileges.
     """
     if not image.entrypoint:
         raise Failure("the image has neither an entrypoint nor a command")
@@ -336,13 +351,13 @@ def _check_budget(recipe: Recipe, made: PackedServer) -> None:
     if allowed is not None and size > allowed * 10**6:
         name = recipe.server_name
         raise Failure(
-            f"{name} {made.image.version}: packed it has {size / 1e6:.1f} MB, allowed are "
-            f"{allowed} MB (budget.{name}.server in images.toml; what is left out "
-            f"stands in server.{name}.trim)\n{sizes.largest_of_server(made.squashfs)}"
+            f"{name} {made.image.version}: {size / 1e6:.1f} MB packed; must be at most {allowed} "
+            f"MB (budget.{name}.server in images.toml; server.{name}.trim lists what is left out)\n"
+            f"{sizes.largest_of_server(made.squashfs)}"
         )
 
 
-def _kept(done: Path) -> ServerImage:
+def _kept_image(done: Path) -> ServerImage:
     return ServerImage.model_validate_json((done / "server.json").read_text())
 
 

@@ -1,4 +1,4 @@
-"""What a server's image can do without: what the server's list names, and debugging sections."""
+"""Trimming a server's image: the paths in the server's list, and debugging sections."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from hyraxvm.stages.server.image_tree import Tree
 
 
 def trim(tree: Tree, patterns: list[str], say: Callable[[str], None]) -> list[Trimmed]:
-    """Remove what the list names; each line's saving is told and returned.
+    """Remove what matches the patterns, then blank debugging sections; say and return the savings.
 
-    A line that matches nothing is told too: it is a path that has moved, or a mistake.  What is
-    left of programs and libraries loses its debugging sections.
+    Also says which patterns match nothing: a path has moved, or the pattern is wrong.
     """
     result = []
     for pattern in patterns:

@@ -96,7 +96,7 @@ def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
         )
     ]
     for path in writable:
-        tree.own(path, tomcat.uid, tomcat.gid)
+        tree.chown(path, tomcat.uid, tomcat.gid)
     readable(tree, f"{tomcat_real}/conf", tomcat)
     readable(tree, webapp, tomcat)
     return Prepared(

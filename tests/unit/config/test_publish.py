@@ -101,7 +101,10 @@ def test_fingerprints_as_people_copy_them() -> None:
         (["bench", "sleep"], "name transfer, report or slowest; type: ./inv bench report"),
         (["verify", "/nowhere"], "/nowhere: no such file"),
         (["verify"], "no file is named; type: ./inv verify FILE..."),
-        (["pin", "dapdir"], "server 'dapdir' is packed here, not pulled; pin: hyrax"),
+        (
+            ["pin", "dapdir"],
+            "server 'dapdir' is packed here, not pulled: it has no image to pin; expected: hyrax",
+        ),
         (["matrix", "--server", "apache"], "there is no server 'apache'"),
         (["matrix", "more"], "No idea what 'more' is"),
         (["settings", "/nowhere"], "/nowhere: no such file; docs/settings.md shows one"),

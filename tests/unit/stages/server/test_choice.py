@@ -167,8 +167,8 @@ def with_source(reference: str) -> images.Config:
         (None, "oci-archive:/nowhere.tar", "/nowhere.tar: no such file"),
         (None, "docker-archive:/nowhere.tar", "/nowhere.tar: no such file"),
         (None, "oci:/etc", "no index.json"),
-        (None, "docker://-x", "names no image"),
-        ("dapdir", "oci:/etc", "--server can be: hyrax"),
+        (None, "docker://-x", "is not the name of an image; expected: docker://NAME:TAG"),
+        ("dapdir", "oci:/etc", "--server must be: hyrax"),
         ("nope", "oci:/etc", "there is no server 'nope'"),
     ],
 )

@@ -93,14 +93,14 @@ def test_no_value_becomes_a_line_of_the_unit(tmp_path: Path, end: str) -> None:
     [
         *[({"WorkingDir": f"/{end}{RUNS}"}, "working directory") for end in ENDS],
         *[({"Volumes": {f"/data{end}{RUNS}": {}}}, "volume") for end in ENDS],
-        ({"WorkingDir": "/%h"}, "working directory '/%h' is refused; allowed is an absolute path"),
+        ({"WorkingDir": "/%h"}, "working directory '/%h' is refused; expected: an absolute path"),
         ({"WorkingDir": "~"}, "working directory"),
         ({"WorkingDir": "-/opt"}, "working directory"),
         ({"WorkingDir": "/opt/../../x"}, "working directory"),
         ({"Volumes": {"/a b": {}}}, "volume"),
         ({"Volumes": {"+/etc": {}}}, "volume"),
         ({"Volumes": {"/state": {}}}, "directory to write in"),
-        ({"Volumes": {"/": {}}}, "cannot get a directory /: "),
+        ({"Volumes": {"/": {}}}, "directory / cannot be made: "),
         ({"Entrypoint": ["serve"], "Env": ["PATH=+/opt"]}, "no program"),
         ({"Entrypoint": ["/opt/a b"]}, "program '/opt/a b' is refused"),
         ({"Entrypoint": ["/opt/serve", "a\0b"]}, "holds a NUL"),
@@ -113,7 +113,7 @@ def test_no_value_becomes_a_line_of_the_unit(tmp_path: Path, end: str) -> None:
         ({"WorkingDir": 7}, "configuration is damaged"),
         ({"User": f"serve\n{RUNS}"}, "does not list the user"),
         ({"User": "\u00b2"}, "does not list the user"),
-        ({"User": "99999999999"}, "has the id '99999999999', which is none"),
+        ({"User": "99999999999"}, "has the id '99999999999'; expected: a number below 4294967295"),
     ],
 )
 def test_what_stands_in_a_unit_as_it_is_must_be_plain(
@@ -127,7 +127,7 @@ def test_what_stands_in_a_unit_as_it_is_must_be_plain(
 @pytest.mark.parametrize(
     ("passwd", "said"),
     [
-        (b"serve:x:12x:5::/:/bin/sh\n", "account 'serve' has the id '12x', which is none"),
+        (b"serve:x:12x:5::/:/bin/sh\n", "account 'serve' has the id '12x'; expected: a number"),
         (b"serve:x:-5:5::/:/bin/sh\n", "has the id '-5'"),
         (b"serve:x:4294967295:5::/:/bin/sh\n", "has the id '4294967295'"),
         (b"serve\r:x:5:5::/:/bin/sh\n", "does not list the user"),
