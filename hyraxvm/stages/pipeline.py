@@ -1,4 +1,4 @@
-"""The stages in their order, for several images side by side."""
+"""The pipeline: runs the stages in order, for several images side by side."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def build(
     test: bool = True,
     refresh: str = "",
 ) -> list[Artifact]:
-    """Make images, each in its formats, if inputs have changed; return the files image by image.
+    """Make and test what `wanted` lists; return the files image by image.
+
+    `wanted` has pairs of an image and its formats.  Only what has new inputs is made again, and
+    only what is new is tested; `test=False` tests nothing.  `refresh` is the day for which packages
+    are fetched again, or empty.
 
     Raises `UserError`: too little disk space, or another build runs in this checkout; `Failure`:
     a tool or a test failed.
@@ -79,9 +83,12 @@ def build(
 
 
 def _all_tested(workspace: Workspace, paths: Sequence[Path], progress: Progress) -> list[Artifact]:
-    """Test two files side by side, or two machines of one; report the failures of all files."""
+    """Test the files without a verdict: two side by side, or two machines of one.
+
+    Raises `Failure` with a line for each file that failed.
+    """
     verdicts = {path: verdict.read(workspace, path) for path in paths}
-    # First those that take the longest: the whole contract is for several machines.
+    # The longest first: the whole contract takes several machines.
     new = sorted((p for p in paths if not verdicts[p]), key=_is_brief)
     side_by_side = max(1, min(MACHINES, len(new)))
 
@@ -136,9 +143,9 @@ def master(
     progress: Progress,
     machines: threading.Semaphore | None = None,
 ) -> Master:
-    """Run the stages up to the master of one image; what is cached is not made again.
+    """Run the stages of one image up to its master; take from the cache what is there.
 
-    `machines` bounds the provisioning boots that run side by side.  Raises `Failure`: a tool
+    `machines` limits how many provisioning boots run side by side.  Raises `Failure`: a tool
     failed; `UserError`: too little disk space.
     """
     recipe, results = plan.recipe, workspace.cache
@@ -153,7 +160,7 @@ def master(
     def make_server() -> server.PackedServer:
         with progress.stage("server") as on_line:
             log = _log(workspace, plan, "server")
-            # Of pulling a line now and then, of the trim list all lines.
+            # `on_line` shows a line of the pull now and then, `say` every line of the trim list.
             return server.build(results, recipe, plan.server, log, on_line, progress.say)
 
     # Both use one core most of the time.
@@ -170,7 +177,7 @@ def master(
 
 
 def _log(workspace: Workspace, plan: Plan, stage: str) -> Path:
-    """Return the log of a stage, without what an earlier run has written there."""
+    """Return the path of a stage's log; remove the log of an earlier run."""
     path = workspace.logs / f"{plan.recipe.name}-{plan.recipe.server_name}-{stage}.log"
     path.unlink(missing_ok=True)
     return path

@@ -1,4 +1,4 @@
-"""The graph of the stages: the keys, which say what each stage of an image is made from.
+"""The graph of the stages.  A stage's key is the digest of everything that it is made from.
 
 ```
 rootfs --+
@@ -53,9 +53,9 @@ class Plan:
         return disk.key(self.recipe, self.rootfs, self.server, self.root)
 
     def provision(self, image: ServerImage, files: str = "") -> str:
-        """Return the key of the master; `image` is what the server's stage has found.
+        """Return the key of the master; `image` is what the server's stage has read.
 
-        `files` is the digest of the image's files where `image`, as in a manifest, lacks them.
+        `files` is the digest of `image.files`, for an `image` from a manifest, which lacks them.
         """
         return provision.key(self.recipe, self.disk, image, files, self.root)
 

@@ -13,12 +13,12 @@ from hyraxvm.core.columns import align
 from hyraxvm.core.process import dying_with_parent, output
 from hyraxvm.stages.rootfs.stage import DPKG_STATUS
 
-MOST = 10
+MOST = 10  # lines of each list
 DEPTH = 3  # components of a directory's path
 
 
 def largest(rootfs: Path, squashfs: Path) -> str:
-    """Describe the ten largest packages and directories of an image, unpacked sizes.
+    """Return a table of the ten largest packages and directories of an image, unpacked.
 
     `rootfs` is the tar of the root file system, `squashfs` the packed server.
     """
@@ -30,7 +30,7 @@ def largest(rootfs: Path, squashfs: Path) -> str:
 
 
 def largest_of_server(squashfs: Path) -> str:
-    """Describe the ten largest directories of a packed server, unpacked sizes."""
+    """Return a table of the ten largest directories of a packed server, unpacked."""
     argv = dying_with_parent(["sqfs2tar", str(squashfs)])
     with (
         subprocess.Popen(argv, stdout=subprocess.PIPE) as process,
@@ -48,7 +48,7 @@ def _table(found: Mapping[str, Counter[str]]) -> str:
 
 
 def packages(status: str) -> Counter[str]:
-    """Name -> installed size in bytes, from dpkg's status file (in KiB there)."""
+    """Return name -> installed size in bytes, from dpkg's status file, which has KiB."""
     found: Counter[str] = Counter()
     for paragraph in status.split("\n\n"):
         name = re.search(r"^Package: (\S+)$", paragraph, re.MULTILINE)
@@ -59,7 +59,7 @@ def packages(status: str) -> Counter[str]:
 
 
 def directories(tar: tarfile.TarFile) -> Counter[str]:
-    """Directory, three levels deep at most -> bytes of the files in and below it."""
+    """Return directory, at most three levels deep -> bytes of the files in and below it."""
     found: Counter[str] = Counter()
     for member in tar:
         if member.isreg():

@@ -37,7 +37,7 @@ def _short(line: str) -> str:
 def test(
     workspace: Workspace, artifact: Path, on_line: Callable[[str], None], machines: int = 2
 ) -> dict[str, Any]:
-    """Boot and exercise one artifact, `machines` at a time; return the verdict.
+    """Boot and exercise one artifact, `machines` VMs at a time; write and return the verdict.
 
     Raises `UserError`: the file does not exist, or has no manifest; `Failure`: a test failed.
     """
@@ -51,9 +51,8 @@ def test(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / verdict.FILE).unlink(missing_ok=True)
     started = time.monotonic()
-    tested_key = verdict.key(
-        artifact
-    )  # now: a test that is edited while the tests run has not been run
+    # Before the run: a test that is edited during the run was not run.
+    tested_key = verdict.key(artifact)
     run(
         [
             *(sys.executable, "-m", "pytest", str(verdict.TESTS), "-v", "-p", "no:cacheprovider"),

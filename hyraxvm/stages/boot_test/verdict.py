@@ -27,7 +27,7 @@ def key(artifact: Path) -> str:
 
 
 def read(workspace: Workspace, artifact: Path) -> dict[str, Any] | None:
-    """Return what an earlier test of this very file found, or None: it has to be tested."""
+    """Return the verdict of an earlier test if it still counts, or None: test the file again."""
     try:
         found: dict[str, Any] = json.loads((reports(workspace, artifact) / FILE).read_text())
     except (OSError, ValueError):

@@ -29,11 +29,11 @@ DEADLINE = 600.0  # seconds
 MIB = 1024 * 1024
 ESP_START, ESP_SIZE = 2, 64  # MiB
 ROOT_START = ESP_START + ESP_SIZE  # MiB
-ROOT_SPARE = 320  # MiB above what the tree holds: provisioning writes, logs before the first growth
+ROOT_SPARE = 320  # MiB for what provisioning writes, and logs until the guest grows its root
 
 ROOT_LABEL = "hyrax-root"
 ESP_LABEL = "HYRAX-ESP"
-# Types by GRUB's manual and the UEFI Specification.
+# Partition types, from GRUB's manual and the UEFI Specification.
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 
@@ -74,7 +74,10 @@ def build(
     log: Path,
     on_line: Callable[[str], None],
 ) -> Disk:
-    """Return the unprovisioned disk; raises `Failure` when a tool fails."""
+    """Return the unprovisioned disk; raise `Failure` if a tool fails.
+
+    `rootfs` is the root file system's tar.
+    """
 
     def make(work: Path) -> None:
         on_line("unpacking the root file system")
@@ -96,15 +99,18 @@ def build(
 
 
 def fill_tree(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
-    """Unpack the root file system and lay the server and the provisioning boot's files into it."""
+    """Unpack the root file system into `tree`; add the server and the provisioning boot's files.
+
+    Also copies the kernel and the initramfs into `work`, as `vmlinuz` and `initrd.img`.
+    """
     tree.mkdir()
     fstab, machine_id = work / "fstab", work / "machine-id"
     fstab.write_text(FSTAB)
-    # Empty, not absent: systemd then makes an id at each boot until one can be kept, and does not
-    # take the boot for a first boot that presets every unit (machine-id(5)).
+    # Empty, not absent: systemd then makes an id at each boot until it can keep one, and does not
+    # preset every unit as at a first boot (machine-id(5)).
     machine_id.write_text("")
     unpack = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs"]
-    # The kernel fills /dev itself, and in a user namespace nobody may make device nodes.
+    # The kernel fills /dev itself, and a user namespace does not allow device nodes.
     unpack += ["--exclude=./dev/*"]
     install = ["install", "-o", "0", "-g", "0", "-D", "-m", "0644"]
     copy = ["cp", "-r", "--no-preserve=ownership"]
@@ -125,13 +131,13 @@ def fill_tree(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -
 
 
 def assemble(tree: Path, raw: Path, recipe: Recipe, work: Path, log: Path) -> None:
-    """Make the partitioned disk at `raw` (sparse) from the tree."""
+    """Make the partitioned disk at `raw`, a sparse file, from `tree`; `work` is for the parts."""
     used = int(output(as_root(["du", "-s", "--block-size=1M", str(tree)])).split()[0])
     root_mib = -(-(used + ROOT_SPARE) * 110 // 100)  # ext4's own tables take a few percent
     root, esp = work / "root.img", work / "esp.img"
     mke2fs = [
         *("mke2fs", "-q", "-t", "ext4", "-L", ROOT_LABEL, "-m", "1"),
-        # GRUB of the guest reads neither feature.
+        # The guest's GRUB can read neither feature.
         *("-O", "^orphan_file,^metadata_csum_seed"),
         *("-E", "lazy_itable_init=0,lazy_journal_init=0", "-d", str(tree)),
         *(str(root), f"{root_mib}M"),
@@ -139,7 +145,7 @@ def assemble(tree: Path, raw: Path, recipe: Recipe, work: Path, log: Path) -> No
     run(as_root(mke2fs), log=log, deadline=DEADLINE)
     with esp.open("wb") as stream:
         stream.truncate(ESP_SIZE * MIB)
-    # Not mformat: its boot sector looks like a partition table, which GRUB then tries to read.
+    # Not mformat: GRUB would take its boot sector for a partition table.
     run(["mkfs.fat", "-F", "32", "-n", ESP_LABEL, str(esp)], log=log, deadline=DEADLINE)
     with raw.open("wb") as stream:
         stream.truncate(recipe.machine.disk_gib * 1024 * MIB)
@@ -154,7 +160,7 @@ def assemble(tree: Path, raw: Path, recipe: Recipe, work: Path, log: Path) -> No
 
 
 def partition_table(root_mib: int, arch: Arch) -> str:
-    """The input of sfdisk(8); the root partition is as long as its file system and grows later."""
+    """Return the input of sfdisk(8); the root partition fits its file system and grows later."""
     bios = f"start=1MiB, size=1MiB, type={BIOS_BOOT}, name=bios-boot\n" if arch.bios else ""
     return (
         f"label: gpt\n{bios}"

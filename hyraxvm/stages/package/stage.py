@@ -1,7 +1,7 @@
 """Stage `package`: master -> the shipped files, `<name>.manifest.json` and `SHA256SUMS`.
 
-A format is made anew when its own inputs have changed; every disk that is shipped is unpacked
-again and compared with the master.  Nothing is shipped unless all that was asked for is made.
+A format is made again if its own inputs have changed.  Every file is unpacked, and its disk is
+compared with the master.  Nothing is shipped unless every requested format succeeds.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from hyraxvm.formats import FORMATS, Format, Source, disk_images
 
 
 def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> str:
-    """Return the digest of what decides one format's file; `master_key` is that of the master.
+    """Return the digest of what decides one format's file; `master_key` is the master's key.
 
-    Of the code it is the format's own module and what that imports, so that a change of one format
-    does not make the others again; and this module, but not all the formats that it imports.
+    The code that counts is the format's module with its imports, and this module without its
+    imports: it imports all formats, and a change of one must not make the others again.
     """
     return cache.digest(
         master_key,
@@ -49,7 +49,7 @@ def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> s
 
 
 def artifact_path(artifacts: Path, source: Source, chosen: Format) -> Path:
-    """Return where a format's file is shipped."""
+    """Return the path of a format's file in `artifacts`."""
     return artifacts / f"{source.name}{chosen.suffix}"
 
 
@@ -65,10 +65,10 @@ def build(
     log: Path,
     on_line: Callable[[str], None],
 ) -> list[Path]:
-    """Return the paths of the `wanted` files in `artifacts`; beside them are manifest and sums.
+    """Make the `wanted` formats, the manifest and the sums in `artifacts`; return the files.
 
-    `keys` has each format's key, as the plan gives it; `packages` are the Debian packages of the
-    image, `timings` the seconds of the stages so far; `largest` describes what makes it large.
+    `keys` has each format's key, from the plan; `packages` are the Debian packages of the image,
+    `timings` the seconds of the stages so far; `largest` describes what makes the image large.
 
     Raises:
         Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
@@ -103,8 +103,8 @@ def build(
             written = work / manifest.name
             listed = [entries[name] for name in FORMATS if name in entries]
             written.write_text(_manifest(source, listed, packages, timings))
-            # Old files and a new manifest never stand beside each other, nor the reverse: an
-            # interruption leaves files that the manifest does not list as they are.
+            # The manifest is replaced last, and old files go first.  After an interruption the old
+            # manifest does not fit the new files, so that they are made again.
             for path in stale:
                 on_line(f"removing {path.name}: it was made from another master")
                 path.unlink()
@@ -131,7 +131,7 @@ def write_sums(folder: Path) -> None:
         lines[manifest.name] = cache.file_digest(manifest)
         lines |= {e["name"]: e["sha256"] for e in _entries(manifest)}
     written = folder / f".{SUMS}"
-    # As sha256sum(1) writes them for binary files on POSIX systems.
+    # The format of sha256sum(1).
     written.write_text("".join(f"{lines[name]}  {name}\n" for name in sorted(lines)))
     written.replace(folder / SUMS)
 
@@ -144,7 +144,7 @@ def _make(
     log: Path,
     on_line: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Make one file in `work`; returns its entry in the manifest."""
+    """Make one file in `work`; return its entry in the manifest."""
     started = time.monotonic()
     log = log.with_name(f"{log.stem}-{chosen.name}.log")
     log.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def _make(
 def _current(
     artifacts: Path, source: Source, keys: Mapping[str, str], entry: dict[str, Any]
 ) -> bool:
-    """Whether a file is there, whole, and made from these very inputs."""
+    """Return whether a file exists, is whole, and was made from these very inputs."""
     chosen = FORMATS[entry["format"]]
     path = artifact_path(artifacts, source, chosen)
     return bool(
@@ -188,7 +188,8 @@ def _check_budgets(
 ) -> None:
     budgets = source.recipe.budget
     over = [
-        f"{entry['name']}: {entry['size'] / 1e6:.1f} MB, allowed are {budgets[entry['format']]} MB "
+        f"{entry['name']}: {entry['size'] / 1e6:.1f} MB; must be at most "
+        f"{budgets[entry['format']]} MB "
         f"(budget.{source.recipe.server_name}.{entry['format']} in images.toml)"
         for entry in entries
         if entry["format"] in budgets and entry["size"] > budgets[entry["format"]] * 10**6
@@ -213,7 +214,7 @@ def _manifest(
             "distribution": source.recipe.base.distribution,
             "version": source.recipe.base.version,
         },
-        # What the keys of the files come from, and is neither above nor in the checkout.
+        # Inputs of the files' keys that are neither above nor in the checkout.
         "made_from": {
             "refresh": source.refresh,
             "server_files": cache.digest(source.image.files),
@@ -226,7 +227,7 @@ def _manifest(
 
 
 def _entries(manifest: Path) -> list[dict[str, Any]]:
-    """The files that a manifest lists; none if it is not there or cannot be read."""
+    """Return the files that a manifest lists; empty if it is missing or cannot be read."""
     try:
         files: list[dict[str, Any]] = json.loads(manifest.read_text())["files"]
         return [entry for entry in files if {"name", "size", "sha256", "key"} <= entry.keys()]

@@ -37,7 +37,10 @@ elevation.h5  "elevation": HDF5, compressed in chunks, without coordinates
 
 
 def sst_packed() -> Array:
-    """sst as stored, int16 of shape (time, lat, lon): 100 * month + lat index * 10 - lon index."""
+    """Return sst as stored, int16 of shape (time, lat, lon): 100 * t + 10 * y - x by index.
+
+    One corner, `[:, :3, :5]`, is missing (`SST_FILL`).
+    """
     time, lat, lon = np.ogrid[:TIMES, :LATITUDES, :LONGITUDES]
     packed: Array = (100 * time + 10 * lat - lon).astype("i2")
     packed[:, :3, :5] = SST_FILL
@@ -45,42 +48,45 @@ def sst_packed() -> Array:
 
 
 def latitudes() -> Array:
-    """Degrees north, float32: -90 to 90."""
+    """Return degrees north, float32 of shape (lat,): -90 to 90."""
     return np.linspace(-90, 90, LATITUDES, dtype="f4")
 
 
 def longitudes() -> Array:
-    """Degrees east, float32: 0 to 355."""
+    """Return degrees east, float32 of shape (lon,): 0 to 355."""
     return np.arange(0, 360, 5, dtype="f4")
 
 
 def days() -> Array:
-    """Days since 2001-01-01, float64: the middle of twelve equal months."""
+    """Return days since 2001-01-01, float64 of shape (time,): the middle of 12 equal months."""
     middle: Array = np.arange(TIMES) * 30.5 + 15.25
     return middle
 
 
 def elevation() -> Array:
-    """Metres, float32 of shape (120, 240): a product of two waves, exact in binary fractions."""
+    """Return metres, float32 of shape (120, 240): a parabola along y minus one along x.
+
+    Every value is exact in float32.
+    """
     y, x = np.ogrid[:120, :240]
     metres: Array = ((y * (120 - y) - x * (240 - x) / 4) / 2).astype("f4")
     return metres
 
 
 def quality() -> Array:
-    """Unsigned bytes of shape (station,): 0, 51, ... 255."""
+    """Return unsigned bytes of shape (station,): 0, 51, ... 255."""
     return np.arange(0, 256, 51, dtype="u1")
 
 
 def trend() -> Array:
-    """Signed bytes of shape (station,): -100, -60, ... 100."""
+    """Return signed bytes of shape (station,): -100, -60, ... 100."""
     return np.arange(-100, 101, 40, dtype="i1")
 
 
 def make_samples(directory: Path) -> list[Path]:
-    """Write the samples into an existing directory; the same octets every time.
+    """Write the samples into an existing directory, the same bytes every time.
 
-    Returns the files, sorted by name.  Raises OSError if one cannot be written.
+    Return the files, sorted by name.  Raises `OSError`: one cannot be written.
     """
     readme = directory / "README.txt"
     readme.write_text(README, encoding="utf-8")

@@ -1,7 +1,7 @@
 """Stage `provision`: disk + rendered template, scripts and guest files -> `master.qcow2`.
 
-Packer boots the disk with its own kernel into `hyrax-build.target`, copies the guest's files in
-and runs the scripts in the running system.  The master is what is left when it has powered off.
+Packer boots the disk with the disk's own kernel into `hyrax-build.target`, copies the guest's files
+in and runs the scripts.  After the guest has powered off, its disk is the master.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ APPEND = (
     "systemd.unit=hyrax-build.target systemd.show_status=false"
 )
 TEMPLATE = PACKER / "image.pkr.hcl.j2"
-SERVER_PARTS = ("units", "guest", "scripts")  # of a server's folder, what goes into the guest
+SERVER_PARTS = ("units", "guest", "scripts")  # folders in a server's folder that go into the guest
 
 
 def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "", root: Path = ROOT) -> str:
     """Return the digest of the stage's inputs; `disk` is that stage's key.
 
-    `files` is the digest of the image's files where `image`, as in a manifest, is without them.
+    `files` is the digest of `image.files`, for an `image` from a manifest, which lacks them.
 
-    The date and the git revision are recorded in the image and not among them: they change
+    The date and the git revision do not count, although the image records them: they change
     without changing what is built.
     """
     read: dict[str, Any] = {
@@ -75,7 +75,7 @@ def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "", root: Pa
 
 
 def release(recipe: Recipe, image: ServerImage) -> dict[str, str]:
-    """The content of the guest's version file; the manifest carries the same."""
+    """Return the content of the guest's version file; the manifest has the same."""
     return {
         "NAME": "Hyrax VM",
         "VERSION": __version__,
@@ -94,11 +94,14 @@ def release(recipe: Recipe, image: ServerImage) -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit that is checked out, with `-dirty` when files differ from it or are not in it."""
+    """Return the commit that is checked out, with `-dirty` if a file differs from it or is new.
+
+    Without git, return `unknown`.
+    """
     if not (ROOT / ".git").exists():
         return "unknown"
     revision = output(["git", "describe", "--always", "--abbrev=12"], cwd=ROOT).strip()
-    # Not `--dirty`, which passes over new files: the stages take all that lies in their folders.
+    # Not `--dirty`, which ignores new files: the stages take every file in their folders.
     changed = output(["git", "status", "--porcelain"], cwd=ROOT).strip()
     return f"{revision}-dirty" if changed else revision
 
@@ -112,9 +115,9 @@ def build(
     log: Path,
     on_line: Callable[[str], None],
 ) -> Path:
-    """Return the master disk; `release.env` lies beside it.
+    """Return the path of the master disk; beside it is `release.env`.
 
-    Raises `Failure` when Packer or a script fails, with the script's last lines.
+    Raises `Failure`: Packer or a script failed; the message has the last lines.
     """
 
     def make(work: Path) -> None:
@@ -153,14 +156,14 @@ def build(
 def stage_files(
     recipe: Recipe, disk: Disk, image: ServerImage, facts: dict[str, str], work: Path
 ) -> Path:
-    """Write all that Packer needs into `work`; returns the path of the rendered template."""
+    """Write all that Packer needs into `work`; return the path of the rendered template."""
     samples = work / "samples"
     samples.mkdir()
     make_samples(samples)
     guest_tar = work / "guest.tar"
     units = render_units(recipe, image)
     files = {**guest_files(recipe), **server_files(recipe, image)}
-    # What `hyrax-server` starts and stops.
+    # The guest's `hyrax-server` starts and stops these.
     parts = [name for name in services(units) if name.endswith(".service")]
     files["usr/lib/hyrax/units"] = "\n".join(parts) + "\n", False
     pack_guest(units, files, release_file(facts), samples, guest_tar)
@@ -170,7 +173,8 @@ def stage_files(
         script.write_text(text)
         scripts.append(str(script))
     wrapper = work / "packer"
-    # packer.py offers no other place to tie Packer's life to ours; on TERM it ends its QEMU.
+    # Ends Packer together with this process; packer.py takes no other hook.  On TERM Packer ends
+    # its QEMU.
     wrapper.write_text(
         "#!/bin/sh\nexec setpriv --pdeathsig TERM -- "
         f'{shlex.quote(shutil.which("packer") or "packer")} "$@"\n'
@@ -197,7 +201,7 @@ def stage_files(
 
 
 def render_template(recipe: Recipe, **paths: object) -> str:
-    """The Packer template."""
+    """Return the text of the Packer template; `paths` are its other variables."""
     accelerator = choose_accelerator(recipe.arch).name
     return render(
         TEMPLATE,
@@ -214,7 +218,7 @@ def render_template(recipe: Recipe, **paths: object) -> str:
 
 
 def render_scripts(recipe: Recipe, image: ServerImage) -> dict[str, str]:
-    """Name -> text of the provisioning scripts, the server's own among them, as they run."""
+    """Return name -> text of the provisioning scripts with the server's own, in running order."""
     units = services(render_units(recipe, image))
     own = server_part(recipe, "scripts").glob("*.sh.j2")
     scripts = [*(PROVISION / "scripts").glob("*.sh.j2"), *own]
@@ -225,7 +229,7 @@ def render_scripts(recipe: Recipe, image: ServerImage) -> dict[str, str]:
 
 
 def render_units(recipe: Recipe, image: ServerImage) -> dict[str, str]:
-    """Name -> text of the server's units; a template that renders to nothing is no unit."""
+    """Return name -> text of the server's units; leave out a template that renders to nothing."""
     paths = [*(PROVISION / "units").iterdir(), *server_part(recipe, "units").iterdir()]
     texts = {
         path.name.removesuffix(".j2"): render(path, recipe=recipe, image=image)
@@ -235,12 +239,12 @@ def render_units(recipe: Recipe, image: ServerImage) -> dict[str, str]:
 
 
 def services(units: dict[str, str]) -> list[str]:
-    """Those of the units that are enabled, sorted."""
+    """Return the names of the units with an [Install] section, sorted: these are enabled."""
     return sorted(name for name, text in units.items() if "\n[Install]\n" in text)
 
 
 def guest_files(recipe: Recipe) -> dict[str, tuple[str, bool]]:
-    """Path in the guest -> (text, executable) of the guest's own files that are templates."""
+    """Return path in the guest -> (text, executable) of the guest's files that are templates."""
     guest = PROVISION / "guest"
     return {
         str(path.relative_to(guest)).removesuffix(".j2"): (
@@ -252,7 +256,7 @@ def guest_files(recipe: Recipe) -> dict[str, tuple[str, bool]]:
 
 
 def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, bool]]:
-    """Path in the guest -> (text, executable) of the server's own files there."""
+    """Return path in the guest -> (text, executable) of the files that the server brings."""
     guest = server_part(recipe, "guest")
     found = {path: (text, False) for path, text in image.files.items()}
     for path in sorted(guest.rglob("*")):
@@ -264,14 +268,17 @@ def server_files(recipe: Recipe, image: ServerImage) -> dict[str, tuple[str, boo
 
 
 def server_part(recipe: Recipe, name: str, root: Path = ROOT) -> Path:
-    """A part of the server's folder; one without units of its own runs its entrypoint."""
+    """Return a folder in the server's folder, or the generic one if the server does not have it.
+
+    The generic units run the image's entrypoint.
+    """
     servers = root / "provision" / "servers"
     own = servers / (recipe.server.folder or "generic") / name
     return own if own.is_dir() else servers / "generic" / name
 
 
 def release_file(facts: dict[str, str]) -> str:
-    """`KEY=value` lines that a POSIX shell can source; quoted only where it must be."""
+    """Return `KEY=value` lines that a POSIX shell can source; quote only where needed."""
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in facts.items())
 
 
@@ -282,9 +289,10 @@ def pack_guest(
     samples: Path,
     target: Path,
 ) -> None:
-    """Pack the guest's files into a tar: root's, with plain modes and one time for all.
+    """Pack the guest's files into a tar: owned by root, mode 0644 or 0755, modified at time 0.
 
-    `files` has the rendered templates of the guest, and the server's own files.
+    `files` has path -> (text, executable): the rendered templates of the guest, and the server's
+    files.
     """
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
         guest = PROVISION / "guest"
@@ -318,5 +326,5 @@ def _add(tar: tarfile.TarFile, name: str, source: Path | str, *, executable: boo
             info.mode = 0o755
     info.size = len(content)
     if name.startswith("etc/sudoers.d/") and info.isreg():
-        info.mode = 0o440  # sudo(8) asks for it, git cannot hold it
+        info.mode = 0o440  # sudo(8) requires it, and git cannot record it
     tar.addfile(info, io.BytesIO(content))

@@ -1,7 +1,7 @@
 """Stage `rootfs`: the Debian packages of one image -> `rootfs.tar`.
 
-mmdebstrap resolves, downloads and installs them in one go, as root or in a user namespace.  The
-mirror and the keys are those of the base, else mmdebstrap's defaults and the host's own apt set-up.
+mmdebstrap resolves, downloads and installs the packages in one go, as root or in a user namespace.
+The base says which mirror and which keys; by default mmdebstrap and the host's apt choose them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ INITRAMFS_MODULES = "usr/share/initramfs-tools/modules.d/hyrax-vm"
 
 
 def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
-    """Return the digest of the stage's inputs; another `refresh` makes it fetch packages again."""
+    """Return the digest of the stage's inputs.
+
+    `refresh` is the day for which packages are fetched again, or empty.
+    """
     base = recipe.base.model_dump(include={*SOURCE, "initramfs_modules"})
     return cache.digest(
         base,
@@ -49,9 +52,10 @@ def build(
     log: Path,
     on_line: Callable[[str], None],
 ) -> Path:
-    """Return the path of the root file system's tar.
+    """Return the path of the root file system's tar; beside it is `packages.json`.
 
-    Raises `Failure` when mmdebstrap fails, with its last lines.
+    Raises `Failure`: mmdebstrap failed; the message has its last lines.  Raises `UserError`: see
+    `source_options`.
     """
 
     def make(work: Path) -> None:
@@ -68,13 +72,13 @@ def build(
 
 
 def packages(tar: Path) -> dict[str, str]:
-    """Name and version of the Debian packages in a root file system that `build` returned."""
+    """Return name -> version of the Debian packages in a tar that `build` returned."""
     found: dict[str, str] = json.loads((tar.parent / "packages.json").read_text())
     return found
 
 
 def parse_status(text: str) -> dict[str, str]:
-    """Read dpkg's status file (deb-control(5)): name -> version of what is installed."""
+    """Return name -> version of the installed packages in dpkg's status file (deb-control(5))."""
     found: dict[str, str] = {}
     for paragraph in text.split("\n\n"):
         fields = dict(
@@ -88,14 +92,17 @@ def parse_status(text: str) -> dict[str, str]:
 
 
 def write_config(recipe: Recipe, folder: Path) -> None:
-    """Write the files that must be in place before the first package is unpacked."""
+    """Write the files for apt, dpkg and initramfs-tools that the first package needs already.
+
+    `dpkg-options` is an option file of dpkg; the others have their paths in the guest.
+    """
     lines = [
         f"path-include={glob[1:]}" if glob.startswith("!") else f"path-exclude={glob}"
         for glob in recipe.path_excludes
     ]
     files = {
         "dpkg-options": lines,
-        # The system is merged from its birth; usrmerge would bring 46 MB of Perl.
+        # mmdebstrap makes a merged /usr; the package usrmerge would add 46 MB of Perl.
         APT_PREFERENCES: ["Package: usrmerge", "Pin: release *", "Pin-Priority: -1"],
         # Only the listed drivers: "most" of a generic kernel costs 30 MB and seconds of each boot.
         INITRAMFS_CONF: ["MODULES=list", "COMPRESS=zstd"],
@@ -120,7 +127,7 @@ def command(recipe: Recipe, config: Path, tar: Path, packages: Path) -> list[str
         "--aptopt=APT::Install-Recommends false",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *keep_packages(packages),
-        # Unlike a file under /etc/dpkg, this also holds for the packages that are merely unpacked.
+        # A file in /etc/dpkg would not apply to the packages that are only unpacked.
         f"--dpkgopt={config}/dpkg-options",
         f"--setup-hook=copy-in {config}/etc {config}/usr /",
         *source_arguments(recipe, tar),
@@ -128,9 +135,9 @@ def command(recipe: Recipe, config: Path, tar: Path, packages: Path) -> list[str
 
 
 def source_options(recipe: Recipe) -> list[str]:
-    """Options of mmdebstrap that say which packages: architecture, components, who signs them.
+    """Return mmdebstrap's options for the architecture, the components and the keyring.
 
-    Raises `UserError`: the keys are not here.
+    Raises `UserError`: this machine does not have the keyring.
     """
     options, keyring = [f"--architectures={recipe.arch.name}"], recipe.base.keyring
     if recipe.base.components:
@@ -143,19 +150,22 @@ def source_options(recipe: Recipe) -> list[str]:
 
 
 def source_arguments(recipe: Recipe, tar: Path) -> list[str]:
-    """Arguments of mmdebstrap: the suite, what it makes, and the mirror if it is not the usual."""
+    """Return mmdebstrap's arguments: suite, tar to write, and the mirror if the base names one."""
     return [recipe.base.suite, str(tar), *([recipe.base.mirror] if recipe.base.mirror else [])]
 
 
 def package_cache(results: StageCache) -> Path:
-    """Return the folder of downloaded Debian packages, which is beside the stages' results."""
+    """Return the folder of downloaded Debian packages; make it if it is missing."""
     folder = results.folder / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def keep_packages(folder: Path, last_hook: str = "customize") -> list[str]:
-    """Options of mmdebstrap that keep downloaded packages in `folder` (mmdebstrap(1), HOOKS)."""
+    """Return mmdebstrap's options that take packages from `folder` and keep new ones there.
+
+    `last_hook` is the kind of hook that the variant runs last (mmdebstrap(1), HOOKS).
+    """
     return [
         "--skip=download/empty,essential/unlink",
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',

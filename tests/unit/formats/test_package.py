@@ -146,7 +146,7 @@ def test_a_file_over_its_budget_is_not_shipped(own: Shelf) -> None:
         own.build(source=source)
     first, *rest = str(caught.value).splitlines()
     assert first.startswith(own.path("ova").name)
-    assert "allowed are 1 MB (budget.dapdir.ova in images.toml)" in first
+    assert "must be at most 1 MB (budget.dapdir.ova in images.toml)" in first
     assert rest == ["nothing was shipped", "largest packages"]
     assert not [name for name in FORMATS if own.path(name).exists()]
     assert not list(own.folder.glob(".*.work"))
