@@ -1,6 +1,6 @@
 """An S3-compatible store: reading, writing, listing and comparing; `upload.py` sends files.
 
-Made for every store that speaks the S3 API: nothing relies on what only AWS has.
+It works with every store that speaks the S3 API, and relies on nothing that only AWS has.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.store import parts
 from hyraxvm.store.parts import MIB, InParts, Whole
 
-WORKERS: Final = 4  # parts in flight; with the parts' size it bounds the memory
-MAX_TEXT: Final = 16 * MIB  # of what is read into memory
+WORKERS: Final = 4  # parts in flight; with the parts' size this limits the memory
+MAX_TEXT: Final = 16 * MIB  # bytes of an object that is read into memory, at most
 PAGE: Final = 1000  # keys in one request to delete
 TRIES: Final = 3  # without a byte gained
 FOREVER: Final = "public, max-age=31536000, immutable"
@@ -47,7 +47,7 @@ _TYPES: Final = {
     "": "text/plain; charset=us-ascii",
 }
 
-# What a service says -> what the user can do.
+# Error code of the store -> what is wrong, and what the user can do.
 _HINTS: Final = {
     "AccessDenied": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
     "ExpiredToken": "the session has expired; get new credentials",
@@ -181,7 +181,7 @@ class Store:
                 "list_multipart_uploads", "Uploads", Prefix=self.prefix + prefix
             )
         except Gone:
-            return  # what rclone answers for a bucket that never had one
+            return  # rclone's answer for a bucket that never had an unfinished upload
 
     def sent_parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
         """Yield the parts that an unfinished upload has."""
@@ -229,7 +229,9 @@ class Store:
     def confirm(self, path: Path, key: str) -> None:
         """Raise `Failure` unless the store has this very content."""
         if not self.holds(path, key):
-            raise Failure(f"{self.name}{key}: is not what was sent; publish again, it is replaced")
+            raise Failure(
+                f"{self.name}{key}: differs from what was sent; to replace it, publish again"
+            )
 
     def _read_again(self, key: str) -> str:
         total = hashlib.sha256()

@@ -28,7 +28,7 @@ from hyraxvm.store.upload import upload
 
 KEY_FILE: Final = "HYRAX_VM_CACHE_KEY_FILE"
 SHORTEST: Final = 32  # bytes of the key
-ATTEMPTS: Final = 3  # at each request: a stage takes minutes at most, waiting must take less
+ATTEMPTS: Final = 3  # for each request; making a stage takes minutes, waiting must take less
 DEADLINE: Final = 900.0  # seconds to pack or unpack one stage
 DATE: Final = "1980-01-01T00:00:00Z"  # of the files in an archive
 LARGEST: Final = 2**36  # bytes of a stage
@@ -165,7 +165,7 @@ def connect(say: Callable[[str], None]) -> SharedCache | None:
         raise UserError(f"{KEY_FILE}: {name}: cannot be read ({error.strerror})") from error
     if len(key) < SHORTEST:
         raise UserError(
-            f"{KEY_FILE}: {name}: a key has at least {SHORTEST} characters; "
+            f"{KEY_FILE}: {name}: is too short; expected: at least {SHORTEST} characters; "
             f"type: openssl rand -hex 32 >{name}"
         )
     settings = publish.load().store

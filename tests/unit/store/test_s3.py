@@ -276,7 +276,7 @@ def test_what_is_damaged_on_its_way_is_noticed(shop: Shop, tmp_path: Path, tiny_
         path.write_bytes(bytes(size))
         proxy = Proxy(shop.server.port)
         proxy.faults = [("flip", 40_000)] * 9
-        with pytest.raises(Failure, match="is not what was sent; publish again, it is replaced"):
+        with pytest.raises(Failure, match="differs from what was sent; to replace it, publish ag"):
             upload.upload(shop.store(proxy.url), [(path, "file.zip")], lambda count: None)
         proxy.close()
         assert "flip" in proxy.struck
