@@ -1,7 +1,7 @@
-"""`./inv download`: get a published file; it has its name only if it is whole and signed.
+"""`./inv download`: get a published file.  A file gets its name only if it is whole and signed.
 
-Only what the signature of `SHA256SUMS` covers is trusted: the index shows where to look, the signed
-`release.json` what a release has.
+Only what the signature of `SHA256SUMS` covers is trusted.  The index only shows where to look; the
+signed `release.json` says what a release has.
 """
 
 from __future__ import annotations

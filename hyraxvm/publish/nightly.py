@@ -136,8 +136,8 @@ def build_all(
 ) -> None:
     """Build and test image by image; try the others too where one fails.
 
-    `outcomes`, one for each image, show at any time what has become of it; `on_change` is called
-    after each change of them.
+    `outcomes`, one for each image, are updated as the work goes on; `on_change` is called after
+    each update.
     """
     for recipe, outcome in zip(wanted, outcomes, strict=True):
         started = time.monotonic()
@@ -155,10 +155,10 @@ def build_all(
 
 
 def _reason(error: BaseException, outcomes: Sequence[Outcome]) -> str:
-    """Why a nightly failed: the signal, or the message, and which image was being built."""
+    """Return why a nightly failed: the signal or the message, and which image was being built."""
     number = signal.SIGINT.value if isinstance(error, KeyboardInterrupt) else 0
     if isinstance(error, SystemExit) and isinstance(error.code, int):
-        number = error.code - 128  # as `cli.main` says it
+        number = error.code - 128  # `cli.main` exits with 128 + the signal's number
     names = {one.value: one.name for one in signal.Signals}
     said = f"ended by {names[number]}" if number in names else str(error) or type(error).__name__
     building = [one.image for one in outcomes if one.result == BUILDING]

@@ -1,6 +1,6 @@
 """The download page: one HTML file, made from the index, that loads nothing else.
 
-Everything is in the HTML; the script only hides what was not asked for.
+Everything is in the HTML; the script only hides what the reader did not choose.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hyraxvm.release import index
 
 TEMPLATE: Final = TEMPLATES / "download.html.j2"
 TEXTS: Final = TEMPLATES / "download.toml"
-# For a format that the file does not have.
+# The steps for a format that is not in `TEXTS`.
 GENERAL: Final = [
     "Unpack the file, if your hypervisor does not take it as it is.",
     "Make a machine with this disk.",
@@ -31,7 +31,7 @@ GENERAL: Final = [
 class Hypervisor(Model):
     """A program that runs virtual machines, the format of its file, and the three steps.
 
-    In a step `{system}` stands for the system in the images.
+    The page replaces `{system}` in a step by the name of the system in the images.
     """
 
     id: Name
@@ -41,16 +41,16 @@ class Hypervisor(Model):
 
 
 class Texts(Model):
-    """The whole file."""
+    """The content of templates/download.toml."""
 
     hypervisor: list[Hypervisor]
 
 
 @functools.cache
 def hypervisors() -> list[Hypervisor]:
-    """Return what the page says of each hypervisor; raise `UserError` if the file is wrong.
+    """Return what the page says of each hypervisor; raise `UserError` if `TEXTS` is wrong.
 
-    A format of none of them comes last, with general steps.
+    Formats that `TEXTS` does not have come last, with general steps.
     """
     found = toml.load(TEXTS, Texts).hypervisor
     known = {one.format for one in found}

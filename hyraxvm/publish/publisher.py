@@ -1,8 +1,7 @@
 """Publishing: a release's folder -> the store.  Objects first, the index last.
 
-A reader of `index.json` finds either the old state or the new one, whenever a publisher is
-interrupted.  Publishing again finishes what was begun.  A version in the index is never
-overwritten.
+Whenever a publisher is interrupted, a reader of `index.json` finds either the old state or the new
+one.  Publishing again finishes what was begun.  A version in the index is never overwritten.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A folder of the web: files are read whole, and continued where a connection has broken."""
+"""A folder on the web: reads small files whole; continues the transfer of a large one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Interrupted(Exception):
 
 
 class Site:
-    """A folder of the web, or of a store without credentials."""
+    """A folder on the web, or a folder in a store that is read without credentials."""
 
     def __init__(self, url: str, store: publish.StoreSettings) -> None:
         """Use `https://...`, or `s3://BUCKET/PREFIX` at the endpoint of `store`."""

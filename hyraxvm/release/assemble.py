@@ -171,7 +171,9 @@ def read(folder: Path, key: bytes, fingerprint: str) -> index.Release:
             raise UserError(f"{folder / name}: is missing, or not what {SUMS} says")
     release = index.read_release((folder / index.RELEASE).read_bytes(), str(folder / index.RELEASE))
     if release.version != folder.name:
-        raise UserError(f"{folder}: holds release {release.version}")
+        raise UserError(
+            f"{folder}: holds release {release.version}; expected: release {folder.name}"
+        )
     return release
 
 

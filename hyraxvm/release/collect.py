@@ -21,7 +21,7 @@ from hyraxvm.release import notes
 from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.plan import Plan
 
-LOST: Final = ("-dirty", "unknown")  # ends of revisions that cannot be checked out
+LOST: Final = ("-dirty", "unknown")  # a revision that ends so cannot be checked out
 
 
 @dataclass(frozen=True)

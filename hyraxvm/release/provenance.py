@@ -83,8 +83,9 @@ def _servers(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _packages(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = {
-        f"pkg:deb/debian/{name}@{version}?arch={manifest['release']['ARCH']}"
+        f"pkg:deb/{distribution}/{name}@{version}?arch={manifest['release']['ARCH']}"
         for manifest in manifests
+        for distribution in [manifest["system"]["distribution"].lower()]  # as in the SBOM
         for name, version in manifest["packages"].items()
     }
     return [{"uri": uri} for uri in sorted(found)]
