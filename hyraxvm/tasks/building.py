@@ -54,7 +54,7 @@ def build(
 
     table = read_table()
     if image and all_:
-        raise UserError("either images or --all; type: ./inv build --all")
+        raise UserError("images and --all exclude each other; type: ./inv build --all")
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
     names = [images.choose("image", name, table.image) for name in dict.fromkeys(names)]
@@ -120,15 +120,17 @@ def test(
     table = read_table()
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
-    # All formats of an image hold the same disk, which is compared when they are made.
-    dealt = [formats.choose(format)] * len(names) if format else formats.for_images(len(names))
+    # Not every format of every image: making a format compares its disk with the master.
+    chosen_formats = (
+        [formats.choose(format)] * len(names) if format else formats.for_images(len(names))
+    )
     unit_tests(workspace, k)
     if unit:
         return
     progress = Progress()
     chosen = choose_server(workspace)
     recipes = [chosen.recipe(table, name) for name in names]
-    wanted = list(zip(recipes, dealt, strict=True))
+    wanted = list(zip(recipes, chosen_formats, strict=True))
     for artifact in pipeline.build(sharing(workspace, progress.say), wanted, progress):
         print(f"{artifact.path.name}: boot test passed")
 

@@ -91,7 +91,7 @@ def nightly(
     built: bool = False,
     no_publish: bool = False,
 ) -> None:
-    """Build and test with refreshed packages, publish what has changed; writes nightly.md."""
+    """Build and test with refreshed packages, publish what has changed, write nightly.md."""
     from hyraxvm import formats
     from hyraxvm.config import images, publish
     from hyraxvm.core.progress import Progress

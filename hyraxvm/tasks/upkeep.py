@@ -18,7 +18,7 @@ def doctor(c: Context) -> None:
     lines, healthy = doctor.report(Workspace.here())
     print("\n".join(lines))
     if not healthy:
-        raise Failure("something is missing; ./inv installs it: type ./inv --list")
+        raise Failure("a tool is missing or too old; to install it, type: ./inv --list")
 
 
 @task
@@ -56,7 +56,10 @@ def bench(c: Context, what: list[str], size: int = 1000, write: bool = False) ->
     elif what == ["slowest"]:
         print(figures.slowest(Workspace.here().artifacts))
     else:
-        raise UserError("name transfer, report or slowest; type: ./inv bench report")
+        raise UserError(
+            "bench measures nothing else; expected: transfer, report or slowest; "
+            "type: ./inv bench report"
+        )
 
 
 @task(help={"cache": "also empty the cache of stages and downloaded packages"})

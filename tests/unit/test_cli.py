@@ -94,7 +94,7 @@ def test_every_task_and_every_option_has_help() -> None:
         (["build", "--bogus"], "No idea what '--bogus' is; see: ./inv --help build"),
         (["bulid"], "No idea what 'bulid' is; see: ./inv --list"),
         (["render"], "see: ./inv --help render"),
-        (["build", "nfs", "--all"], "either images or --all"),
+        (["build", "nfs", "--all"], "images and --all exclude each other; type: ./inv build --all"),
     ],
 )
 def test_a_users_error_is_one_line_and_status_2(
