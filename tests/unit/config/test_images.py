@@ -1,4 +1,4 @@
-"""images.toml: every fault gives one line with file, key, value and what is allowed."""
+"""images.toml: every fault gives one line with file, key, value and what is expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hyraxvm.stages.server import stage as server
 
 
 def dump(value: Any) -> str:
-    """TOML of a table of tables, enough for this file."""
+    """Return TOML for a table of tables; it can do only what this file needs."""
     lines = []
     for kind, table in value.items():
         tables = (
