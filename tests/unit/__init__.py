@@ -1,1 +1,1 @@
-"""Unit tests; the folders mirror the code."""
+"""Unit tests; their folders mirror those of the code."""

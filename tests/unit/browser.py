@@ -1,4 +1,4 @@
-"""Chromium, as the people who read our pages have it, driven through WebDriver."""
+"""Chromium, driven through WebDriver, to test pages as readers see them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Browser:
         script: bool = True,
         dark: bool = False,
     ) -> None:
-        """Open a page and wait until it is loaded; what was said and asked before is forgotten."""
+        """Open a page, wait until it is loaded; forget earlier messages and requests."""
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.command("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
@@ -54,23 +54,23 @@ class Browser:
         return self.driver.execute_cdp_cmd(name, arguments)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Run JavaScript in the page, also where its own is switched off."""
+        """Run JavaScript in the page, even if the page's own JavaScript is switched off."""
         self.command("Emulation.setScriptExecutionDisabled", value=False)
         return self.driver.execute_script(script, *arguments)
 
     def complaints(self) -> list[str]:
-        """What the console has said since the last time: errors, missing files, refused content."""
+        """Return the console's new messages: errors, missing files, refused content."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requested(self) -> list[str]:
-        """The URLs asked for since the last time, without the browser's own pages."""
+        """Return the URLs requested since the last call, without the browser's own pages."""
         events = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
         sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
         urls = [params["request"]["url"] for params in sent]
         return [url for url in urls if not url.startswith(("chrome://", "data:"))]
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than the window; 0 is how it should be."""
+        """Return by how many pixels the page is wider than the window; should be 0."""
         return int(
             self.run(
                 "const page = document.documentElement;"
@@ -79,7 +79,7 @@ class Browser:
         )
 
     def barriers(self) -> list[str]:
-        """What axe-core finds that keeps people out: contrast, names, structure, focus."""
+        """Return the barriers to access that axe-core finds: contrast, names, structure, focus."""
         self.command("Emulation.setScriptExecutionDisabled", value=False)
         found = Axe().run(self.driver)["violations"]
         return [
@@ -89,7 +89,7 @@ class Browser:
         ]
 
     def picture(self, name: str) -> None:
-        """Keep the whole page as artifacts/reports/pages/NAME.png, for people to look at."""
+        """Save the whole page as artifacts/reports/pages/NAME.png, for people to look at."""
         PICTURES.mkdir(parents=True, exist_ok=True)
         shot = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
@@ -104,7 +104,7 @@ def chromium() -> Iterator[Browser]:
         for switch in (*_SWITCHES, f"--user-data-dir={profile}"):
             options.add_argument(switch)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        # Both are named, so that Selenium looks for neither on the network.
+        # Both paths are given, so that Selenium does not search the network for them.
         driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
         try:
             driver.set_page_load_timeout(60)

@@ -1,4 +1,4 @@
-"""For all unit tests."""
+"""Settings and fixtures for all unit tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.browser import Browser, chromium
 
 pytest_plugins = ["tests.unit.release.fixtures"]
 
-# A time limit for each example would fail on a busy machine.
+# A busy machine would exceed a time limit for each example.
 settings.register_profile("hyrax-vm", deadline=None)
 settings.load_profile("hyrax-vm")
 
@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What a shell starts in the background ignores Ctrl-C, and so would all that is tested with it.
+    # A program that a shell starts in the background ignores Ctrl-C, and so do its children: here
+    # the programs that are tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""The command line: bare words, users' errors, help for every task."""
+"""The command line: arguments without options, users' errors, help for every task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[object, str]]:
     """Run a command line in this process; return what it exits with, and its standard error."""
-    # Invoke takes the help texts of a task when it reads them; other tests need them, too.
+    # Invoke removes the help texts from a task when it reads them; other tests need them, too.
     for name in TASKS.task_names:
         monkeypatch.setattr(TASKS[name], "help", dict(TASKS[name].help))
     monkeypatch.chdir(ROOT)

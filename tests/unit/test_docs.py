@@ -1,4 +1,4 @@
-"""The documents: every link between them leads somewhere."""
+"""The documents: every link between them has a target."""
 
 from __future__ import annotations
 

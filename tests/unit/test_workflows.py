@@ -1,4 +1,4 @@
-"""The workflows: valid, no more rights than needed, and every command line in them exists."""
+"""The workflows: valid, without needless rights, and every command in them exists."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_they_may_read_the_repository_and_nothing_else() -> None:
 
 
 def test_only_githubs_own_actions_at_a_commit() -> None:
-    """A tag can be moved to other code; the commit's version stands behind it for people."""
+    """A tag can be moved to other code, a commit cannot; a comment has the version."""
     used = [step["uses"] for _, step in steps() if "uses" in step]
     used += [job["uses"] for _, job in jobs() if "uses" in job]
     assert len(used) > 5
@@ -116,9 +116,9 @@ def test_no_job_runs_for_ever_and_none_drops_another() -> None:
         assert "uses" in job or 0 < job["timeout-minutes"] <= 240, name
     groups = {path.name: read(path).get("concurrency") for path in WORKFLOWS}
     assert groups == {
-        "image.yml": None,  # it is called: the caller's counts
+        "image.yml": None,  # it is called by others: the rights of the caller count
         "nightly.yml": {"group": "nightly", "cancel-in-progress": False},
-        # Only an older run of the same pull request.
+        # A new run cancels only an older one of the same pull request.
         "pull-request.yml": {
             "group": "pull-request-${{ github.event.pull_request.number || github.sha }}",
             "cancel-in-progress": True,
@@ -128,7 +128,7 @@ def test_no_job_runs_for_ever_and_none_drops_another() -> None:
 
 
 def test_what_the_jobs_of_the_images_keep_is_what_the_last_one_takes(tmp_path: Path) -> None:
-    """As upload-artifact does it: names below what all its patterns have in common."""
+    """upload-artifact names files relative to the folder that all its patterns share."""
     kept = [step["with"] for _, step in steps() if "upload-artifact" in step.get("uses", "")]
     (image,) = [one for one in kept if one["name"].startswith("image-")]
     patterns = image["path"].split()
@@ -163,7 +163,7 @@ def test_what_publishes_has_an_environment_of_its_own_and_what_builds_only_the_c
             }, name
         else:
             assert {secret for secret in secrets if not secret.startswith("CACHE_")} == set(), name
-    # Nothing of a context stands in a script, where a shell would read it.
+    # No script contains a value of a context, which a shell would interpret.
     for name, step in steps():
         assert "${{" not in step.get("run", ""), name
 
@@ -180,7 +180,7 @@ def command_lines() -> list[str]:
 
 def parse(line: str) -> str:
     commands = Collection.from_module(tasks)
-    # Not `to_contexts`, which takes the tasks' help texts away from other tests.
+    # Not `to_contexts`, which removes the help texts that other tests need.
     contexts = [ParserContext(name, args=arguments(commands[name])) for name in commands.task_names]
     parsed = Parser(contexts).parse_argv(spread(shlex.split(line)[1:], commands))
     return str(parsed[-1].name)
@@ -222,7 +222,7 @@ def test_the_scripts_are_clean() -> None:
 
 
 def run(script: str, folder: Path, **more: str) -> dict[str, str]:
-    """Run a step as the runner does in a container; what it wrote into the runner's files."""
+    """Run a step as the runner does in a container; return the content of the runner's files."""
     files = {name: str(folder / name) for name in ("GITHUB_ENV", "GITHUB_OUTPUT")}
     subprocess.run(
         ["sh", "-e", "-c", script],

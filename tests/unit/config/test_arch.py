@@ -1,4 +1,4 @@
-"""The rows of architectures, what is made from them, and that nothing else names one."""
+"""The table of architectures, what is made from it, and that no other code names one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hyraxvm.stages.server import embedded
 from hyraxvm.stages.server import stage as server
 from hyraxvm.vm.qemu import Drive, MachineSpec, choose_accelerator, efi_variables, qemu_argv
 
-# What only images.toml and config/arch.py name: architectures and what follows from them, the
+# Only images.toml and config/arch.py name these: architectures and what follows from them, the
 # distribution and its Python.
 NAMES = re.compile(
     r"amd64|arm64|x86_64|aarch64|ttyS0|ttyAMA0|\bi386-pc|\b3\.1[0-9]\b"
@@ -177,7 +177,7 @@ def test_firmware_that_is_not_there_names_its_package(
     [
         (ARM64, "x86_64", "/dev/null", "tcg", "this computer is x86_64, the guest aarch64"),
         (AMD64, "aarch64", "/dev/null", "tcg", "this computer is aarch64, the guest x86_64"),
-        # ARM's flags say nothing of it: the device alone does.
+        # On ARM the CPU's flags do not show KVM: only the device does.
         (ARM64, "aarch64", "/dev/null", "kvm", "/dev/null can be used"),
         (ARM64, "aarch64", "/dev/nowhere", "tcg", "/dev/nowhere: No such file"),
     ],

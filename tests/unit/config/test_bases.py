@@ -15,7 +15,7 @@ from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded
 from hyraxvm.stages.server import stage as server
 
-# Debian 13 as its own table: systemd-repart is a package there, and /tmp is in memory.
+# Debian 13 as a table: there systemd-repart is a package, and /tmp is in memory.
 TRIXIE = """
 [base.trixie]
 extends = "debian"

@@ -24,7 +24,7 @@ from hyraxvm.stages.server import stage as server
 
 
 def dump(value: Any) -> str:
-    """TOML of a table of tables, enough for this file."""
+    """Return TOML for a table of tables; it can do only what this file needs."""
     lines = []
     for kind, table in value.items():
         tables = (

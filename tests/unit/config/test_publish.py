@@ -1,4 +1,4 @@
-"""The index, the settings, and how the tasks refuse a command line."""
+"""The index, publish.toml, and how the tasks refuse a wrong command line."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_what_another_process_uses_stays(results: StageCache) -> None:
 
 
 def test_what_this_process_uses_stays_as_long_as_it_does(results: StageCache) -> None:
-    """A build of more images than results are kept."""
+    """One build has more images than the cache keeps results of a stage."""
     with results.in_use():
         wanted = {make(results, number) for number in range(cache.KEEP + 3)}
         assert names(results) == wanted
@@ -143,7 +143,7 @@ def test_what_this_process_uses_stays_as_long_as_it_does(results: StageCache) ->
 
 
 def test_what_is_being_made_stays(results: StageCache) -> None:
-    """Another process has found it there, and not yet begun to use it."""
+    """Another process has found the result, but has not begun to use it."""
     name = make(results, 1)
     os.utime(results.folder / "stages/s" / name, (1, 1))
     with cache.lock(results.folder / "stages/s" / f".{name}.lock"):
@@ -192,7 +192,7 @@ def test_cleaning_leaves_what_the_checkout_needs(workspace: Workspace) -> None:
     before = {name: (artifacts / name).stat().st_ino for name in locks}
     assert len(clean.clean(workspace, with_cache=False)) == 1
     assert {path.name for path in artifacts.iterdir()} == locks | {"README.md"}
-    # Another file of that name would be another lock.
+    # A new file of that name would be another lock.
     assert {name: (artifacts / name).stat().st_ino for name in locks} == before
     make(workspace.cache, 1)
     assert clean.clean(workspace, with_cache=True) == [f"removed {workspace.cache.folder}"]

@@ -55,7 +55,8 @@ def test_the_first_error_is_raised_and_the_others_programs_are_stopped(tmp_path:
         run_parallel([lambda: process.run(["false"], log=tmp_path / "f", deadline=9), two_long], 2)
 
     begun = time.monotonic()
-    # The nested call waits for its other task; the outer sees the stopped one fail before it.
+    # The nested call waits for its second task; before that ends, the outer call sees the first
+    # one fail, because it was cancelled.
     with pytest.raises(Failure, match=r"^false: exit status 1"):
         run_parallel([long, inner], 2)
     assert time.monotonic() - begun < 20

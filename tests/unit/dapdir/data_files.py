@@ -1,4 +1,4 @@
-"""Data files with whatever DAP2 makes difficult."""
+"""Data files with everything that is difficult in DAP2."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def make_classic(path: Path) -> None:
         sst[:] = np.arange(6 * 7 * 9).reshape(6, 7, 9) - 100
         plain = file.createVariable("plain", "i4", ("n", "lat"))
         plain[:] = np.arange(28).reshape(4, 7) * 100_000
-        # A coordinate of another shape than its dimension makes no Grid.
+        # A coordinate whose shape is not that of its dimension does not make a Grid.
         file.createVariable("n", "f4", ("n", "lat"))[:] = 0.5
         chars = file.createVariable("chars", "S1", ("n", "text"))
         chars[:] = netCDF4.stringtochar(np.array(["one", "", "x" * 100, "a b"], "S100"))
@@ -60,8 +60,8 @@ def make_types(path: Path) -> None:
                 variable.setncattr("limit", values[0, 0])
                 variable[...] = data
         filled = file.createVariable("filled", "u2", ("x",), fill_value=65535)
-        filled[:9] = np.arange(9) * 7000  # and the tenth is never written
-        # Stored big-endian, in chunks that no block's edge meets
+        filled[:9] = np.arange(9) * 7000  # the tenth is never written
+        # Stored big-endian, in chunks whose edges are not those of dapdir's blocks
         chunked = file.createVariable(
             "chunked", ">f4", ("x", "y"), endian="big", compression="zlib", chunksizes=(3, 5)
         )
@@ -125,7 +125,7 @@ def make_names(path: Path) -> None:
 
 
 def make_big(path: Path, format_: Format) -> None:
-    """400 MB, most of it never written: planes 0, 10, 20 ... hold plane number + column / 1000."""
+    """Make a file of 400 MB, mostly a hole: planes 0, 10, 20 ... hold plane + column / 1000."""
     with netCDF4.Dataset(path, "w", format=format_) as file:
         if format_ != "NETCDF4":
             file.set_fill_off()
@@ -152,7 +152,7 @@ def big_row(plane: int) -> Block:
 
 
 def make_traps(root: Path) -> None:
-    """Things below the root that must not be served, and links that may."""
+    """Make files below the root that must not be served, and links that may be."""
     (root / ".hidden").mkdir()
     make_classic(root / ".hidden" / "classic.nc")
     make_classic(root / ".dot.nc")

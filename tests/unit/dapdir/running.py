@@ -21,7 +21,7 @@ def environment_of(root: Path, **settings: str) -> dict[str, str]:
 
 
 def refusal(root: Path, **settings: str) -> str:
-    """What it says when it does not start."""
+    """Return the message of a dapdir that refuses to start."""
     done = subprocess.run(
         DAPDIR, env=environment_of(root, **settings), capture_output=True, text=True, timeout=30
     )
@@ -81,7 +81,7 @@ class Server:
         raw: bool = False,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """`path` is sent as it is, below /opendap unless `raw`."""
+        """Request `path` without encoding it, below /opendap unless `raw`."""
         connection = self.connect()
         try:
             connection.request(method, path if raw else f"/opendap{path}", headers=headers or {})
@@ -95,7 +95,7 @@ class Server:
         return [self.process.pid, *map(int, children.read_text().split())]
 
     def memory(self) -> int:
-        """PSS of all processes, in bytes."""
+        """Return the memory (PSS) of all processes, in bytes."""
         total = 0
         for pid in self.processes():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

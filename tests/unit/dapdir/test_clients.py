@@ -47,7 +47,7 @@ def test_netcdf_c_reads_every_value_of_a_classic_file(
             np.testing.assert_array_equal(file[name][...], variable[...], err_msg=name)
             if name != "signed":  # which is Int16 in DAP2
                 assert file[name].dtype == variable.dtype
-            if name != "letter":  # to netCDF-C a string has a dimension, also of length 1
+            if name != "letter":  # netCDF-C gives every string a dimension, even of length 1
                 assert file[name].dimensions == variable.dimensions
 
 
@@ -96,7 +96,7 @@ def test_every_type(server: Server, kind: str) -> None:
     served = {"i1": "i2", "i8": "f8", "u8": "f8"}
     values = type_values(kind)
     with netCDF4.Dataset(f"{server.url}/types.nc") as file:
-        # netCDF-C reads unsigned integers as signed; netCDF4 mends it where _Unsigned says so.
+        # netCDF-C reads unsigned integers as signed; netCDF4 corrects that if _Unsigned says so.
         file.set_auto_mask(False)
         variable = file[f"v_{kind}"]
         assert variable[:].dtype == served.get(kind, kind)
@@ -106,7 +106,7 @@ def test_every_type(server: Server, kind: str) -> None:
         assert variable.limit == values[0, 0]
     dataset = open_url(f"{server.url}/types.nc", protocol="dap2")
     np.testing.assert_array_equal(dataset[f"v_{kind}"].data[:], values)
-    if kind != "u1":  # pydap's client reads no server's single Byte right: see getdap below
+    if kind != "u1":  # pydap's client misreads a single Byte of any server: see getdap below
         assert np.asarray(dataset[f"s_{kind}"].data[()]).item() == values[3, 4].item()
 
 
@@ -197,7 +197,7 @@ def test_names_that_need_escaping(server: Server) -> None:
         for sent in (f"{name}[0:2:2]", f"{encoded}[0:2:2]", f"{encoded}%5B0:2:2%5D"):
             answer = server.get(f"/names.nc.dods?{sent}")
             assert (answer.status, answer.body[-8:]) == (200, values), sent
-        if "%5B" not in name:  # pydap does not tell a name's brackets from a hyperslab's
+        if "%5B" not in name:  # pydap takes brackets in a name for those of a hyperslab
             assert dataset[name].data[0:3:2].tolist() == [i, 100 * i]
     with remote(f"{server.url}/names.nc") as file:
         assert len(file.variables) == 6

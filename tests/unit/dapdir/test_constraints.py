@@ -26,7 +26,7 @@ SST = np.arange(6 * 7 * 9).reshape(6, 7, 9) - 100
 
 @st.composite
 def hyperslabs(draw: st.DrawFn, length: int) -> Hyperslab:
-    """A hyperslab's text and the slice that it means."""
+    """Generate a hyperslab's text and the slice that it means."""
     start = draw(st.integers(0, length - 1))
     last = draw(st.integers(start, length - 1))
     stride = draw(st.integers(1, length + 2))

@@ -1,4 +1,4 @@
-"""The page at /: the administrator's own, or else the way to the data."""
+"""The page at /: the administrator's page, or else links to the data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_the_page_is_shown(welcoming: Server, page: Path, path: str) -> None:
     assert answer.headers["Cache-Control"] == "no-cache"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Last-Modified"].endswith(" GMT")
-    # Only what the page carries or this server has; shown in nobody's frame.
+    # The page loads only what is in it or on this server, and no other site may frame it.
     policy = answer.headers.get_all("Content-Security-Policy")
     assert policy == ["default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'"]
     head = welcoming.get(path, "HEAD", raw=True)

@@ -1,4 +1,4 @@
-"""Only what lies below the root is served, and no answer tells where the root is."""
+"""Only files below the root are served, and no answer shows where the root is."""
 
 import os
 import shutil
@@ -82,7 +82,7 @@ def test_links_inside_the_root_work(server: Server) -> None:
 def test_a_link_swapped_all_the_time_never_leads_out(
     server: Server, root: Path, tmp_path: Path
 ) -> None:
-    """The race between check and open: one process swaps, many requests try."""
+    """Race the check against the open: one process swaps a link during many requests."""
     code = (
         "import os, sys, itertools\n"
         "os.chdir(sys.argv[1])\n"

@@ -74,7 +74,7 @@ def test_a_wrong_one_ends_the_start_with_one_line(
     monkeypatch.setattr(program.Server, "run", lambda _: pytest.fail("it starts"))
     with pytest.raises(SystemExit) as raised:
         program.main()
-    told = str(raised.value.code)  # a text goes to the standard error, with status 1
+    told = str(raised.value.code)  # goes to standard error; status 1
     assert said in told
     assert "\n" not in told
 

@@ -24,14 +24,14 @@ LIMIT = 300 * MB
 
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Iterator[Server]:
-    """A fresh server, as a memory that others have used proves nothing."""
+    """A server of this test alone: the memory of a shared one would prove nothing."""
     server = Server(root, tmp_path / "log")
     yield server
     server.stop()
 
 
 class Watch(threading.Thread):
-    """The most memory (PSS) that all processes of a server have had."""
+    """The peak of the memory (PSS) of all processes of a server."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -51,7 +51,7 @@ class Watch(threading.Thread):
 
 
 def planes(response: http.client.HTTPResponse, shape: tuple[int, ...]) -> Iterator[Block]:
-    """The planes of a `.dods` response of one float array, as they arrive."""
+    """Yield the planes of a `.dods` response of one float array, as they arrive."""
     head = b""
     while not head.endswith(b"\nData:\n"):
         head += response.read(1)
@@ -93,7 +93,7 @@ def test_400_megabytes_in_bounded_memory(own: Server, name: str) -> None:
 
 
 def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own: Server, root: Path) -> None:
-    """Chunks across all rows: 40 MB behind each row, more than the server reads at once."""
+    """A chunk spans all rows: for one row 40 MB must be read, more than the server may hold."""
     shape = (400, 25_000)
     with netCDF4.Dataset(root / "rows.nc", "w") as file:
         file.createDimension("y", shape[0])
@@ -138,7 +138,7 @@ def test_sixteen_at_once_are_all_right(server: Server, root: Path) -> None:
 
 
 def test_slow_readers_do_not_stop_others(own: Server) -> None:
-    """More stalled clients than there are workers, in the middle of 400 MB each."""
+    """More clients than workers stall, each in the middle of 400 MB."""
     stalled = []
     try:
         for number in range(12):
@@ -150,7 +150,7 @@ def test_slow_readers_do_not_stop_others(own: Server) -> None:
                 f"Connection: {close}\r\n\r\n".encode()
             )
             stalled.append(client)
-        # And some that never finish their request
+        # Others never finish their request
         for _ in range(12):
             client = socket.create_connection(("127.0.0.1", own.port))
             client.sendall(b"GET /opendap/ HTTP/1.1\r\nHo")
@@ -168,7 +168,7 @@ def test_slow_readers_do_not_stop_others(own: Server) -> None:
 
 
 def test_clients_that_do_not_close_do_not_stop_others(server: Server) -> None:
-    """Gunicorn waits for a client to close: that must not happen where it accepts others."""
+    """Gunicorn waits for a client to close; the thread that accepts clients must not wait."""
     held = []
     try:
         for _ in range(4):
@@ -198,7 +198,7 @@ def test_clients_that_go_away_leave_nothing_open(server: Server) -> None:
 
 
 def open_data_files(server: Server) -> set[str]:
-    """Return the names of the data files that its processes hold."""
+    """Return the names of the data files that the server's processes have open."""
     found = set()
     for pid in server.processes():
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -231,7 +231,7 @@ def test_a_file_replaced_during_a_response_is_not_mixed(
     connection.close()
     assert server.get("/replaced.nc.dods?v[0][0]").body.endswith(b"\0\0\0\2")
 
-    # Overwritten in place, which a server cannot hide: the response is cut, not mixed.
+    # The file is overwritten in place: the response is cut, and never mixes old and new.
     connection = server.connect()
     connection.request("GET", "/opendap/replaced.nc.dods")
     response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""File systems that fail or hang, in this process: they cannot be had on every machine."""
+"""File systems that fail or hang, simulated in this process: no machine has real ones ready."""
 
 import errno
 import os
@@ -66,7 +66,7 @@ def test_a_file_server_that_fails_is_said_to(
 def test_trouble_in_the_middle_of_reading(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, cause: OSError | None, expected: int, words: str
 ) -> None:
-    """netCDF-C says only that something failed; what it was is asked of the file itself."""
+    """netCDF-C says only that something failed; dapdir reads the file to find out what."""
 
     def fails() -> NoReturn:
         if cause:
@@ -98,7 +98,7 @@ def test_a_hung_read_delays_others_only_so_long(ask: Ask, monkeypatch: pytest.Mo
     start = time.monotonic()
     status, text = ask("/classic.nc.dds")
     assert status == 503 and "waiting for a file system" in text
-    # What needs no data is not delayed at all.
+    # A request that needs no data is not delayed.
     assert ask("/")[0] == 200 and ask("/notes.txt")[0] == 200
     assert time.monotonic() - start < 2
     release.set()

@@ -1,4 +1,4 @@
-"""A tiny master, and every format of it, made once by the packaging stage itself."""
+"""A tiny master, and every format of it, made once by the stage `package`."""
 
 from __future__ import annotations
 

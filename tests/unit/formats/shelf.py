@@ -1,4 +1,4 @@
-"""A shelf of shipped files, the tiny master that they are made from, and what refuses them."""
+"""The shelf: files as they are shipped, made from a tiny master; and a helper for refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = {"bash": "5.2"}
 
 @dataclass
 class Shelf:
-    """A folder of shipped files, as `artifacts/` is one, and what they were made from."""
+    """A folder of shipped files, such as `artifacts/`, and what they were made from."""
 
     folder: Path
     source: Source
@@ -56,7 +56,7 @@ class Shelf:
 
 
 def make_master(path: Path, seed: bytes = b"1") -> Path:
-    """A disk of 4 GiB with a file system of 24 MiB at its start, of texts and of noise."""
+    """Make a disk of 4 GiB that begins with a file system of 24 MiB: some text, some noise."""
     tree = path.parent / "tree"
     (tree / "d").mkdir(parents=True, exist_ok=True)
     (tree / "text").write_bytes(seed + b"The same line again and again.\n" * 50_000)
@@ -71,7 +71,7 @@ def make_master(path: Path, seed: bytes = b"1") -> Path:
 
 
 def refused(path: Path, into: Path) -> str:
-    """The one line in which opening an artifact is refused."""
+    """Return the one line with which opening an artifact is refused."""
     into.mkdir(exist_ok=True)
     with pytest.raises(UserError) as caught:
         open_artifact(path, into)

@@ -1,4 +1,4 @@
-"""Reading what nobody vouches for: every kind of harm is refused in one line with its reason."""
+"""Reading files from strangers: each kind of harm is refused in one line with its reason."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_memory_and_cpus_come_from_the_manifest_where_the_file_has_none(own: She
 def test_the_vhdx_is_dense_safe_and_aligned(shelf: Shelf, tmp_path: Path) -> None:
     opened = open_artifact(shelf.path("hyperv"), tmp_path)
     (disk,) = {spec.drives[0].path for spec in opened.specs.values()}
-    # Dynamic: far smaller than the disk in it, also where every byte is written.
+    # A dynamic disk: far smaller than what it holds, even if every byte of it is written.
     assert disk.stat().st_size < 64 * 2**20
     assert disk.stat().st_size % 2**20 == 0
     assert disk_images.size(disk, "vhdx") % 2**20 == 0

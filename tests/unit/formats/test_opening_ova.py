@@ -1,4 +1,4 @@
-"""Reading OVAs that nobody vouches for: the tar, the manifest, the descriptor."""
+"""Reading OVAs from strangers: the tar, the manifest, the descriptor."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_tar_that_is_not_plain(tmp_path: Path, header: dict[str, Any]) -> None
 
 
 def parts_of(shelf: Shelf) -> list[tuple[str, bytes]]:
-    """Descriptor, manifest and disk of the shelf's OVA."""
+    """Return descriptor, manifest and disk of the shelf's OVA."""
     with tarfile.open(shelf.path("ova")) as archive:
         return [
             (member.name, content.read())

@@ -1,4 +1,4 @@
-"""Reading zips that nobody vouches for, and the VMDKs in them."""
+"""Reading zips from strangers, and the VMDKs in them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_zip_larger_than_the_file_system(tmp_path: Path, monkeypatch: pytest.M
 
 
 def vmx_zip(shelf: Shelf, folder: Path, change: Callable[[Path], None]) -> Path:
-    """The shelf's zip, packed anew after `change` of its folder."""
+    """Return the shelf's zip, packed again after `change` has edited its folder."""
     with zipfile.ZipFile(shelf.path("vmx")) as archive:
         archive.extractall(folder)
     inside = folder / shelf.source.name

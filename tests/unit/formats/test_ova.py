@@ -1,4 +1,4 @@
-"""The OVA, held against the rules of DMTF DSP0243 1.1 and read by programs that are not ours."""
+"""The OVA: checked against the rules of DMTF DSP0243 1.1, and read by other programs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SPEC = ovf.OvfSpec(
 
 @pytest.fixture(scope="session")
 def inside(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The OVA's members, unpacked by tar(1)."""
+    """Return the OVA's members, unpacked by tar(1)."""
     folder = tmp_path_factory.mktemp("ova")
     subprocess.run(["tar", "-xf", str(shelf.path("ova")), "-C", str(folder)], check=True)
     return folder
@@ -127,7 +127,7 @@ def test_the_content_id_is_not_a_random_one(inside: Path, tmp_path: Path, found:
     other = tmp_path / "x.vmdk"
     short = 8 - len(found)
     at = tail.index(b"\0")
-    # As qemu-img does it: the end of the text that it has overwritten stays behind the new end.
+    # As qemu-img writes it: behind the new text is the rest of the longer one before it.
     pad = b"\0" + tail[at - short + 1 : at] if short else b""
     other.write_bytes(head + b"\nCID=" + found + b"\n" + tail[:at] + pad + tail[at:])
     vmdk.identify(other, "0123456789abcdef")
@@ -285,7 +285,7 @@ def test_what_was_written_is_read_back_and_escaped(tmp_path: Path) -> None:
 
 
 def v2v(*arguments: str) -> dict[str, str]:
-    """What virt-v2v reads from a descriptor."""
+    """Return what virt-v2v reads from a descriptor."""
     done = subprocess.run(
         ["virt-v2v", *arguments, "--print-source"],
         env={**os.environ, "LIBGUESTFS_BACKEND": "direct"},
@@ -313,7 +313,7 @@ def test_virt_v2v_reads_the_ova(shelf: Shelf) -> None:
 
 
 def test_virt_v2v_refuses_an_ova_with_a_wrong_digest(shelf: Shelf, tmp_path: Path) -> None:
-    """The control: it does check the manifest."""
+    """Show that virt-v2v does check the manifest, so that its approval means something."""
     bad = tmp_path / "bad.ova"
     data = bytearray(shelf.path("ova").read_bytes())
     at = data.index(b"SHA256(") + 80

@@ -1,4 +1,4 @@
-"""The packaging stage: what is made when, and what is never shipped."""
+"""The stage `package`: when it makes which file, and what it never ships."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def digest(path: Path) -> str:
 
 
 def versions(shelf: Shelf) -> dict[str, tuple[int, int]]:
-    """What tells a file that was made anew: an inode's number alone may be used again at once."""
+    """Return (inode, time) of each file: a new file may get the inode of the old one at once."""
     found = {name: shelf.path(name).stat() for name in FORMATS}
     return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
 

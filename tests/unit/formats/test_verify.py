@@ -1,4 +1,4 @@
-"""`./inv verify`: one line for what is good, the reason for what is not."""
+"""`./inv verify`: one line for a good file, the reason for a bad one."""
 
 from __future__ import annotations
 

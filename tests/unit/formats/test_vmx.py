@@ -142,7 +142,7 @@ def test_round_trip(
     assert vmx.disks == tuple(VmxDisk(controller, file) for file in disks)
     assert vmx.nics == tuple(nics)
     assert (vmx.memory_mib, vmx.cpus, vmx.firmware) == (memory * 4, cpus, firmware)
-    # The rules of the format, whatever the name: quoted, one line each, no key twice, no MAC.
+    # The rules of the format hold for any name: quoted, one line each, no key twice, no MAC.
     lines = text.removesuffix("\n").split("\n")
     assert all(re.fullmatch(r'[\w.:]+ = "[^"\x00-\x1f]*"', line) for line in lines)
     keys = [line.partition(" =")[0].lower() for line in lines]

@@ -1,4 +1,4 @@
-"""A guest for each test, and what it may find on the network."""
+"""A guest for each test, and servers that it may find on the network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def guest(tmp_path: Path, pattern: Pattern) -> Guest:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A TCP port on 127.0.0.1 that accepts connections, as an NFS server's would."""
+    """A TCP port on 127.0.0.1 that accepts connections, like that of an NFS server."""
     with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
         yield listener.getsockname()[1]
 

@@ -1,9 +1,9 @@
-"""A copy of the guest's own files in a directory, with stand-ins for what needs a running guest.
+"""A copy of the guest's files in a directory, with stand-ins for what needs a running guest.
 
 The scripts run as they are (sh, perl, systemd-escape, flock, curl, sockets are real); stand-ins in
 PATH take the place of PID 1 and the kernel's mounts. Each writes its arguments to calls.log.
-One thing is changed: `with_deadline` looks every 10 ms and not every 50 ms whether a command has
-ended, as hundreds of these waits would take a third of the tests' time. Its deadlines are the same.
+One thing is changed: `with_deadline` checks every 10 ms, not every 50 ms, whether a command has
+ended: hundreds of these waits would take a third of the tests' time. Its deadlines are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SERVER_USER=nobody
 HEALTH_PATH=/opendap/version
 """
 
-# A stand-in does its part on $HYRAX_ROOT; `pause` lets a test stop it once at a chosen call.
+# Every stand-in begins with this. It logs its call; a file `pause` with a pattern makes the first
+# call that matches sleep.
 HEAD = """#!/bin/sh
 me=${0##*/}
 echo "$me $*" >>"$HYRAX_ROOT/calls.log"
@@ -62,7 +63,7 @@ cat "$HYRAX_ROOT/mount-says" >&2 2>/dev/null && exit 32
 [ ! -d "$HYRAX_ROOT/export" ] || cp -r "$HYRAX_ROOT/export/." "$HYRAX_ROOT/mnt"
 [ ! -f "$HYRAX_ROOT/slow" ] || sleep 0.3
 echo end >>"$HYRAX_ROOT/mount.log" """,
-    # the kernel empties /mnt again when the real one ends
+    # when the real one ends, the kernel unmounts what is at /mnt
     "unshare": r"""shift
 [ "$1" != -- ] || shift
 "$@"
@@ -78,24 +79,24 @@ exec "$@" """,
     "ip": r"""[ "$2" = -4 ] && cat "$HYRAX_ROOT/addresses" """,
     "agetty": "",
     "modprobe": "",
-    # commands of the menu; who runs the tests need not be root
+    # used by the menu; the tests need not run as root
     "sudo": r"""[ "$1" != -- ] || shift
 exec "$@" """,
     "passwd": "",
-    # what the kernel has said since the trial's own line
+    # the kernel's messages since the line that the trial mount has written
     "dmesg": r"""cat "$HYRAX_ROOT/dev/kmsg" "$HYRAX_ROOT/kernel-says" 2>/dev/null""",
 }
 
 
 @cache
 def rendered() -> dict[str, str]:
-    """Path -> text of the files that are templates."""
+    """Return path -> text of the guest's files that are templates."""
     recipe = images.recipe(images.load(), "nfs", "dapdir")
     return {name: text for name, (text, _) in provision.guest_files(recipe).items()}
 
 
 class Pattern:
-    """The files that all guests begin with, made once; each guest has links to them."""
+    """The files of a new guest, made once; each guest has hard links to them."""
 
     def __init__(self, path: Path) -> None:
         self.tree, self.bin = path / "tree", path / "bin"
@@ -113,7 +114,7 @@ class Pattern:
         self.made = self.digest()
 
     def digest(self) -> str:
-        """Of all content: a test that changes a link in its place would change other guests."""
+        """Return a digest of all content, to find a test that has changed files of all guests."""
         total = hashlib.sha256()
         for folder in (self.tree, self.bin):
             for path in sorted(folder.rglob("*")):
@@ -123,14 +124,14 @@ class Pattern:
 
 
 def edit(path: Path, before: str, after: str) -> None:
-    """Change a text in a file that may be a link to the pattern's."""
+    """Replace a text in a file of a guest, without changing the pattern that it is linked to."""
     text = path.read_text()
     assert before in text, (path, before)
     write(path, text.replace(before, after))
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file anew, with the mode that it had."""
+    """Write a new file in place of a linked one, with the same mode."""
     mode = path.stat().st_mode if path.exists() else None
     path.unlink(missing_ok=True)
     path.write_text(text)
@@ -163,12 +164,12 @@ class Guest:
         (self.bin / name).chmod(0o755)
 
     def answer_for(self, units: str, state: str) -> None:
-        """Make systemctl tell this state of the units of this pattern."""
+        """Make systemctl report this state for the units that match this pattern."""
         answer = f'case "$*" in *{units}*) echo {state}; [ {state} = active ]; exit ;; esac\n'
         self.stand_in("systemctl", answer + STAND_INS["systemctl"])
 
     def pretend_access(self, access: str) -> None:
-        """Be the image for another access kind."""
+        """Make this a guest of the image for another access kind."""
         text = RELEASE.replace("ACCESS=nfs", f"ACCESS={access}").replace("=nfs\n", f"={access}\n")
         self.write("etc/hyrax-vm-release", text)
 
@@ -193,7 +194,7 @@ class Guest:
         )
 
     def run(self, *command: str, stdin: str | None = None) -> tuple[int, str, str]:
-        """(exit status, stdout, stderr) of one of the guest's programs."""
+        """Run a program of the guest; return (exit status, stdout, stderr)."""
         done = subprocess.run(
             [str(self.root / command[0]), *command[1:]],
             env=self.env,
@@ -209,11 +210,11 @@ class Guest:
         return self.run("usr/bin/hyrax-data", *arguments, stdin=stdin)
 
     def state(self) -> dict[str, str]:
-        """Everything that a data set may leave behind: path -> content."""
+        """Return path -> content of everything that a data set may leave behind."""
         found = {}
         for top in ("etc", "srv", "mnt", "proc"):
             for path in sorted((self.root / top).rglob("*")):
-                # made once, kept: the directories of the tool itself
+                # directories that the tool makes once and keeps
                 if path.is_dir() and path.name in ("data", "data.d", "hyrax", "srv"):
                     continue
                 if path.name == "multi-user.target.wants":

@@ -1,6 +1,6 @@
 """One perl for many runs of the guest's perl programs.
 
-It has loaded the modules, and runs each program in a child of its own, with arguments and files
+It has loaded the modules, and runs each program in a new child process, with arguments and files
 as a shell would give them. A perl for each run takes five times as long, most of it for `Socket`.
 """
 
@@ -52,12 +52,12 @@ class Perl:
     def run(
         self, program: Path, *arguments: str | bytes | Path, given: bytes = b""
     ) -> tuple[int, bytes, bytes]:
-        """(exit status, stdout, stderr) of a program."""
+        """Run a program; return (exit status, stdout, stderr)."""
         folder = Path(self._folder.name)
         (folder / "in").write_bytes(given)
         words = (os.fsencode(folder), os.fsencode(program), *map(os.fsencode, arguments))
         assert self._process.stdin and self._process.stdout
-        # A letter before each: an empty word is one, too.
+        # A letter before each word, so that an empty word is a word, too.
         print(*(f"x{word.hex()}" for word in words), file=self._process.stdin, flush=True)
         status = os.waitstatus_to_exitcode(int(self._process.stdout.readline()))
         return status, (folder / "out").read_bytes(), (folder / "err").read_bytes()
@@ -65,5 +65,5 @@ class Perl:
 
 @functools.cache
 def perl() -> Perl:
-    """The one of this process."""
+    """Return the one perl of this process."""
     return Perl()

@@ -1,4 +1,4 @@
-"""hyrax-setup's menu on a terminal of its own, driven as a person does: the real whiptail."""
+"""hyrax-setup's menu, with the real whiptail on a pseudo-terminal, driven as by a person."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pexpect
 from tests.unit.guest.guest_copy import Guest
 
 ESCAPE, UP, DOWN, ENTER, INTERRUPT = "\x1b", "\x1bOA", "\x1bOB", "\r", "\x03"
-# After the first one whiptail waits half a second for more, as other keys begin with it; the second
-# ends the waiting and goes unseen.
+# After one Escape whiptail waits half a second for the rest of a key's sequence. A second one ends
+# the waiting, and has no other effect.
 ESCAPE_TWICE = ESCAPE * 2
-# What a terminal does not show as a character.
+# Control sequences, which a terminal does not show.
 _CONTROL = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()].|[=>78])|[\x0e\x0f]")
 
 
 class Menu:
-    """The menu of `guest`, and what it has shown and not been looked at."""
+    """The menu of `guest`, and its output that `see` has not returned yet."""
 
     def __init__(self, guest: Guest, size: tuple[int, int] = (25, 80), term: str = "vt220") -> None:
         self._seen = ""
-        # The shell around it tells how it ended and what became of the terminal.
+        # The shell around it prints its exit status, and the terminal's modes before and after it.
         program = f"{guest.root}/usr/bin/hyrax-setup"
         script = f"trap : INT; stty -a; echo begin; {program}; echo status=$?; stty -a; echo gone"
         self.child = pexpect.spawn(
@@ -38,7 +38,7 @@ class Menu:
         self._before = _modes(self.see("begin"))
 
     def see(self, words: str) -> str:
-        """Wait for words on the screen; return what was shown before them and they."""
+        """Wait for words on the screen; return what was shown up to their end."""
         deadline, shown = time.monotonic() + 30, ""
         while time.monotonic() < deadline:
             with suppress(pexpect.TIMEOUT, pexpect.EOF):
@@ -56,22 +56,22 @@ class Menu:
             self.child.send(key)
 
     def pick(self, row: int) -> None:
-        """Take the row of the menu that is shown; the first is 0."""
+        """Choose a row of the menu that is shown; the first is 0."""
         self.press(*[DOWN] * row, ENTER)
 
     def answer(self, words: str, *keys: str) -> str:
-        """When `words` are shown, press keys or type text, and Enter; return what was shown."""
+        """Wait for `words`, then press keys or type text, and Enter; return what was shown."""
         shown = self.see(words)
         self.press(*keys, ENTER)
         return shown
 
     def choose(self, words: str, row: int) -> None:
-        """When `words` are shown, take a row of their menu."""
+        """Wait for `words`, then choose a row of their menu."""
         self.see(words)
         self.pick(row)
 
     def end(self) -> int:
-        """Wait until it has ended; return its status. The terminal must be as it was."""
+        """Wait until the menu has ended; return its status. The terminal must be as before."""
         text = self.see("gone")
         status = re.search(r"status=(\d+)", text)
         assert status, text
@@ -80,5 +80,5 @@ class Menu:
 
 
 def _modes(text: str) -> list[str]:
-    """Words of stty: the modes alone, not the size."""
+    """Return the modes in stty's output, without the size."""
     return re.findall(r"(?<![\w=])-?(?:isig|icanon|echo|opost|ixon|icrnl|iexten|onlcr)\b", text)

@@ -1,4 +1,4 @@
-"""hyrax-data add and remove: what is kept, what is said, and that nothing is left behind."""
+"""hyrax-data add and remove: what they keep and say, and that they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_remove_when_only_units_are_left_and_stop_fails(guest: Guest, port: int)
     before = guest.state()
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     (guest.root / "etc/hyrax/data.d/sst.conf").unlink()
-    # an add over what a power cut left works too
+    # an add also works over what a power cut has left
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     (guest.root / "etc/hyrax/data.d/sst.conf").unlink()
     edit(guest.bin / "systemctl", '"stop "*)', '"stop "*) exit 1;;\n"x")')
@@ -253,7 +253,7 @@ def wait_for(path: Path, gone: bool = False, seconds: float = 10) -> None:
     ],
 )
 def test_interrupted_add(guest: Guest, port: int, step: str, number: signal.Signals) -> None:
-    """At any step but the last (the banner), nothing is left; then the data set is whole."""
+    """Interrupted at any step, add leaves nothing; at the last one (the banner), all of it."""
     before = guest.state()
     guest.write("pause", f"^{step}")
     process = guest.popen("usr/bin/hyrax-data", "add", f"nfs://127.0.0.1:{port}/sst")

@@ -1,4 +1,4 @@
-"""A copy of the VM is known, and gets an identity of its own."""
+"""A copy of the VM is recognized, and gets its own identity."""
 
 from __future__ import annotations
 

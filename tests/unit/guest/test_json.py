@@ -38,7 +38,7 @@ def test_any_octets_become_a_valid_string_on_one_line(values: list[bytes]) -> No
     assert said.count("\n") == 1
     found = json.loads(said)
     for i, value in enumerate(values):
-        # How many U+FFFD stand for what is not UTF-8 is a matter of taste.
+        # Readers differ in how many U+FFFD replace bytes that are not UTF-8.
         expected = value.decode(errors="replace")
         assert re.sub("\ufffd+", "?", found[f"k{i}"]) == re.sub("\ufffd+", "?", expected)
 
@@ -90,7 +90,7 @@ def test_errors_in_both_modes(function: str, status: int) -> None:
 
 
 def of(guest: Guest, *arguments: str, stdin: str = "") -> tuple[int, Any]:
-    """(exit status, what hyrax-data prints), which is one line of JSON and nothing else."""
+    """Return (exit status, the JSON that hyrax-data prints); it must print one line and no more."""
     status, out, err = guest.data(*arguments, "--json", stdin=stdin)
     assert (err, out.count("\n")) == ("", 1)
     return status, json.loads(out)
@@ -161,7 +161,7 @@ def test_problems_and_mistakes(guest: Guest, port: int, closed_port: int) -> Non
 
 
 def test_text_of_a_hostile_file_server(guest: Guest, port: int) -> None:
-    """A file that cannot be read, with a name that no terminal should see and no parser expects."""
+    """An unreadable file whose name has control characters and invalid UTF-8."""
     name = b'a"\\\n\x1b[2J\xff\xc3\xa9.nc'
     guest.write("forbid-head", "")
     (guest.root / "export").mkdir()

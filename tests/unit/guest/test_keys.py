@@ -1,4 +1,4 @@
-"""hyrax-setup ssh-key: which keys are let in, which are refused, and what becomes of the file."""
+"""hyrax-setup ssh-key: which keys it accepts or refuses, and how it changes the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def home(guest: Guest) -> Guest:
 
 
 def make_key(folder: Path, kind: str = "ed25519", comment: str = "me@pc") -> tuple[str, Path]:
-    """A new public key, and its file."""
+    """Make a key pair; return the public key and its file."""
     path = folder / f"id_{kind}_{comment}"
     command: list[str | Path] = [
         "ssh-keygen",
@@ -55,7 +55,7 @@ def test_each_way_to_add_a_key(home: Guest, tmp_path: Path, kind: str) -> None:
         assert home.read(FILE) == f"{key}\n"
         assert stat.S_IMODE((home.root / FILE).stat().st_mode) == 0o600
         assert stat.S_IMODE((home.root / FILE).parent.stat().st_mode) == 0o700
-    # sshd's own tools read the file.
+    # OpenSSH's tools can read the file.
     listed = subprocess.run(["ssh-keygen", "-lf", home.root / FILE], capture_output=True, text=True)
     print_of = listed.stdout.split()[1]
     assert print_of in out
@@ -65,7 +65,7 @@ def test_each_way_to_add_a_key(home: Guest, tmp_path: Path, kind: str) -> None:
 
 def test_list_and_remove_by_number_and_fingerprint(home: Guest, tmp_path: Path) -> None:
     keys = [make_key(tmp_path, comment=name)[0] for name in ("one", "two", "three")]
-    # As an administrator leaves it: a comment, options, no end of the last line.
+    # As an administrator may have edited it: a comment, options, no newline at the end.
     home.write(FILE, f"# mine\n{keys[0]}\nno-pty {keys[1]}")
     assert ssh_key(home, "add", keys[2])[0] == 0
     rows = ssh_key(home, "list")[1].splitlines()

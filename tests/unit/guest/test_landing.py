@@ -1,4 +1,4 @@
-"""The landing page that the guest writes: states, escaping, names, and what it must not tell."""
+"""The landing page that the guest writes: states, escaping, names, and what it must not show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VM = "http://192.0.2.7:8080"
 
 
 class Page(HTMLParser):
-    """Checks that elements nest, and collects what a reader sees and where links lead."""
+    """A parser that checks the nesting, and collects the text and the links' targets."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def answering(guest: Guest) -> Guest:
-    """The data server answers as long as there is no file `sick`."""
+    """A guest whose data server answers as long as there is no file `sick`."""
     guest.stand_in("curl", '[ ! -e "$HYRAX_ROOT/sick" ]')
     return guest
 
@@ -207,7 +207,7 @@ def test_its_policy_allows_its_own_style_and_script_and_nothing_else() -> None:
     for tag in ("style", "script"):
         (body,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
-        # When it differs, write this one into the page.
+        # The hash of the style; if it differs, write this one into the page.
         assert f"{tag}-src 'sha256-{digest}';" in policy
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert not re.search(r"\son\w+=|\sstyle=", text)

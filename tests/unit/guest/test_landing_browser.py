@@ -18,7 +18,7 @@ VM = "http://192.0.2.7:8080"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, pattern: Pattern) -> Iterator[str]:
-    """The page of a machine with many data sets, long names among them; returns its address."""
+    """The URL of the page of a machine with many data sets, some with long names."""
     guest = Guest(tmp_path_factory.mktemp("guest"), pattern)
     guest.write("etc/hyrax-vm-release", f"{RELEASE}BASE=debian-12\nARCH=amd64\n")
     for name in ("sst", "w" * 63, "a-long-name.with.dots_and-lines-2020"):

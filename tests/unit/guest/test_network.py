@@ -9,8 +9,8 @@ import pytest
 from tests.unit.guest.guest_copy import Guest
 
 FILE = "etc/systemd/network/40-hyrax-eth0.network"
-# networkd gives the address of the file, or DHCP's; `conflict` holds one that is not free. The
-# clock goes by itself, 5 s at a look: nobody has to sleep.
+# The stand-in of networkctl sets the address in the file, or DHCP's; the file `conflict` has an
+# address that another machine has. The clock advances 5 s at each look: no test has to sleep.
 STAND_INS = {
     "sleep": "",
     "networkctl": r"""
@@ -93,7 +93,7 @@ def test_gateway_and_name_servers(vm: Guest) -> None:
     )
     assert values(vm, "Gateway") == ["192.0.2.1"]
     assert values(vm, "DNS") == ["192.0.2.2", "192.0.2.3"]
-    # Other name servers leave the address; another address keeps the name servers.
+    # Changing the name servers keeps the address, and the reverse.
     assert network(vm, "dns", "192.0.2.4")[0] == 0
     assert (values(vm, "Address"), values(vm, "DNS")) == (["192.0.2.20/24"], ["192.0.2.4"])
     assert network(vm, "static", "192.0.2.21/24", "--gateway", "192.0.2.1")[0] == 0

@@ -1,4 +1,4 @@
-"""hyrax-data add: versions, mount options, --later, --check, and what a server offers."""
+"""hyrax-data add: versions, mount options, --later, --check, and a server's list of exports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_version_and_options_are_kept_tried_and_shown(
     assert guest.data("add", url, *arguments)[0] == 0
     found = options(guest)
     assert f"vers={version}" in found
-    # mount takes the last of two.
+    # Of two contradicting options, mount takes the last.
     assert found.index("timeo=600") > found.index("timeo=50")
     assert found[-5:] == ["nosuid", "nodev", "noexec", "_netdev", "nofail"] and found[0] == "ro"
     (trial,) = [x for x in guest.read("calls.log").splitlines() if x.startswith("mount ")]
@@ -38,7 +38,7 @@ def test_a_version_and_options_are_kept_tried_and_shown(
     assert guest.read(CONF) == f"NAME=sst\nURL={url}\nLOGIN=\nVERS={version}\nOPTIONS={extra}\n"
     shown = guest.data("status")[1].splitlines()[2]
     assert shown == f"    {'' if version == '4' else f'NFS {version}, '}options {extra}"
-    # What status tries is the same.
+    # status tries the same mount.
     assert [x for x in guest.read("calls.log").splitlines() if x.startswith("mount ")][1] == trial
 
 
@@ -70,7 +70,7 @@ def test_other_options_are_refused_with_those_that_can_be_given(
     text = around.format(option)
     status, out, err = guest.data("add", "nfs://h/sst", "--check", "--options", text)
     if around == "timeo=100,{}" and not option:
-        # One comma at the end is nobody's harm.
+        # One comma at the end is harmless.
         assert (status, out, err) == (0, "", "")
         return
     assert (status, out) == (2, "") and err.count("\n") == 1
@@ -90,7 +90,7 @@ def test_nothing_gets_into_the_unit(guest: Guest, text: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text("abcdeimnorstuxw=,0123456789-|.*[] \n", min_size=1, max_size=24))
 def test_whatever_passes_is_in_the_list(text: str) -> None:
-    """The check itself, without the rest of the command."""
+    """Test the check alone, without the rest of the command."""
     script = f". {TREE}/usr/lib/hyrax-vm/lib.sh; . {TREE}/usr/lib/hyrax-vm/data-nfs.sh; kind=nfs; "
     script += 'plain() { printf %s "$1"; }; '
     script += f'. {TREE}/usr/lib/hyrax-vm/data-add.sh; check_options "$1"'
@@ -107,7 +107,7 @@ def test_whatever_passes_is_in_the_list(text: str) -> None:
 
 
 def test_later_keeps_it_without_looking_at_the_network(guest: Guest) -> None:
-    """No such host, and a resolver would be asked for it."""
+    """The host does not exist: any look-up would fail."""
     url = "nfs://no-such-host.invalid/sst"
     assert guest.data("add", url, "--later")[::2] == (0, "")
     calls = guest.read("calls.log")
@@ -151,7 +151,7 @@ NOT_FOUND = "mount.nfs4: mounting h:/x failed, reason given by server: No such f
 
 
 def offering(guest: Guest) -> None:
-    """A server that has what lies in `export`, but not what is asked for."""
+    """Make the file server offer what is in `export`, but not the folder /sst."""
     text = f'case "$*" in *":/sst "*) echo "{NOT_FOUND}" >&2; exit 32 ;; esac\n'
     edit(guest.bin / "mount", "#!/bin/sh\n", f"#!/bin/sh\n{text}")
 
@@ -165,7 +165,7 @@ def test_an_export_that_is_not_there_tells_those_that_are(guest: Guest, port: in
     before = guest.state()
     status, out, err = guest.data("add", f"nfs://127.0.0.1:{port}/sst")
     assert (status, out) == (1, "")
-    # `link` is no directory: what stands beside it is the content of an export.
+    # `link` is not a directory, so the names beside it are the content of an export, not exports.
     assert err == (
         "hyrax-data: 127.0.0.1 does not offer '/sst' to this VM; it offers /. "
         "Nothing was changed (to add it all the same, use --force).\n"

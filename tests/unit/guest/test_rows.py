@@ -1,4 +1,4 @@
-"""json-rows: the reader of JSON, against the standard library's writer."""
+"""json-rows: the guest's reader of JSON reads what Python's json module writes."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_changed_files_are_told_and_reset(served: Guest) -> None:
 
 
 class Answers:
-    """A server on a port of its own: paths that it answers; `port` is told to the guest."""
+    """A data server on a free port, which the guest uses in place of 8080; it answers `pages`."""
 
     def __init__(self, guest: Guest) -> None:
         self.pages = {"/opendap/sample/sst.nc.dds": "Dataset {"}
@@ -196,7 +196,7 @@ esac
 
 @pytest.fixture
 def chain(served: Guest) -> Iterator[tuple[Guest, Answers]]:
-    """Everything works; each test breaks one link."""
+    """A guest in which the whole chain works, and its data server; each test breaks one link."""
     served.write("usr/lib/hyrax/units", "hyrax-server.service\n")
     served.write("unit-state", "active\n")
     edit(served.bin / "systemctl", "esac\n", f"esac\n{UNIT}")
@@ -206,7 +206,10 @@ def chain(served: Guest) -> Iterator[tuple[Guest, Answers]]:
 
 
 def broken(guest: Guest) -> dict[str, str]:
-    """Name and detail of what `hyrax-server status` marks; its two forms say the same."""
+    """Return name -> detail of the faults that `hyrax-server status` shows.
+
+    Its two forms, text and JSON, must show the same.
+    """
     status, out, _ = server(guest, "status", "--json")
     said = json.loads(out)
     rows = [*said["links"], *said["data_sets"]]
@@ -289,7 +292,7 @@ STALLED = (
 
 @pytest.fixture
 def watched(guest: Guest) -> Guest:
-    """Two mounted data sets; `hang-NAME` in the root lets one hang."""
+    """A guest with two mounted data sets; a file `hang-NAME` in its root makes one hang."""
     for name in ("one", "two"):
         guest.write(f"etc/hyrax/data.d/{name}.conf", f"NAME={name}\nURL=nfs://127.0.0.1:1/{name}\n")
         path = guest.root / "proc/self/mounts"
@@ -346,7 +349,7 @@ def test_one_that_hangs_is_detached_the_other_stays_and_it_comes_back(watchdog: 
     assert "umount --lazy --force --no-canonicalize /srv/hyrax/data/one" in calls
     assert "systemctl stop srv-hyrax-data-one.automount srv-hyrax-data-one.mount\n" in calls
     assert "data-two" not in calls
-    # The other one is looked after meanwhile.
+    # Meanwhile, the watchdog takes care of the other one.
     before = calls.count("data/two")
     until(lambda: watchdog.read("calls.log").count("data/two") > before + 2)
     status, out, _ = watchdog.data("status", "one")
@@ -373,7 +376,7 @@ def test_one_that_is_removed_while_it_is_away_is_forgotten(watchdog: Guest) -> N
 def test_nothing_that_is_not_mounted_is_touched(watched: Guest) -> None:
     watched.write("proc/self/mounts", "systemd-1 /srv/hyrax/data/one autofs rw 0 0\n")
     process = watched.popen("usr/lib/hyrax-vm/watchdog")
-    # Five rounds of it, of which none looks at the data sets.
+    # In five rounds the watchdog does not look at the data sets.
     until(lambda: watched.read("calls.log").count(STALLED) > 5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""The settings file: how it is checked and applied, and where it comes from."""
+"""The settings file: where it is found, how it is checked, and how it is applied."""
 
 from __future__ import annotations
 
@@ -144,11 +144,11 @@ def test_everything_right_is_applied_and_what_is_wrong_is_on_the_banner(vm: Gues
     assert not list((vm.root / "etc/hyrax/data.d").glob("no*"))
     banner = vm.read("run/hyrax/issue")
     assert "settings:  /etc/hyrax/hyrax.toml: line 15: data: 'no/name' cannot be a name" in banner
-    # Its secrets are nowhere but in the file itself.
+    # The file's secrets are nowhere else.
     for path in (vm.root / "run").rglob("*"):
         assert not path.is_file() or HASH not in path.read_text()
     assert HASH not in vm.read("calls.log")
-    # networkd starts afterwards; to speak to it now would wait for it.
+    # networkd starts later; a call to it now would block.
     assert "networkctl" not in vm.read("calls.log")
 
 
@@ -205,7 +205,7 @@ def test_fw_cfg_comes_before_the_file(vm: Guest) -> None:
 
 
 def pretend_vmware(vm: Guest, **values: str) -> None:
-    """vmtoolsd as it answers in a VMware machine, which nothing else can be."""
+    """Put a vmtoolsd in place that answers as in a VMware machine."""
     vm.write("virt", "vmware\n")
     for key, value in values.items():
         vm.write(f"info/guestinfo.{key.replace('_', '.')}", value)

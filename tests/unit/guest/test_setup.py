@@ -32,7 +32,7 @@ def machine(guest: Guest) -> Guest:
 
 
 def adding(machine: Guest, answers: dict[str, str]) -> Menu:
-    """The menu of a machine without data, at the name of one that is described so."""
+    """Open the menu of a machine without data, and describe a data set up to its name."""
     menu = Menu(machine)
     menu.choose("Data are served at http://192.0.2.7:8080/opendap/", DATA)
     menu.choose("There are none yet.", 0)
@@ -42,7 +42,7 @@ def adding(machine: Guest, answers: dict[str, str]) -> Menu:
 
 
 def leave(menu: Menu) -> None:
-    """From a menu below the main one."""
+    """Leave the menu from a menu below the main one."""
     menu.press(ESCAPE_TWICE)
     menu.see("Data are served at")
     menu.press(ESCAPE_TWICE)
@@ -84,7 +84,7 @@ def test_one_that_cannot_be_reached_is_kept_only_if_wanted(
     for wanted in (False, True):
         menu.choose("There are none yet.", 0)
         menu.see("The computer that has the data")
-        # What was typed the first time is there the second time.
+        # The second try begins with what was typed in the first.
         menu.press(*([] if wanted else [f"127.0.0.1:{closed_port}"]), ENTER)
         menu.answer("The folder that it exports", *([] if wanted else ["sst"]))
         menu.answer("The name of the data set")
@@ -101,7 +101,7 @@ def test_one_that_cannot_be_reached_is_kept_only_if_wanted(
 
 @pytest.fixture
 def curt_port() -> Iterator[int]:
-    """A TCP port on 127.0.0.1 that says nothing and hangs up."""
+    """A TCP port on 127.0.0.1 that sends nothing and closes the connection."""
     with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
 
         def serve() -> None:
@@ -126,7 +126,7 @@ def test_a_share_asks_for_its_password_and_names_it_nowhere(machine: Guest, curt
     command = f"hyrax-data add smb://{host}/sst/2020 --user 'SHIP\\me' --as 2020"
     assert command in shown
     menu.press("topsecret", ENTER)
-    # What listens here is no SMB server.
+    # No SMB server listens here.
     assert "That did not work" in menu.answer("Press Enter")
     menu.see("Keep it")
     menu.press(ESCAPE)
@@ -150,7 +150,7 @@ def test_a_setting_of_the_server(machine: Guest) -> None:
     menu.press(ENTER)
     menu.choose("me@example.org: who is asked", 1)
     menu.answer("types:", "nc:*.dat")
-    # Quoted, so that it can be typed.
+    # Quoted, so that it can be pasted into a shell.
     assert "hyrax-server set types 'nc:*.dat'\r\n" in menu.answer("Press Enter")
     menu.choose("nc:*.dat: names", 1)
     menu.answer("types:", "\x7f" * 8)

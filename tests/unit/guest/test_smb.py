@@ -1,4 +1,4 @@
-"""hyrax-data and SMB shares: options, credentials, words; and folders on the VM's own disk."""
+"""hyrax-data and SMB shares: options, credentials, messages; and folders on the VM's disk."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_share_with_a_user(guest: Guest, smbd: SmbServer) -> None:
     assert f"\nOptions={options(smbd.port, str(kept))},_netdev,nofail\n" in unit
     words = trial(guest).split(",credentials=")
     assert words[0] == f"mount -t cifs -o {options(smbd.port, 'x').rsplit(',', 1)[0]}"
-    # It was in /run, and is gone.
+    # The temporary file in /run is gone.
     work = Path(words[1].split(" ")[0])
     assert work.is_relative_to(guest.root / "run") and not work.exists()
     assert PASSWORD.strip() not in guest.read("calls.log") + unit
@@ -180,7 +180,7 @@ def test_a_refused_mount_in_words(
         f"mount error({mount}): {os.strerror(mount)}\nRefer to the mount.cifs(8) manual page\n",
     )
     guest.write("kernel-says", kernel + "\n")
-    # Of an earlier mount.
+    # These words are from an earlier mount.
     guest.write("dev/kmsg", "STATUS_ACCOUNT_DISABLED sign fail\n")
     user = ["--user", login] if login else []
     url = f"smb://127.0.0.1:{smbd.port}/sst/a"

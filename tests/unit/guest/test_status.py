@@ -39,7 +39,7 @@ def test_status_of_each_state(guest: Guest, port: int, closed_port: int) -> None
     used, size = space.split("/")
     assert used and size[-1] in "MGT"
     assert 0 <= float(rtt) < 100
-    # It looked elsewhere: the data set itself was neither mounted nor read.
+    # It used a trial mount: the data set itself was neither mounted nor read.
     assert "sst nfs4" not in guest.read("proc/self/mounts")
     mounted(guest, "sst", {"a.nc": "x"})
     status, out, err = guest.data("status")
@@ -106,7 +106,7 @@ def test_test_without_a_server(guest: Guest, port: int, closed_port: int) -> Non
 
 
 def sockets(guest: Guest, *rows: str) -> None:
-    """The kernel's table of TCP sockets."""
+    """Return the kernel's table of TCP sockets."""
     head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
     text = "".join(f"   {n}: {row} 00000000:00000000 00:00000000\n" for n, row in enumerate(rows))
     guest.write("proc/net/tcp", head + text)
@@ -116,7 +116,7 @@ SSH, HTTP = "00000000:0016 00000000:0000 0A", "00000000:1F90 00000000:0000 0A"
 
 
 def test_a_port_is_waited_for(guest: Guest) -> None:
-    # The kernel's own rows: one that listens elsewhere, a connection from and one to the port.
+    # Rows as from the kernel: a listener on another port, a connection from the port and one to it.
     sockets(guest, SSH, "0100007F:1F90 0100007F:D431 01", "0100007F:D431 0100007F:1F90 01")
     status, _, err = guest.run("usr/lib/hyrax-vm/wait-port", "8080", "1")
     assert status == 1 and "nothing listens on port 8080 after 1 s" in err
@@ -207,7 +207,7 @@ def test_banner_names_the_server(guest: Guest, server: str, shown: str) -> None:
 def test_how_long_ago_it_was_read(
     guest: Guest, port: int, ended: str, read: str, seconds: int | None
 ) -> None:
-    """By when it was unmounted, in microseconds since the start; the VM runs for 90000 s."""
+    """The time of the unmount is in microseconds since the boot, which was 90000 s ago."""
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     guest.write("show---property=ActiveExitTimestampMonotonic", f"{ended}\n")
     assert guest.data("status")[1].splitlines()[1].split()[3] == read
@@ -277,7 +277,7 @@ def test_status_and_banner_agree(guest: Guest, port: int, closed_port: int) -> N
     assert guest.data("add", f"nfs://127.0.0.1:{closed_port}/x", "--as=cut", "--force")[0] == 0
     guest.write("run/hyrax/away/detached", "")
     mounted(guest, "mounted", {})
-    # The server of one that is mounted is switched off.
+    # The file server of a mounted data set is switched off.
     mounted(guest, "cut", {})
     guest.write("srv/hyrax/data/mine/a.nc", "x")
     states = {row["name"]: row["state"] for row in json.loads(guest.data("status", "--json")[1])}

@@ -1,4 +1,4 @@
-"""hyrax-setup support: what the file holds, and what it does not; hyrax-setup upgrades."""
+"""hyrax-setup support: what its file contains, and what it must not; hyrax-setup upgrades."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ buoy kernel: all is well
 
 @pytest.fixture
 def planted(guest: Guest) -> Guest:
-    """Secrets wherever they may be."""
+    """A guest with secrets in every place where they may be."""
     guest.write("etc/shadow", f"root:*:1::::::\nopendap:{HASH}:1::::::\n")
     guest.write("etc/hyrax/hyrax.toml", TOML)
     guest.write("etc/hyrax/server.conf", "EMAIL=me@example.org\n")
@@ -67,7 +67,7 @@ def planted(guest: Guest) -> Guest:
 
 @pytest.fixture
 def hanging(planted: Guest) -> Guest:
-    """Two commands hang."""
+    """A guest in which two commands hang."""
     for name in ("df", "networkctl"):
         planted.stand_in(name, "sleep 60")
     for name, old, new in (
@@ -127,7 +127,7 @@ def test_one_file_with_all_that_helps_and_without_a_secret(hanging: Guest) -> No
     assert "the host 'pc.invalid' is not found" in files["data-status"]
     assert "hyrax-server.service" in files["server-status"]
     assert "/dev/sda3 / ext4" in files["mounts"]
-    # Nothing of it stays behind.
+    # No temporary file remains.
     assert list((planted.root / "run").glob("tmp.*")) == []
 
 
@@ -201,7 +201,7 @@ def test_upgrades_are_off_until_they_are_switched_on(debian: Guest) -> None:
 def test_apt_reads_security_as_the_only_origin(debian: Guest) -> None:
     assert upgrades(debian, "on")[0] == 0
     whole = debian.root / "whole.conf"
-    # What Debian's package ships comes before.
+    # The configuration of Debian's package is read first.
     shipped = 'Unattended-Upgrade::Origins-Pattern { "origin=Debian,label=Debian"; };\n'
     whole.write_text(shipped + debian.read(CONF))
     done = subprocess.run(
@@ -265,7 +265,7 @@ def test_another_distribution_has_its_own_origins_and_name_for_ssh(debian: Guest
     lines = "".join(f'    "{origin}";\n' for origin in origins.splitlines())
     assert f"Origins-Pattern {{\n{lines}}};\n" in debian.read(CONF)
     debian.run("usr/bin/hyrax-setup", "upgrades", "off")
-    # systemctl's stand-in: whatever is asked for is off now.
+    # The stand-in of systemctl now says that every unit is off.
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"
     said = debian.run("usr/bin/hyrax-setup", "ssh-key", "add", key)
     assert "type: sudo systemctl enable --now ssh.socket" in said[1], said

@@ -1,4 +1,4 @@
-"""The settings file as TOML: what is read as others read it, and what is refused."""
+"""The settings file as TOML: it is read as by other parsers, or refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Entries = dict[str, str]
 File = tuple[Entries, list[Entries], str]
 """The entries of a table and of tables of the same name, and what ends a line."""
 
-# Prints what Toml.pm reads as JSON:
+# Prints as JSON what Toml.pm reads:
 # {"tables": [[name, many, {key: value}]], "problems": [[line, words]]}.
 DUMP = r"""
 use strict; use warnings;
@@ -59,7 +59,7 @@ def dump() -> Path:
 
 
 def plain(text: str) -> list[Table]:
-    """What tomllib reads, in the same form; values other than strings as they are written."""
+    """Return what tomllib reads, in Toml.pm's form: values that are not strings, as written."""
 
     def shown(value: object) -> object:
         if isinstance(value, list):

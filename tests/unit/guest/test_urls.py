@@ -1,4 +1,4 @@
-"""The parser of nfs:// and smb:// URLs: what it takes, what it refuses, and its fuzzing."""
+"""The parser of nfs:// and smb:// URLs: what it accepts, what it refuses, and fuzzing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ AWAY = "run/hyrax/away/sst"
 
 @pytest.fixture
 def watchdog(guest: Guest, port: int) -> Iterator[subprocess.Popen[str]]:
-    """It runs, ten times as fast, over one data set."""
+    """A guest whose watchdog runs over one data set, ten times as fast as usual."""
     program = guest.root / "usr/lib/hyrax-vm/watchdog"
     for before, after in (
         ("PAUSE=3 ", "PAUSE=0.3 "),
@@ -71,7 +71,7 @@ def test_a_file_server_that_hangs(guest: Guest, watchdog: subprocess.Popen[str])
     calls = guest.read("calls.log").splitlines()
     stop = "systemctl stop srv-hyrax-data-sst.automount srv-hyrax-data-sst.mount"
     assert calls.count(stop) == 1
-    # The second is that of add.
+    # The second mount is that of add.
     assert calls.count("systemctl start srv-hyrax-data-sst.automount") == 2
 
 
@@ -80,7 +80,7 @@ def test_one_that_a_reader_waits_for_and_that_cannot_be_mounted(
 ) -> None:
     wait_for_banner(guest, "mounted when it is read")
     guest.write("stalled", "srv-hyrax-data-sst.mount\n")
-    # It can be mounted: the reader gets it, in each of three rounds.
+    # The data set can be mounted: in each of three rounds the reader gets its data.
     end = time.monotonic() + 20
     reset = "systemctl reset-failed srv-hyrax-data-sst.mount"
     while guest.read("calls.log").count(reset) < 3:

@@ -1,4 +1,4 @@
-"""For the tests of publishing and downloading."""
+"""Fixtures for the tests of publishing and downloading."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def _own(own_environment: None) -> None:
-    """No test here sees credentials, settings or keys of this user."""
+    """Hide the credentials, settings and keys of this user from all tests here."""

@@ -1,4 +1,4 @@
-"""Downloads of what the tests have published."""
+"""Helpers that download what the tests have published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.store.loopback import Rclone
 
 
 def get(url: str | Site, key: str, to: Path, artifacts: Path | None = None, **more: Any) -> Path:
-    time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
+    time.sleep(0.02)  # until rclone reads the folder again, see loopback.py
     site = Site(url, publish.load().store) if isinstance(url, str) else url
     wanted = {"image": "nfs", "version": "release", "kind": "vmx", "unpack": False, **more}
     artifacts = artifacts or to.parent / "artifacts"
@@ -29,10 +29,10 @@ def left(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def behind(web: Rclone, url: str, *faults: tuple[str, Any]) -> Iterator[Site]:
-    """A site of `web` behind a bad network, whose faults hit the file and what comes after it."""
+    """Yield a site of `web` behind a bad network; its faults hit the file and later requests."""
     with contextlib.closing(Proxy(web.port)) as proxy:
         proxy.faults = [*[("none", 0)] * 5, *faults]
         site = Site(url.replace(web.url, proxy.url), publish.load().store)
-        # A connection of its own for each request, so that the faults hit the file.
+        # A new connection for each request, so that the faults hit the file.
         site._session.headers["Connection"] = "close"
         yield site

@@ -1,4 +1,4 @@
-"""Downloads from real servers: what is asked for, whole, also over a network that fails."""
+"""Downloads from real servers: the file that was requested, whole, even if the network fails."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_the_newest_release_a_nightly_and_a_version(
     nightly = get(url, key, to, version="nightly")
     assert nightly.parent.name == "20260102"
     assert nightly.read_bytes() != (folder / f"{NAME}.zip").read_bytes()
-    assert len(left(to)) == 3  # nothing half-made
-    # Again: nothing is transferred, and what differs is not overwritten.
+    assert len(left(to)) == 3  # no partial file remains
+    # The second time nothing is transferred, and a file that differs is not overwritten.
     before = nightly.stat().st_mtime_ns
     assert get(url, key, to, version="nightly").stat().st_mtime_ns == before
     nightly.write_bytes(b"mine")
@@ -83,7 +83,7 @@ def test_it_is_unpacked_on_request(own: tuple[str, Path], key: str, tmp_path: Pa
 def test_from_a_store_without_credentials(
     site: Path, key: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Rclone(site.parent)  # without --auth-key it lets everybody in
+    server = Rclone(site.parent)  # without --auth-key rclone needs no credentials
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
@@ -191,7 +191,7 @@ def test_a_password_in_the_url_is_used_and_never_shown(
 
 
 def test_curl_gpg_and_sha256sum_do_it_too(own: tuple[str, Path], key: str, tmp_path: Path) -> None:
-    """The commands of docs/download.md."""
+    """Run the commands of docs/download.md."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     script = f"""

@@ -1,4 +1,4 @@
-"""Downloads that are refused: what differs from what was signed, and what is not there."""
+"""Downloads that are refused: files that differ from what was signed, or are missing."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_file_without_end_does_not_fill_the_disk(
 def test_a_list_that_contradicts_the_release_is_refused(
     web: Rclone, key: str, public: bytes, tmp_path: Path
 ) -> None:
-    """Both are signed; whoever signed them has signed a mistake."""
+    """SHA256SUMS and release.json are both signed, but do not agree."""
     top = web.folder / tmp_path.name
     made = bare(tmp_path / "2.0.0", key, "image.zip", b"good")
     entry = index.read_release((made / index.RELEASE).read_bytes(), "")
@@ -131,7 +131,7 @@ def test_another_key_is_refused(own: tuple[str, Path], key: str, tmp_path: Path)
     other = make_key("Somebody else <else@example.org>")
     with pytest.raises(UserError, match=f"is signed by key {key}, not by {other}; add --key {key}"):
         get(url, other, tmp_path)
-    # Signed by the wrong key, with the wrong key beside it, and even with both.
+    # Signed by the wrong key; with the wrong key beside it; with both.
     sums = files / "releases/1.0.0/SHA256SUMS"
     signing.sign(sums, other)
     with pytest.raises(UserError, match="its signature is not one of key"):

@@ -1,4 +1,4 @@
-"""A full disk on the user's side, and memory that does not grow with the files."""
+"""A full disk of the user, and memory that does not grow with the files."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ print(sent, peak())
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, key: str) -> None:
-    """Of all that `./inv publish` and `./inv download --unpack` do."""
+    """Measure all that `./inv publish` and `./inv download --unpack` do."""
     disk = os.urandom(2**20) * 256
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:  # nothing in it becomes smaller
+    with zipfile.ZipFile(packed, "w") as archive:  # stored, not compressed
         archive.writestr("image/disk", disk)
     release = bare(tmp_path / "2.0.0", key, "image.zip", packed.getvalue())
     top = tmp_path / "data"
     (top / "large-bucket").mkdir(parents=True)
-    server = Rclone(top)  # without keys it lets everybody in
+    server = Rclone(top)  # without keys rclone needs no credentials
     settings = tmp_path / "publish.toml"
     text = publish.PUBLISH_TOML.read_text()
     for name, value in (
@@ -92,7 +92,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, key: str) -> None:
     sent, both = map(int, done.stdout.split())
     assert 50_000 < sent < 200_000  # in kB
     assert both < 200_000
-    # Nor where the parts have to be larger, for there may be 10,000 of them at most.
+    # Nor with larger parts, which large files need: there may be at most 10,000 parts.
     for size in (2**30, 2**37, 2**40):
         part = parts.part_size(size)
         assert part * max(1, 4 * parts.PART // part) <= 110 * 2**20
@@ -174,8 +174,8 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
 
 
-# Forks for each line that it reads, and tells the child's number and then its status: the modules
-# are loaded once. The child ends as a program does, when all that keeps it has ended.
+# Forks for each line that it reads, and prints the child's process id and later its status, so that
+# the modules are loaded once. The child ends as a program does: after its threads.
 STALLED = """
 import os
 import sys
@@ -241,7 +241,7 @@ def stalled() -> Iterator[subprocess.Popen[str]]:
 def test_a_server_that_stalls_does_not_hold_who_presses_ctrl_c(
     stalled: subprocess.Popen[str], tmp_path: Path, what: str, said: bytes
 ) -> None:
-    """A link may be silent for a minute: that is no fault of it, but nobody waits for it here."""
+    """A silent link is not a fault for a minute, but Ctrl-C must not wait that long."""
     clients: list[socket.socket] = []
     assert stalled.stdin and stalled.stdout
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,4 +1,4 @@
-"""The nightly: what it publishes, what it tells, and the jobs that it is made of."""
+"""The nightly: what it publishes, what its summary says, and its jobs in CI."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_night_with_a_failure_publishes_nothing_and_says_what_failed(
 
 @pytest.fixture
 def yesterday(night: nightly.Publisher) -> Path:
-    """The summary of a night that went well."""
+    """The file of the summary, with that of a nightly that passed."""
     path = night.workspace.artifacts / nightly.SUMMARY
     path.write_text("# Nightly 2026-01-01\n\nAll passed.\n")
     return path
@@ -145,7 +145,7 @@ def test_an_interrupted_night_keeps_what_it_has_and_names_the_image(
     def build(recipe: images.Recipe) -> list[Artifact]:
         if recipe.name == "local":
             return artifacts_of(workspace.artifacts)
-        # What a SIGKILL would leave.
+        # SIGKILL would leave this summary.
         text = yesterday.read_text()
         assert nightly.UNFINISHED in text
         assert "| local | passed |" in text

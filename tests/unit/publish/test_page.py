@@ -27,7 +27,7 @@ SIZES = {"desktop": DESKTOP, "phone": PHONE}
 
 
 class Page(html.parser.HTMLParser):
-    """What a page without JavaScript has."""
+    """A parser that collects what a page has without JavaScript."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ def test_the_page_has_every_file_without_javascript(folder: Path) -> None:
             assert f"releases/1.0.0/{file.name}" in found.links
             assert f"releases/0.9.0/{file.name}" in found.links
             assert file.sha256 in text
-    # Each version leads to the key that has signed it, whichever one signs now.
+    # Each version links to the key that signed it, not to the key that signs now.
     assert f"keys/{one.key}.asc" in found.links
     assert f"keys/{'CD' * 20}.asc" in found.links
     assert f"gpg --import {one.key}.asc" in text
     assert "AB" * 20 not in text
-    assert found.hidden == ["form"]  # of no use without JavaScript
-    # Wherever the folder lies: no link leaves it, none begins at the site's root.
+    assert found.hidden == ["form"]  # these are useless without JavaScript
+    # The folder may be anywhere: no link leaves it, and none begins at the site's root.
     assert not [link for link in found.links if ":" in link or link.startswith(("/", ".."))]
     assert {one.format for one in page.hypervisors()} == set(FORMATS)
 
@@ -76,7 +76,7 @@ HOSTILE = "\"'><script>bad()</script><a href='//bad.example/'>{{ 7 * 7 }}&"
 
 
 def hostile(folder: Path) -> index.Release:
-    """A release with every text replaced that the schema leaves free."""
+    """Return a release in which every text that the schema leaves free is hostile."""
     one = index.read_release((folder / "release.json").read_bytes(), "")
     server = {"name": HOSTILE, "version": HOSTILE, "title": HOSTILE}
     images = []
@@ -90,7 +90,7 @@ def hostile(folder: Path) -> index.Release:
 def test_hostile_texts_stay_texts(folder: Path) -> None:
     one = index.read_release((folder / "release.json").read_bytes(), "")
     text = page.render_page(index.make_index("AB" * 20, [hostile(folder)]))
-    assert text.count("<script") == 1  # the page's own
+    assert text.count("<script") == 1  # the script in the page
     assert "&lt;script&gt;bad()" in text
     assert "{{ 7 * 7 }}" in text
     found = Page(text)
@@ -110,7 +110,7 @@ def test_what_becomes_a_link_is_held_to_the_schema(folder: Path, change: dict[st
 
 
 def lacking(folder: Path) -> index.Release:
-    """A release without a file for Hyper-V, and with an OVA of one image alone."""
+    """Return a release without a file for Hyper-V, and with an OVA of one image alone."""
     one = index.read_release((folder / "release.json").read_bytes(), "")
     images = [
         image.model_copy(
@@ -154,7 +154,7 @@ def published(
     for made in (folder, second, nightly, assemble(newest, "1.2.0", images, key)):
         shop.send(made)
     top = shop.folder / "vm"
-    # Under a prefix, as a bucket has it.
+    # In a folder, as with a prefix in a bucket.
     with serving(shop.folder) as url:
         yield f"{url}/vm/index.html", top
 
@@ -184,7 +184,7 @@ def shown(browser: Browser, selector: str) -> list[WebElement]:
 
 
 def pick(browser: Browser, value: str) -> None:
-    """Press a choice, as a mouse or a finger does: on its words."""
+    """Click on the words of a choice, as people do."""
     box = browser.driver.find_element(By.CSS_SELECTOR, f"input[value='{value}']")
     box.find_element(By.XPATH, "..").click()
 
@@ -227,7 +227,7 @@ def test_it_fits_and_keeps_nobody_out(
     assert browser.overflow() == 0
     assert browser.barriers() == []
     for one in shown(browser, "fieldset label, a.get, summary"):
-        assert one.size["height"] >= 40, one.text  # a finger's width
+        assert one.size["height"] >= 40, one.text  # the width of a finger, in CSS pixels
     for one in browser.driver.find_elements(By.TAG_NAME, "details"):
         one.click()
     browser.picture(f"download-{size}-{scheme}-open")
@@ -277,7 +277,7 @@ def test_texts_that_are_hostile_run_nothing(folder: Path, tmp_path: Path, browse
     with serving(tmp_path) as url:
         browser.open(f"{url}/index.html")
         assert browser.run("return document.scripts.length;") == 1
-        assert browser.complaints() == []  # as `bad is not defined` would be
+        assert browser.complaints() == []  # such as `bad is not defined`
         found = browser.run(WHAT_IS_SHOWN)
         assert [str(link).split("/")[3] for link in found["link"]] == ["releases"] * 2
 
@@ -319,7 +319,7 @@ def test_a_keyboard_is_enough(published: tuple[str, Path], browser: Browser) -> 
 
     focused().send_keys(Keys.TAB)
     assert focused().text == "To the files"
-    assert focused().rect["x"] >= 0  # it comes into view with the focus
+    assert focused().rect["x"] >= 0  # it is visible while it has the focus
     while focused().get_attribute("name") != "hypervisor":
         focused().send_keys(Keys.TAB)
     focused().send_keys(Keys.ARROW_DOWN)

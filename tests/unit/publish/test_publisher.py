@@ -1,4 +1,4 @@
-"""Publishing to a real S3-compatible store: what readers see, what stays and what goes."""
+"""Publishing to a real S3-compatible store: what readers see, what stays, what is removed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_again_is_nothing_to_do_and_another_content_is_refused(
 
 
 def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -> None:
-    """Not to clean up, and not to put another release in its place."""
+    """Neither `./inv clean` nor another release of that version may remove the folder."""
     built = [make_image(tmp_path)]
     path = assemble(tmp_path, "1.0.0", built, shop.key)
     before = {one.name: one.read_bytes() for one in path.iterdir()}
@@ -171,7 +171,7 @@ def test_old_nightlies_go_and_nothing_else(
     for one in made[:2]:
         shop.send(one, keep=2)
     publisher.withdraw(shop.store(), "20260102", "does not boot")
-    # What latest points to is older than the two newest.
+    # The nightly in `latest` is older than the two newest.
     assert shop.index()["latest"] == {"release": "1.0.0", "nightly": "20260101"}
     for one in made[2:]:
         shop.send(one, keep=2)
@@ -187,7 +187,7 @@ def test_old_nightlies_go_and_nothing_else(
 def test_a_nightly_that_comes_late_is_not_removed_by_itself(
     shop: Shop, key: str, tmp_path: Path
 ) -> None:
-    """What latest points to stays, also where newer ones, which are withdrawn, fill the number."""
+    """The nightly in `latest` stays, even if newer ones, all withdrawn, are as many as are kept."""
     late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
     for one in newer:
         shop.send(one, keep=2)
@@ -208,7 +208,7 @@ def test_what_another_publisher_is_sending_stays(shop: Shop, key: str, tmp_path:
     for one in nightlies(tmp_path, key, "20260101", "20260102"):
         shop.send(one)
     assert {name for name in shop.objects() if name.endswith("half")} == {
-        "nightlies/20260101/half",  # of a version that is in the index, nothing is removed
+        "nightlies/20260101/half",  # nothing of a version in the index is removed
         "nightlies/20260103/half",
     }
 

@@ -1,4 +1,4 @@
-"""Publishers and stores that die in between, and what is never published."""
+"""Publishers and stores that die during the work, and releases that are never published."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.store.faults import dies
 
 @pytest.fixture
 def lean(tmp_path: Path, key: str) -> Path:
-    """A release of nothing but one file, in three parts."""
+    """A release of a single file, in three parts."""
     return bare(tmp_path / "2.0.0", key, "image.ova", os.urandom(250_000))
 
 
@@ -42,7 +42,7 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
         here.check(page=False)
         states.append("old" if here.read("index.json") == old else "new")
         publish_lean()
-        to.client.close()  # the next child is not to share its connections
+        to.client.close()  # the next child must not share its connections
         here.check(page=False)
         assert [one["version"] for one in here.index()["releases"]] == ["2.0.0", "1.1.0"]
         assert here.read("releases/2.0.0/image.ova") == (lean / "image.ova").read_bytes()
@@ -50,7 +50,7 @@ def test_a_publisher_killed_at_any_request_leaves_the_old_index_or_the_new_one(
             break
     else:
         raise AssertionError("the publisher never finished")
-    # Only the last requests, which tidy up, come after the index.
+    # Only the last requests, which clean up, come after the index.
     assert states == sorted(states, reverse=True)
     assert states.count("old") > 15
     assert states[-1] == "new"
@@ -70,7 +70,7 @@ def test_a_store_that_was_killed_in_mid_publish(mortal: Shop, folder: Path, quic
 def test_another_publisher_at_the_same_time_is_not_overwritten(
     shop: Shop, folder: Path, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """rclone takes no conditional writes; the answer is the one that AWS gives."""
+    """rclone does not support conditional writes, so the answer is that of AWS, sent by a proxy."""
     to = shop.store()
     put = to.client.put_object
     seen: list[dict[str, Any]] = []
@@ -93,7 +93,7 @@ def test_another_publisher_at_the_same_time_is_not_overwritten(
 
 
 def seen_index(seen: list[dict[str, Any]]) -> bytes:
-    """The index that was there at the second write: the one of the other release alone."""
+    """Return the index at the time of the second write: it has the other release alone."""
     both = index.read_index(seen[1]["Body"], "")
     return index.dump(index.make_index(both.key, [both.releases[0]]))
 

@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def own_environment() -> Iterator[None]:
-    """A keyring of our own, credentials of our own, no settings of this user's."""
+    """Set a keyring and credentials of the tests; hide the settings of this user."""
     with (
         pytest.MonkeyPatch.context() as patch,
         keyring(),
@@ -44,7 +44,7 @@ def own_environment() -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        # Clients share the description of the S3 API, as those of one botocore session do.
+        # All clients share one description of the S3 API, as those of one botocore session do.
         patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
         yield
 
@@ -73,7 +73,7 @@ def shop(server: Rclone, key: str) -> Shop:
 
 @pytest.fixture
 def mortal(tmp_path: Path, key: str) -> Iterator[Shop]:
-    """A bucket in a store of its own, which may be killed."""
+    """A bucket in a store that no other test uses: it may be killed."""
     made = Shop(s3(tmp_path / "data"), "mortal-bucket", key)
     yield made
     made.server.kill()
@@ -96,7 +96,7 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
 
 @pytest.fixture(scope="session")
 def tested_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `artifacts` begins with; tests must not change it."""
+    """The content that `artifacts` begins with; tests must not change it."""
     folder = tmp_path_factory.mktemp("tested")
     with workshop(folder) as made:
         make_image(folder)
@@ -107,7 +107,7 @@ def tested_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(tested_image: Path, tmp_path: Path) -> Iterator[Workspace]:
-    """The workspace of every task, with a tested image in its `artifacts/`."""
+    """A workspace that all tasks use, with a tested image in its `artifacts/`."""
     with workshop(tmp_path) as made:
         shutil.copytree(tested_image, tmp_path, dirs_exist_ok=True)
         yield made
@@ -130,14 +130,14 @@ def nfs(table: images.Config) -> images.Recipe:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore waits up to seconds between two tries, and downloads do so too."""
+    """Do not wait between two tries; botocore and downloads wait for seconds."""
     monkeypatch.setattr(web_site, "WAIT", 0.001)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *a: 0)
 
 
 @pytest.fixture
 def tiny_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """rclone takes parts of any size."""
+    """Make parts of 100,000 bytes: rclone accepts any size, AWS at least 5 MiB."""
     monkeypatch.setattr(parts, "PART", 100_000)
     monkeypatch.setattr(parts, "MIB", 1)
     return 100_000
@@ -156,7 +156,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, server: Rclone, key: str, fol
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
-    """A web server that knows ranges."""
+    """A web server that supports ranges."""
     made = Rclone(tmp_path_factory.mktemp("web") / "www", kind="http")
     yield made
     made.kill()
@@ -164,8 +164,8 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
 
 @pytest.fixture
 def own(site: Path, web: Rclone, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The URL and the folder of a copy that a test may change."""
+    """The URL and the folder of a copy of `site` that a test may change."""
     name = f"{tmp_path.parent.name}-{tmp_path.name}"
     shutil.copytree(site / "vm", web.folder / name)
-    time.sleep(0.02)  # for what rclone remembers of a folder, see loopback.py
+    time.sleep(0.02)  # until rclone reads the folder again, see loopback.py
     yield f"{web.url}/{name}", web.folder / name

@@ -1,4 +1,4 @@
-"""Keys that sign releases, in a keyring of their own."""
+"""Keys that sign releases, in a keyring for the tests."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def gpg(*words: str) -> str:
 
 @contextlib.contextmanager
 def keyring() -> Iterator[str]:
-    """A home of gpg's; what protects its secret keys is made in no time."""
-    # Not pytest's folder: the path of the agent's socket may have 107 bytes at most.
+    """Make a home directory of gpg; the weak protection of its secret keys saves time."""
+    # Not in pytest's folder: the path of the agent's socket may have at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:
         Path(home, "gpg-agent.conf").write_text("s2k-count 65536\n")
         with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ def keyring() -> Iterator[str]:
 
 
 def make_key(name: str, *options: str, expires: str = "never", passphrase: str = "") -> str:
-    """Make a key that signs; returns its fingerprint."""
+    """Make a key that can sign; return its fingerprint."""
     secret = ("--pinentry-mode", "loopback", "--passphrase", passphrase)
     gpg(*secret, *options, "--quick-gen-key", name, "ed25519", "sign", expires)
     listed = gpg("--with-colons", "--list-keys", f"={name}")

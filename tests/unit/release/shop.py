@@ -1,4 +1,4 @@
-"""What is released in the tests, and into what: tiny images, signed folders, a bucket."""
+"""Makers for the tests of releases: tiny images, signed folders, a bucket."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from hyraxvm import __version__
 from hyraxvm.config import images, publish
 from hyraxvm.config.model import FULL
+from hyraxvm.config.names import SUMS
 from hyraxvm.core import archives, cache
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import ROOT
@@ -24,18 +25,17 @@ from hyraxvm.publish import publisher
 from hyraxvm.release import assemble as release
 from hyraxvm.release import collect, index, signing
 from hyraxvm.stages.boot_test import verdict
-from hyraxvm.stages.package.stage import SUMS
 from hyraxvm.stages.server import stage as server
 from hyraxvm.store.s3 import Store
 from tests.unit.store.loopback import Rclone
 
-NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of what `make_image` makes
+NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of the image that `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 
 
 @dataclass
 class Shop:
-    """A bucket of its own in the store, and what it takes to release into it."""
+    """A new bucket in the store, and helpers to publish into it and to check it."""
 
     server: Rclone
     bucket: str
@@ -73,7 +73,7 @@ class Shop:
     def send(
         self, folder: Path, to: Store | None = None, *, keep: int = 2, dry_run: bool = False
     ) -> list[str]:
-        """Publish a finished release; returns what is said meanwhile."""
+        """Publish a finished release; return the messages."""
         said: list[str] = []
         publisher.publish_folder(
             workspace(folder.parents[1]),
@@ -87,7 +87,7 @@ class Shop:
         return said
 
     def objects(self) -> set[str]:
-        """What readers see, without the prefix."""
+        """Return the names of the objects that readers see, without the prefix."""
         top = self.folder / self.prefix
         return {
             str(path.relative_to(top))
@@ -103,7 +103,7 @@ class Shop:
         return found
 
     def check(self, page: bool = True) -> None:
-        """All that the index and the page name is there, and has the digests that are signed."""
+        """Check that all that the index and the page name exists, with the signed digests."""
         for one in self.index()["releases"]:
             listed = self.read(f"{one['path']}/{SUMS}").decode().splitlines()
             for line in listed:
@@ -170,7 +170,7 @@ def make_image(
 
 
 def passed(path: Path, reports: Path, level: str = FULL) -> None:
-    """Leave the verdict of a boot test, as one that passed does."""
+    """Write the verdict that a passed boot test leaves."""
     folder = reports / path.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdict.json").write_text(json.dumps({"key": verdict.key(path), "level": level}))
@@ -183,7 +183,7 @@ def workspace(artifacts: Path) -> Workspace:
 
 @contextlib.contextmanager
 def workshop(folder: Path) -> Iterator[Workspace]:
-    """Have every task use another `artifacts/` inside this block."""
+    """Make every task use another `artifacts/` inside this block."""
     with pytest.MonkeyPatch.context() as patch:
         made = workspace(folder)
         patch.setattr(Workspace, "here", lambda: made)
@@ -243,7 +243,7 @@ def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
 
 
 def sign(folder: Path, key: str) -> None:
-    """Sign what is in a folder, as it is now."""
+    """Sign a folder with its present content."""
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(SUMS)]
     lines = [f"{cache.file_digest(path)}  {path.name}\n" for path in files]
     (folder / SUMS).write_text("".join(lines))

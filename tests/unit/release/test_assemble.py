@@ -1,4 +1,4 @@
-"""What a release is made of."""
+"""The folder of a release: what is in it, and what its files say."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None
         text=True,
         check=True,
     ).stdout
-    assert said == "1.2.0-rc1\n"  # not 1.2.0rc1, as installed packages have it
+    assert said == "1.2.0-rc1\n"  # not 1.2.0rc1, which is how Python packages write it
     assert index.kind(said.strip()) == "release"
 
 
@@ -223,7 +223,7 @@ def test_an_image_of_another_day_and_commit_counts(
 
 
 def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: images.Recipe) -> None:
-    """As the packaging stage writes it, of a server with files of its own."""
+    """The manifest is one that the stage `package` wrote, for a server with files for the guest."""
     image = server.preview(nfs).model_copy(update={"files": {"etc/x": "text"}})
     plan = Plan(nfs, "2026-01-02")
     made = formats.Source(nfs, image, Path(), plan.provision(image), {}, "2026-01-02")

@@ -1,4 +1,4 @@
-"""Signatures: whose count, and where the passphrase comes from."""
+"""Signatures: which ones count, and where the passphrase comes from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.release.gpgkeys import gpg, keyring, make_key
 
 
 def test_an_expired_key_does_not_count(tmp_path: Path) -> None:
-    # Made and expired in the past: seconds are all that a test can wait.
+    # The key was made and has expired in the past: a test cannot wait for that.
     expired = make_key(
         "Old <old@example.org>", "--faked-system-time", "20200101T000000", expires="1y"
     )
@@ -40,7 +40,7 @@ def test_a_subkey_signs_where_the_primary_key_is_kept_elsewhere(tmp_path: Path) 
         gpg(*empty, "--armor", "--output", str(secret), "--export-secret-subkeys", key)
     with keyring():
         gpg("--import", str(secret))
-        assert "sec#" in gpg("--list-secret-keys", key)  # the primary key's secret is not here
+        assert "sec#" in gpg("--list-secret-keys", key)  # the secret of the primary key is missing
         path = tmp_path / "SHA256SUMS"
         path.write_text("x")
         signing.verify(path, signing.sign(path, key), signing.public_key(key), key)

@@ -1,4 +1,4 @@
-"""What the pipeline does with several artifacts; the boot tests themselves need VMs."""
+"""The pipeline with several artifacts; the boot tests are stand-ins, as real ones need VMs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_only_file_has_both_places_and_one_with_a_verdict_is_not_tested(
 def test_no_image_of_a_build_loses_what_it_is_made_of_to_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More images than results of a stage are kept, and each needs its own to the end."""
+    """The build has more images than the cache keeps results, and each needs its own to the end."""
     workspace = Workspace(tmp_path, tmp_path / "artifacts", StageCache(tmp_path / "cache"))
     images = KEEP + 2
     all_made = threading.Barrier(images, timeout=10)

@@ -1,4 +1,4 @@
-"""The keys of the stages: what moves them, and what leaves them as they are."""
+"""The keys of the stages: what changes them, and what does not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hyraxvm.stages.server import stage as server
 TABLE = images.load()
 NFS = images.recipe(TABLE, "nfs", "dapdir")
 IMAGE = server.preview(NFS)
-# The keys in the order of the stages; what an earlier one lacks, a later one has.
+# The stages in their order: a stage has what an earlier one lacks.
 STAGES = ("rootfs", "server", "disk", "provision", *FORMATS)
 MODULES = {name: f"hyraxvm.stages.{name}.stage" for name in STAGES[:4]} | {
     name: chosen.module for name, chosen in FORMATS.items()
@@ -32,7 +32,7 @@ TREES = ("hyraxvm", "packer", "provision", "templates", "docs")
 
 
 def keys(plan: Plan) -> dict[str, str]:
-    """Stage, or format -> its key."""
+    """Return stage or format -> its key."""
     return {
         "rootfs": plan.rootfs,
         "server": plan.server,
@@ -49,20 +49,20 @@ def usual() -> dict[str, str]:
 
 
 def moved_with(**changed: object) -> set[str]:
-    """Return what has another key where a part of the recipe is another."""
+    """Return the stages and formats whose key changes with a part of the recipe."""
     new = keys(Plan(NFS.model_copy(update=changed)))
     return {name for name in STAGES if usual()[name] != new[name]}
 
 
 def moved(before: Plan, after: Plan) -> set[str]:
-    """Return the stages and formats that have another key."""
+    """Return the stages and formats whose keys differ between two plans."""
     old, new = keys(before), keys(after)
     return {name for name in STAGES if old[name] != new[name]}
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the stages are made from."""
+    """A copy of the files of the checkout that the stages are made from."""
     root = tmp_path_factory.mktemp("checkout")
     for name in TREES:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -71,7 +71,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def edited(path: Path) -> Iterator[None]:
-    """Append a line to a file, for as long as it lasts."""
+    """Append a line to a file; restore the file at the end of the block."""
     before = path.read_bytes()
     path.write_bytes(before + b"# an edit\n")
     try:
@@ -82,7 +82,7 @@ def edited(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def edit(checkout: Path) -> Callable[[str], set[str]]:
-    """What an edit of a file of the copy moves."""
+    """A function: file of the copy -> the stages and formats whose keys its edit changes."""
 
     def moved_by(name: str) -> set[str]:
         before = keys(Plan(NFS, root=checkout))
@@ -116,7 +116,7 @@ def modules(stage: str, checkout: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def edits(checkout: Path) -> dict[str, set[str]]:
-    """Each module of any stage -> the stages and formats whose keys an edit of it moves."""
+    """Every module of a stage -> the stages and formats whose keys change with an edit of it."""
     found = {}
     for name in sorted(set().union(*(modules(stage, checkout) for stage in STAGES))):
         with edited(checkout / name):
@@ -130,7 +130,7 @@ def edits(checkout: Path) -> dict[str, set[str]]:
 def test_an_edit_of_any_module_of_a_stage_moves_its_key(
     stage: str, edits: dict[str, set[str]], checkout: Path
 ) -> None:
-    # What Python itself loads is the measure; imports inside functions come on top.
+    # At least what Python itself loads; imports inside functions are more.
     wanted = {str(Path(path).relative_to(ROOT)) for path in loaded(MODULES[stage])}
     assert wanted <= modules(stage, checkout)
     for name in modules(stage, checkout):
@@ -265,13 +265,13 @@ def test_each_stage_depends_on_its_declared_inputs_only() -> None:
 
 PROVISION = {"provision", *FORMATS}
 ROOTFS = {"rootfs", "disk", *PROVISION}
-# Key of a base -> another value, and what is made again.
+# Key of a base -> another value, and the stages that are made again.
 BASE: dict[str, tuple[object, set[str]]] = {
     "distribution": ("Devuan", PROVISION),
     "version": ("12.1", {*FORMATS}),
     "short": ("d12", set()),
     "suite": ("trixie", {*STAGES}),
-    "arch": ("arm64", set()),  # what counts is the recipe's
+    "arch": ("arm64", set()),  # the value in the recipe counts
     "keyring": (images.Keyring(file="/keys.gpg", package="keys"), {*STAGES}),
     "mirror": ("file:///mirror", {*STAGES}),
     "components": (["main", "contrib"], {*STAGES}),

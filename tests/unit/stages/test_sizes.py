@@ -1,4 +1,4 @@
-"""What makes an image large, told from its own package list and files."""
+"""The table of what makes an image large, from its package list and its files."""
 
 from __future__ import annotations
 

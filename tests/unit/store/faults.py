@@ -1,4 +1,4 @@
-"""What goes wrong: a bad network, a service that refuses, a process that dies."""
+"""Faults for tests: a bad network, a service that refuses, a process that dies."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Proxy:
     """A bad network before a server: a list of faults, one for each connection, then none.
 
     A fault is `("cut", n)`: the connection ends after n bytes from the client; `("drop", n)`: after
-    n bytes from the server; `("flip", n)`: a bit of the client's byte n changes; or
-    `("answer", bytes)`: these are all that the server says.
+    n bytes from the server; `("flip", n)`: a bit of byte n from the client changes; or
+    `("answer", bytes)`: the server answers these bytes and nothing else.
     """
 
     def __init__(self, port: int) -> None:
         self.faults: list[tuple[str, Any]] = []
         self.connections = 0
-        self.struck: list[str] = []  # the faults that somebody has met
+        self.struck: list[str] = []  # the faults that have happened
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -52,9 +52,9 @@ class Proxy:
                 request = b""
                 while b"\r\n\r\n" not in request:
                     request += client.recv(65536)
-                self.struck.append(fault)  # first: who reads the answer may look at once
+                self.struck.append(fault)  # first: a test may look at once when it has the answer
                 client.sendall(value)
-                # Read what is still coming, or the client sees a reset instead of the answer.
+                # Read the rest of the request, or the client sees a reset instead of the answer.
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
                     pass
@@ -95,7 +95,7 @@ class Proxy:
 
 
 def answer(status: int, reason: str, code: str) -> bytes:
-    """An S3 error, as services send it."""
+    """Return an HTTP response with an S3 error."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>told so</Message></Error>"
     return (
         f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\n"
@@ -104,9 +104,9 @@ def answer(status: int, reason: str, code: str) -> bytes:
 
 
 def dies(client: Any, step: int, work: Callable[[], object]) -> bool:
-    """Do `work` in a child that dies by SIGKILL instead of sending request number `step`.
+    """Do `work` in a child that SIGKILL ends just before it sends request number `step`.
 
-    Returns whether it died; False: there were not so many requests, and the work is done.
+    Return whether it was killed; False: there were fewer requests, and the work is done.
     """
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Servers on loopback: rclone's, which is a real store and can be killed, and a plain one."""
+"""Servers on loopback: rclone, a real store that can be killed, and a plain web server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Rclone:
         self.folder = folder
         self.folder.mkdir(exist_ok=True)
         self._argv = [RCLONE, "serve", kind, "--addr", f"127.0.0.1:{self.port}", *options]
-        # Tests change files behind its back.  With 0 it goes round in circles for ever.
+        # Tests change files in the folder directly, so rclone must read it again soon.  With 0 it
+        # loops for ever.
         self._argv += ["--config", "", "--vfs-cache-mode", "off", "--dir-cache-time", "10ms", "--"]
         self._argv.append(str(folder))
         self._limit: list[str] = []
@@ -40,7 +41,7 @@ class Rclone:
         self.start()
 
     def limit(self, fsize: int) -> None:
-        """From its next start on its disk takes files of so many bytes; 0: of any size."""
+        """Limit the size of its files, in bytes, from its next start on; 0: no limit."""
         self._limit = ["prlimit", f"--fsize={fsize}", "--"] if fsize else []
 
     @property
@@ -50,7 +51,7 @@ class Rclone:
     def start(self) -> None:
         self._process = subprocess.Popen(
             dying_with_parent([*self._limit, *self._argv]),
-            env={**os.environ, "GOGC": "400"},  # a third less CPU for some more memory
+            env={**os.environ, "GOGC": "400"},  # a third less CPU time, and more memory
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -63,7 +64,7 @@ class Rclone:
         raise AssertionError("rclone does not listen")
 
     def kill(self) -> None:
-        # Whoever takes it ends it: uploads that kill the store do so side by side.
+        # Several uploads may kill the store at the same time: the first one ends it.
         process, self._process = self._process, None
         if process:
             process.kill()
@@ -75,7 +76,7 @@ def s3(folder: Path, fsize: int = 0) -> Rclone:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder, without ranges."""
+    """A handler for the files of a folder; it does not support ranges and logs nothing."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -90,7 +91,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
-    """The URL of a folder, for as long as it lasts."""
+    """Serve a folder inside this block; yield its URL."""
     answering = functools.partial(handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answering) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()

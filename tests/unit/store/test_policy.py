@@ -1,4 +1,4 @@
-"""The rights in docs/maintainer-guide.md: enough for every request that is made, and no more."""
+"""The policies in docs/maintainer-guide.md: enough for every request of ours, and no more."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Need = tuple[str, str, str | None]  # action, resource, and the prefix that is l
 
 
 def needs(operation: str, words: dict[str, Any]) -> Iterator[Need]:
-    """What a request needs to be answered as the code expects it."""
+    """Yield the rights that a request needs, so that the store answers as the code expects."""
     bucket = f"arn:aws:s3:::{words['Bucket']}"
     if operation in BUCKETS:
         yield BUCKETS[operation], bucket, words["Prefix"]
@@ -48,14 +48,14 @@ def needs(operation: str, words: dict[str, Any]) -> Iterator[Need]:
     for key in keys:
         yield OBJECTS[operation], f"{bucket}/{key}", None
     if OBJECTS[operation] == "s3:GetObject":
-        # Else what is not there is answered by 403; the request has no prefix to be compared.
+        # Without it the store answers 403 for a missing object; the request has no prefix.
         yield "s3:ListBucket", bucket, None
     if "IfMatch" in words:
         yield "s3:GetObject", f"{bucket}/{words['Key']}", None
 
 
 def allows(policy: list[dict[str, Any]], need: Need) -> set[str]:
-    """The actions of a policy that a need is met by: one, or none."""
+    """Return the actions of a policy that meet a need: one, or none."""
     action, resource, prefix = need
     for statement in policy:
         actions = statement["Action"]
@@ -71,12 +71,12 @@ def allows(policy: list[dict[str, Any]], need: Need) -> set[str]:
 
 
 def policies(bucket: str, prefix: str) -> list[list[dict[str, Any]]]:
-    """Those of the guide, in their order: the publisher's, and that of the machines that build."""
+    """Return the policies of the guide in order: the publisher's, and the building machines'."""
     text = (ROOT / "docs/maintainer-guide.md").read_text()
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     made = []
     for block in (one for one in blocks if "Statement" in one):
-        # The publisher's prefix has its slash, as in the settings; the cache's has none.
+        # The publisher's prefix ends in a slash, as in the settings; the cache's does not.
         own = prefix.rstrip("/") if "PREFIX/*" in block else prefix
         found = json.loads(block.replace("BUCKET", bucket).replace("PREFIX", own))
         made.append(found["Statement"])
@@ -84,7 +84,7 @@ def policies(bucket: str, prefix: str) -> list[list[dict[str, Any]]]:
 
 
 def watched(store: Store) -> list[Need]:
-    """What the requests of a store need, as they are made."""
+    """Return a list to which each request of a store adds its needs."""
     found: list[Need] = []
 
     def note(params: dict[str, Any], model: Any, **more: Any) -> None:
@@ -95,7 +95,7 @@ def watched(store: Store) -> list[Need]:
 
 
 def hold(policy: list[dict[str, Any]], found: list[Need]) -> None:
-    """Each need is met, and each right is needed."""
+    """Check that a policy meets each need, and that each of its rights is needed."""
     assert [need for need in found if not allows(policy, need)] == []
     said = [statement["Action"] for statement in policy]
     given = {one for each in said for one in ([each] if isinstance(each, str) else each)}
@@ -103,7 +103,7 @@ def hold(policy: list[dict[str, Any]], found: list[Need]) -> None:
 
 
 def begun(store: Store, path: Path, key: str) -> None:
-    """Leave an upload as a publisher leaves it that was killed."""
+    """Leave an upload as a killed publisher leaves it."""
     upload.send(store, upload.start(store, path, key), 1, lambda count: None)
 
 
@@ -132,7 +132,7 @@ def test_the_publishers_rights(
         work = tmp_path / version
         work.mkdir()
         send(assemble(work, version, [make_image(work, seed=version.encode())], key))
-        # What a publisher that was killed has left: of this night, and of one that goes.
+        # Uploads that killed publishers have left: of this nightly, and of one that is removed.
         begun(to, large, f"nightlies/{version}/large.bin")
         begun(to, large, f"nightlies/{version}/large.bin")
     work = tmp_path / "20260103"
@@ -162,7 +162,7 @@ def test_the_rights_of_machines_that_build(shop: Shop, tmp_path: Path, large: Pa
     made, work, spare = (tmp_path / name for name in ("made", "work", "spare"))
     for one in (made, work, spare):
         one.mkdir()
-    assert not cache.fetch("rootfs", "ab" * 32, work, spare)  # a miss comes first
+    assert not cache.fetch("rootfs", "ab" * 32, work, spare)  # first it is not in the cache
     large.rename(made / large.name)
     cache.keep("rootfs", "ab" * 32, made, spare)
     begun(to, made / large.name, "rootfs/half.tar.zst")
@@ -172,6 +172,6 @@ def test_the_rights_of_machines_that_build(shop: Shop, tmp_path: Path, large: Pa
     assert len(said) == 2, said
     hold(policy, found)
     assert not allows(policy, ("s3:PutObject", f"arn:aws:s3:::{shop.bucket}/index.json", None))
-    # Not with a condition about a prefix, which a request for an object does not meet.
+    # A condition about a prefix would fail: a request for an object has no prefix.
     narrow = [{**one, "Condition": {"StringLike": {"s3:prefix": "vm/*"}}} for one in policy]
     assert not allows(narrow, ("s3:ListBucket", f"arn:aws:s3:::{shop.bucket}", None))

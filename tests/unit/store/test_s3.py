@@ -1,4 +1,4 @@
-"""A real S3-compatible store, over a network that fails, and what it says of what was sent."""
+"""A real S3-compatible store over a bad network, and the digests that it reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BROKEN = answer(500, "Internal Server Error", "InternalError")
 
 @contextlib.contextmanager
 def stubbed(shop: Shop) -> Iterator[tuple[store.Store, Stubber]]:
-    """A store that answers what it is told to: what rclone does not."""
+    """A store with prepared answers, for what rclone never answers."""
     to = shop.store()
     to.client = boto3.client("s3", region_name="us-east-1")
     with Stubber(to.client) as stub:
@@ -49,7 +49,7 @@ def test_a_network_that_fails_for_a_while(
     shop: Shop, tmp_path: Path, quick: None, tiny_parts: int, fault: tuple[str, Any]
 ) -> None:
     path = tmp_path / "large.zip"
-    path.write_bytes(os.urandom(4 * tiny_parts))  # no part ends before it is cut
+    path.write_bytes(os.urandom(4 * tiny_parts))  # cut before a part is complete
     proxy = Proxy(shop.server.port)
     proxy.faults = [fault, fault]
     to = shop.store(proxy.url)
@@ -66,7 +66,7 @@ def test_a_network_that_fails_for_good_is_one_line(shop: Shop, quick: None) -> N
     proxy.faults = [("answer", SLOW_DOWN)] * 50
     with pytest.raises(Failure, match=r"s3://bucket-.*/vm/index.json: the store answers SlowDown"):
         publisher.published_index(shop.store(proxy.url))
-    assert len(proxy.struck) == 6  # as docs/maintainer-guide.md has it
+    assert len(proxy.struck) == 6  # see docs/maintainer-guide.md
     proxy.close()
     with pytest.raises(Failure, match="Could not connect to the endpoint URL"):
         publisher.published_index(shop.store(proxy.url))
@@ -90,7 +90,7 @@ def test_what_a_service_refuses_is_told_with_the_remedy(shop: Shop, code: str, t
 
 
 def test_a_clock_that_is_wrong_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what the store itself answers to a request from the future."""
+    """The store itself refuses a request from the future."""
     now = botocore.auth.get_current_datetime
     hour = datetime.timedelta(hours=1)
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *words: now(*words) + hour)
@@ -120,7 +120,7 @@ def test_a_full_disk_at_the_store(tmp_path: Path, key: str, quick: None) -> None
 def test_a_store_that_was_full_is_published_to_when_there_is_room(
     mortal: Shop, folder: Path, second: Path, quick: None
 ) -> None:
-    """What a reader sees is the old state as long as the disk is full, then the new one."""
+    """Readers see the old state as long as the disk is full, then the new one."""
     mortal.send(folder)
     before = {name: mortal.read(name) for name in mortal.objects()}
     mortal.server.kill()
@@ -162,7 +162,7 @@ def test_parts_that_are_there_are_not_sent_again(
 def test_parts_of_a_store_that_encrypts_are_known_by_their_checksum(
     shop: Shop, tmp_path: Path, tiny_parts: int
 ) -> None:
-    """Its ETags are no MD5s."""
+    """Its ETags are not MD5s."""
     path = tmp_path / "large.qcow2"
     path.write_bytes(os.urandom(3 * tiny_parts))
     listed = [
@@ -193,7 +193,7 @@ def test_parts_of_another_content_are_sent_again(
     upload.send(to, begun, 1, lambda count: None)
     path.write_bytes(os.urandom(2 * tiny_parts))
     assert upload.start(to, path, "large.qcow2").sent == {}
-    # Whether a part may be replaced is the store's business; the object is never a mixture.
+    # The store decides whether a part can be replaced; the object must never be a mixture.
     try:
         upload.upload(to, [(path, "large.qcow2")], lambda count: None)
     except Failure:
@@ -213,7 +213,7 @@ def test_part_sizes_grow_with_the_file() -> None:
 def test_a_digest_that_is_no_md5_means_reading_again(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a store that encrypts with keys of its own: rclone does not."""
+    """So it is with a store that encrypts with its own keys; rclone does not encrypt."""
     path = tmp_path / "file.zip"
     path.write_bytes(b"content" * 1000)
     to = shop.store()
@@ -240,7 +240,7 @@ def test_a_digest_that_is_no_md5_means_reading_again(
 def test_the_stores_own_sha256_counts_where_the_etag_is_no_md5(
     shop: Shop, tmp_path: Path, tiny_parts: int
 ) -> None:
-    """As AWS makes it of an encrypted object in parts; rclone encrypts nothing."""
+    """AWS does so for an encrypted object in parts; rclone does not encrypt."""
     path = tmp_path / "file.zip"
     pieces = [os.urandom(tiny_parts), os.urandom(tiny_parts), b"x"]
     path.write_bytes(b"".join(pieces))
@@ -259,7 +259,7 @@ def test_the_stores_own_sha256_counts_where_the_etag_is_no_md5(
         stub.add_response("head_object", {**head, "ChecksumSHA256": good.replace("-3", "-4")})
         stub.add_response("get_object", zeros())
         assert not to.holds(path, "file.zip")
-        # A checksum that is right does not make up for an ETag that is not.
+        # A wrong ETag counts even if the checksum is right.
         plain = {"ContentLength": size, "ETag": f'"{"0" * 32}-3"', "ChecksumSHA256": good}
         stub.add_response("head_object", plain)
         stub.add_response("get_object", zeros())

@@ -1,4 +1,4 @@
-"""The stage cache in a bucket: one machine makes, the others fetch, nobody believes the bucket."""
+"""The stage cache in a bucket: one machine makes, others fetch, and no one trusts the bucket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEY = "ab" * 32
 
 
 class Machine:
-    """A computer that builds: its own local cache, the bucket of all."""
+    """A computer that builds: it has its own local cache, and shares the bucket."""
 
     def __init__(self, home: Path, shop: Shop, secret: bytes = SECRET, url: str = "") -> None:
         self.home = home
@@ -49,7 +49,7 @@ class Machine:
 
         folder = StageCache(self.home, self.remote).produce(stage, key, make)
         assert sorted(path.name for path in folder.iterdir()) == ["packages.json", "rootfs.tar"]
-        # Neither archives nor half-made results stay.
+        # Neither archives nor partial results remain.
         left = [path.name for path in folder.parent.iterdir() if path.is_dir()]
         assert left == [folder.name]
         return folder
@@ -81,8 +81,8 @@ def test_what_one_machine_has_made_the_others_fetch(
     assert json.loads((folder / "packages.json").read_text()) == {"bash": "5.2"}
     assert "rootfs: 9.0 MB fetched in" in second.said[0]
     second.produce()
-    assert len(second.said) == 1  # it is in the local cache now
-    machine().produce("server")  # the key is the same, the stage is not
+    assert len(second.said) == 1  # now it is in the local cache
+    machine().produce("server")  # the same key of another stage
     assert {name.split("/")[0] for name in shop.objects()} == {"rootfs", "server"}
 
 
@@ -115,7 +115,7 @@ def flip(shop: Shop) -> None:
 
 
 def other_stage(shop: Shop) -> None:
-    """A true entry under a name that is not its own."""
+    """Put a true entry under the name of another stage."""
     for path in (shop.folder / "vm/server").iterdir():
         name = path.name.replace("cd" * 32, KEY)
         shutil.copyfile(path, shop.folder / "vm/rootfs" / name)
@@ -200,7 +200,7 @@ def test_an_archive_holds_plain_files_and_nothing_else(
     members: list[tarfile.TarInfo] | None,
     told: str,
 ) -> None:
-    """Even with the right key."""
+    """This holds even for an entry made with the right key."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for info in members or [member("x")]:
@@ -304,7 +304,7 @@ def test_a_machine_that_dies_while_it_keeps_a_stage(
         dying, other = machine(), machine()
         keep = functools.partial(dying.produce, key=key, text=text)
         died = dies(dying.remote.store.client, step, keep)
-        # Its own local cache has the stage, though it could not hand it over.
+        # The stage is in its local cache, although the bucket did not take it.
         assert (dying.produce(key=key, text=text) / "rootfs.tar").read_bytes() == text
         assert (other.produce(key=key, text=text) / "rootfs.tar").read_bytes() == text
         assert not [line for line in other.said if "made again" in line]

@@ -1,4 +1,4 @@
-"""A small checkout of the same make as OPeNDAP's `hyrax_regression_tests`.
+"""A small checkout like OPeNDAP's `hyrax_regression_tests`.
 
 Autotools with Autotest; each test feeds curl a file of options in which the server's URL is filled
 in, and compares with a baseline; data responses go through libdap's `getdap`.

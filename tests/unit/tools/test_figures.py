@@ -22,7 +22,7 @@ JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> Path:
-    """Two images, built and tested; the second took its root file system from the cache."""
+    """A folder `artifacts/` of two tested images; one took its root file system from the cache."""
     for image, start, stages in (
         ("nfs", 31.2, {"rootfs": 70.5, "disk": 6.0}),
         ("smb", 33, {"rootfs": 0.0, "disk": 7.5}),

@@ -1,4 +1,4 @@
-"""The linters, and what must never stand in the repository."""
+"""The linters, and what must never be in the repository."""
 
 from __future__ import annotations
 

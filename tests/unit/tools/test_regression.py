@@ -1,4 +1,4 @@
-"""A small suite of the same make as `hyrax_regression_tests`, run against a real DAP server."""
+"""A small suite like `hyrax_regression_tests`, run against a real DAP server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def checkout(tmp_path: Path) -> Path:
 def test_the_counts_are_those_of_the_suite(
     checkout: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server is this machine's: no proxy knows it.
+    # The server is on this machine, so no proxy must be used.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     before = sorted(path.name for path in checkout.iterdir())
     regression.check(checkout)
@@ -65,7 +65,7 @@ def test_the_counts_are_those_of_the_suite(
     bad = ("curl nc3/changed.nc.dds", "curl nc3/gone.nc.dods", "curl nc3/mended.nc.dds")
     assert found == regression.Counts(2, 1, 1, bad)
     assert str(found) == "2 passed, 3 failed, 1 failed as expected, 1 skipped"
-    # The user's checkout is left as it is; why a test failed can be read afterwards.
+    # The user's checkout stays unchanged; the log of a failed test is kept.
     assert sorted(path.name for path in checkout.iterdir()) == before
     details = (tmp_path / "testsuite.log").read_text()
     assert "<     Int32 t[n = 4];\n---\n>     Int32 t[n = 3];" in details
@@ -104,7 +104,7 @@ def test_a_missing_tool_is_named(checkout: Path, monkeypatch: pytest.MonkeyPatch
 def test_files_of_the_checkout_go_where_the_suite_looks_for_them(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guest's commands run here, in a directory of their own."""
+    """The commands for the guest run here, in a temporary directory."""
     (checkout / "data/nc").mkdir(parents=True)
     (checkout / "data/nc/a.nc").write_bytes(b"x" * 5000)
     (checkout / "data/nc/a.nc").chmod(0o600)

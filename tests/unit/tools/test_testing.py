@@ -1,4 +1,4 @@
-"""What counts as a passed run of the unit tests."""
+"""When a run of the unit tests counts as passed."""
 
 from __future__ import annotations
 

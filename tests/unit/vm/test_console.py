@@ -1,4 +1,4 @@
-"""The console: what is typed on a real terminal, and what is read back."""
+"""The console: input to a real terminal, and reading its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyraxvm.vm.console import Console, ConsoleError
 
 @contextlib.contextmanager
 def terminal(command: str, folder: Path) -> Iterator[Console]:
-    """A console on `command`, run in a real terminal of 80 columns."""
+    """Return a console on `command`, which runs in a real terminal of 80 columns."""
     log = folder / "console.log"
     with (
         log.open("ab") as shown,
@@ -42,7 +42,7 @@ def terminal(command: str, folder: Path) -> Iterator[Console]:
 
 @pytest.fixture(params=["sh", "bash --norc"])
 def console(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Console]:
-    """A console on a real shell at a prompt like Debian's, with something shown before."""
+    """A console on a real shell, at a prompt like Debian's after some output."""
     (tmp_path / "console.log").write_text("".join(f"line {n}\n" for n in range(100)))
     with terminal(request.param, tmp_path) as console:
         console.expect(r"\$ ", 10)

@@ -1,4 +1,4 @@
-"""The machine: its ports, its logs, and that no QEMU is left."""
+"""The machine: its ports, its logs, and that no QEMU is left running."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def disk(folder: Path, size: str = "16M") -> Path:
 
 
 def spec_of(path: Path, firmware: str = "bios", memory_mib: int = 64) -> MachineSpec:
-    # No boot loader on the disk: the firmware waits for ever, which is all that these tests need.
+    # The disk has no boot loader: the firmware waits for ever, which is enough for these tests.
     drives = (Drive("pvscsi", path, "vmdk"),)
     return MachineSpec(drives, ("vmxnet3",), memory_mib, cpus=1, firmware=firmware)
 
 
 def qemus(marker: Path) -> list[int]:
-    """The processes whose command line names `marker`."""
+    """Return the processes whose command line contains `marker`."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""What servers claim is read by the boot tests, all of it."""
+"""The boot tests read every claim in the servers' capabilities.toml."""
 
 from __future__ import annotations
 

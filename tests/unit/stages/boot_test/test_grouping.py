@@ -1,4 +1,4 @@
-"""The machines of a boot test side by side: what pytest-xdist makes of our groups, and our reader.
+"""The machines of a boot test side by side: how pytest-xdist groups tests, and reading its output.
 
 No machine is booted: a small suite with the same marks and names runs under the same options.
 """
@@ -61,7 +61,7 @@ def test_each_machine_stays_in_one_process(tmp_path: Path) -> None:
     for line in lines:
         seen[re.sub(r".*\[x-1.0.zip@(\w+).*", r"\1", line)].add(line[:5])
     assert {name: len(workers) for name, workers in seen.items()} == {"first": 1, "second": 1}
-    # What a person reads of it.
+    # The line that a person sees.
     short = {re.sub(r"^ *\d+% ", "", stage._short(line)) for line in lines}
     assert short == {
         f"passed on {machine}: {test}"

@@ -1,4 +1,4 @@
-"""Everything that is rendered: quoting, golden facts, and shellcheck over every script."""
+"""Everything that is rendered: quoting, facts that must be there, and shellcheck of scripts."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_the_page_on_hypervisors_is_made_from_its_template() -> None:
 
 
 def test_nothing_but_hyrax_is_called_hyrax() -> None:
-    """The product is called Hyrax VM; the embedded server is named as what it is."""
+    """The product is called Hyrax VM; the embedded server has its own name."""
     page = readme.texts("vmx", RECIPE, "hyrax-vm-x", IMAGE)["README.txt"]
     assert "dapdir (embedded default, not Hyrax) 1.0.0" in page
     allowed = ("Hyrax VM", "not Hyrax")

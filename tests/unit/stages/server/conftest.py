@@ -1,4 +1,4 @@
-"""A registry, a cache for each test, and the images that several tests look at."""
+"""A registry, a cache for each test, and the images that several tests share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.unit.stages.server.image_maker import make_image
 
 @pytest.fixture
 def results(tmp_path: Path) -> StageCache:
-    """What `built` keeps its results in too."""
+    """The cache of this test's results, which `built` uses, too."""
     return StageCache(tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
 def running_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """`HOST:PORT` of a running registry, and a home in which skopeo finds that it is plain HTTP."""
+    """`HOST:PORT` of a running registry, and a home in which skopeo's settings name it."""
     work = tmp_path_factory.mktemp("registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -66,12 +66,12 @@ def registry(running_registry: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plain image, as umoci has packed it; tests must not change it."""
+    """The layout of the plain image, packed by umoci; tests must not change it."""
     folder = tmp_path_factory.mktemp("plain")
     return make_image(folder / "layout", plain_image.LAYERS, *plain_image.CONFIG)
 
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> server.ServerImage:
-    """What the server's stage has read from an image like Hyrax's."""
+    """What the stage `server` has read from an image like Hyrax's."""
     return hyrax_image.built(tmp_path_factory.mktemp("hyrax"))

@@ -1,4 +1,4 @@
-"""An image laid out as Hyrax's, small enough to be made by each test that changes it."""
+"""An image with the layout of Hyrax's, small enough that each test can make its own."""
 
 from __future__ import annotations
 

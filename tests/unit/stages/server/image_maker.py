@@ -1,4 +1,4 @@
-"""OCI images made by the tests: layers of entries, packed with umoci."""
+"""Makers of OCI images: layers of entries, packed with umoci."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def make_image(
 
 
 def copy_image(layout: Path, target: str) -> str:
-    """Copy a layout to another transport of skopeo's; returns the reference."""
+    """Copy a layout to another transport of skopeo; return the reference."""
     argv = ["skopeo", "copy", "-q", f"oci:{layout}:{TAG}", target]
     subprocess.run(argv, check=True, capture_output=True)
     return target

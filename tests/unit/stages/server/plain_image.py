@@ -1,4 +1,4 @@
-"""A small image with one program, and a server of the table that is made from it."""
+"""A small image with one program, and a server for the table that uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which server is built, and from which image: named, pinned, or what can be had."""
+"""Which server is built, and from which image: named, pinned, or the first one available."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_pinned_image_is_pulled_once_and_by_its_digest(
     lock = tmp_path / "images.lock"
     table = with_source(tagged)
     digest = choice.pin(table, "plain", lock)
-    # The tag moves on; what is built does not.
+    # The tag moves; the pinned image does not.
     other = make_image(tmp_path / "other", [*LAYERS, [Entry("etc/moved")]], *CONFIG)
     copy_image(other, tagged)
     said: list[str] = []
@@ -40,7 +40,7 @@ def test_a_pinned_image_is_pulled_once_and_by_its_digest(
     made = server.build(results, place, server.key(place), tmp_path / "log", lambda line: None)
     assert "etc/moved" not in listed(made.squashfs)
     assert made.image.image_digest == digest
-    # In the cache: no registry is needed any more.
+    # Once the image is in the cache, no registry is needed.
     monkeypatch.setattr(oci, "remote_digest", lambda *a: pytest.fail("asked the registry"))
     assert choice.choose(results, table, "plain", None, said.append, lock) == chosen
     oci.pull(
@@ -107,7 +107,7 @@ def test_a_tag_that_is_not_there_is_the_users_mistake(
         copy_image(layout, f"{name}:{tag}")
     lock = tmp_path / "images.lock"
     said = f"{name}:1.18.0: there is no such tag; it has 1.18.0-2-el9, 1.18.0-10-el9"
-    # Nor does `auto` fall back: the registry answers, the table is wrong.
+    # Nor does `auto` fall back: the registry does answer, so the table is wrong.
     for server_name in ("plain", None):
         with pytest.raises(UserError) as caught:
             choice.choose(results, with_source(f"{name}:1.18.0"), server_name, None, print, lock)
@@ -150,7 +150,7 @@ def test_an_image_of_a_registry_can_be_named_on_the_command_line(
 
 
 def with_source(reference: str) -> images.Config:
-    """The table with a server `plain` that comes first."""
+    """Return the table with one more server, `plain`, which is preferred."""
     table = images.load()
     plain = recipe(reference, "", source=reference).server
     defaults = table.defaults.model_copy(update={"auto": ["plain", "dapdir"]})

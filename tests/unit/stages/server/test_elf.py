@@ -23,7 +23,7 @@ SOURCE = '#include <stdio.h>\nint main(void) { return puts("it runs") < 0; }\n'
 def debugged(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     work = tmp_path_factory.mktemp("elf")
     (work / "x.c").write_text(SOURCE)
-    # -g3: each macro of the headers too.
+    # -g3 adds every macro of the headers.
     subprocess.run(["gcc", "-g3", "-O1", "-o", work / "x", work / "x.c"], check=True)
     return (work / "x").read_bytes()
 
@@ -52,7 +52,7 @@ def test_what_only_a_debugger_reads_is_blanked(debugged: bytes, tmp_path: Path) 
     assert ran.stdout == "it runs\n"
     argv = ["readelf", "--wide", "--section-headers", str(out / "usr/bin/x")]
     assert ".debug_macro" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    # What is no program is left alone, whatever is in it.
+    # A file that is not a program stays unchanged, whatever is in it.
     assert (out / "usr/share/x.nc").read_bytes() == b"CDF" + debugged
     assert tree.read("/usr/bin/x") == made
 
@@ -72,7 +72,7 @@ def test_a_broken_one_is_left_alone(rest: bytes, count: int, table: int) -> None
 
 
 def test_a_section_that_is_loaded_stays(debugged: bytes, tmp_path: Path) -> None:
-    """A name alone proves nothing: a process may have it in its memory."""
+    """A section with such a name may be loaded into memory: the flag decides, not the name."""
     (table,) = struct.unpack_from("<Q", debugged, 40)
     (count,) = struct.unpack_from("<H", debugged, 60)
     loaded = bytearray(debugged)

@@ -1,4 +1,4 @@
-"""An image's configuration and files never write a line of a unit, whatever they hold."""
+"""An image never adds a line to a unit, whatever is in its configuration and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.stages.server.hyrax_image import recipe as hyrax
 from tests.unit.stages.server.image_maker import Entry, folder, link, program, write_layer
 from tests.unit.stages.server.plain_image import recipe as plain
 
-RUNS = "ExecStartPre=+/usr/bin/touch /owned"  # what an image wants to bring into a unit
+RUNS = "ExecStartPre=+/usr/bin/touch /owned"  # what a hostile image tries to add to a unit
 ENDS = ["\n", "\r", "\r\n", "\\\n", " \n", '"\n', "'\n"]
 PASSWD = b"serve:x:1234:1234::/:/bin/sh\n"
 LAYER = [
@@ -31,7 +31,7 @@ GOOD = {"Entrypoint": ["/opt/serve"], "User": "serve"}
 
 
 def layout_of(work: Path, **config: Any) -> Path:
-    """A layout with this configuration and no layers: what `read_image` reads."""
+    """Make a layout with this configuration and without layers, for `read_image`."""
     layout = work / "layout"
 
     def blob(content: object) -> str:
@@ -58,13 +58,13 @@ def described(work: Path, layer: list[Entry] = LAYER, **config: Any) -> server.S
 
 
 def lines(text: str) -> list[str]:
-    """The lines that systemd sees."""
+    """Return the lines that systemd sees."""
     return re.split("[\n\r\0]", text)
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_no_value_becomes_a_line_of_the_unit(tmp_path: Path, end: str) -> None:
-    """What may hold anything is quoted: every line is one of the template's."""
+    """Free text is quoted: every line of the unit is a line of the template."""
     chosen = plain("oci:/x", "")
     calm = provision.render_units(chosen, described(tmp_path / "calm"))["hyrax-server.service"]
     bad = f"x{end}{RUNS}"
@@ -81,7 +81,7 @@ def test_no_value_becomes_a_line_of_the_unit(tmp_path: Path, end: str) -> None:
         line.partition(" 0+")[0] for line in wanted
     ]
     assert len(lines(unit)) == len(lines(calm)) + 3
-    # Each word is whole, and nothing in it is expanded.
+    # Each argument stays one word, and nothing in it is expanded.
     (command,) = [line for line in lines(unit) if line.startswith("ExecStart=")]
     words = re.findall(r'"(?:[^"\\]|\\.)*"', command)
     assert command == f"ExecStart={' '.join(words)}"
@@ -142,7 +142,7 @@ def test_a_relative_program_is_found_from_the_working_directory(tmp_path: Path) 
     image = described(tmp_path, Entrypoint=["./serve"], WorkingDir="/opt/")
     assert image.entrypoint == ["/opt/serve"]
     assert image.working_directory == "/opt/"
-    # Never with a sign before it, which systemd would take as an order.
+    # Never with a sign before the path, to which systemd would give a meaning.
     assert described(tmp_path, Entrypoint=["+/opt/serve"]).entrypoint == ["/+/opt/serve"]
 
 
@@ -152,7 +152,7 @@ TOMCAT = f"opt/x\n{RUNS}"
 
 
 def moved(start: str, to: str) -> list[Entry]:
-    """Hyrax's image with what is below `start` elsewhere."""
+    """Return the layer of Hyrax's image with everything below `start` moved to `to`."""
     return [
         Entry(**{**vars(entry), "name": to + entry.name.removeprefix(start)})
         if entry.name.startswith(start)
@@ -205,7 +205,7 @@ def test_what_is_read_from_files_must_be_plain_too(
 def test_the_environment_of_a_hyrax_image_is_only_its_own_processes(
     tmp_path: Path, end: str
 ) -> None:
-    """The unit of the BES runs a command in the guest, as root: not with the image's variables."""
+    """The BES's unit runs a command in the guest as root: it must not get the image's variables."""
     calm = ["CATALINA_HOME=/usr/share/tomcat"]
     bad = ["LD_PRELOAD=/opt/hyrax/evil.so", "PATH=/opt/hyrax/evil", f"A=x{end}{RUNS}", "-S=x", "=x"]
     found = []

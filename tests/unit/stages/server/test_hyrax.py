@@ -1,4 +1,4 @@
-"""A Hyrax image is read, not assumed: its users, paths and XML files, and what is said when not."""
+"""A Hyrax image's users, paths and XML files are read from it; what is missing is reported."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def test_what_must_be_written_is_made_and_owned(results: StageCache, tmp_path: P
     for name in ("logs", "cache"):
         assert rows[f"{CONF}/{name}"][1] == "1000/1000", name
     assert rows["var/log/bes"][1] == "998/996"
-    # What only root could read, and Tomcat, which is root in the container, must.
+    # Only root could read these; Tomcat, which is root in the container, must read them.
     assert rows[f"{TOMCAT}/conf/secret.properties"][:2] == ["-rw-r-----", "0/1000"]
-    # Bound over in a root that is read-only: it must be there.
+    # The guest mounts over it in a read-only root, so it must exist.
     assert {"etc/bes/site.conf", "etc/hosts", "var/lib/hyrax-tomcat", "proc", "run"} <= set(rows)
     assert "usr/share/doc" not in rows
-    # The landing page takes the place of Tomcat's own.
+    # The landing page replaces Tomcat's.
     assert rows[f"{TOMCAT}/webapps/ROOT"][:2] == ["drwxr-xr-x", "0/0"]
     assert f"{TOMCAT}/webapps/ROOT/index.jsp" not in rows
 
@@ -164,7 +164,7 @@ def test_a_failure_explains_itself(
 
 
 def test_another_layout_is_followed(tmp_path: Path) -> None:
-    """The BES's user by number, Java by JAVA_HOME, the OLFS's settings in /etc/olfs."""
+    """The BES's user is a number, Java is in JAVA_HOME, the OLFS's settings are in /etc/olfs."""
     layer = [
         *replaced("etc/bes/bes.conf", b"BES.User=#998\nBES.Group=#996\nBES.LogName=/log/b.log\n"),
         Entry("etc/olfs/olfs.xml", OLFS_XML),
@@ -173,14 +173,14 @@ def test_another_layout_is_followed(tmp_path: Path) -> None:
     found = built(tmp_path, layer, [*CONFIG, "--config.env=JAVA_HOME=/opt/java"])
     assert found.uid == 998
     assert found.facts["java_home"] == "/opt/java"
-    # Never the image's: /var of a `BES.LogName=/var/bes.log` would be hidden by the guest's.
+    # Not the image's setting: the guest's mount would hide /var of a `BES.LogName=/var/bes.log`.
     assert found.facts["bes_log_dir"] == "/var/log/bes"
     assert "/etc/olfs/olfs.xml" in found.facts["tomcat_bound"]
     assert "/etc/olfs/cache" in found.writable
 
 
 def test_the_trim_list_fits_the_layout_of_the_official_image(tmp_path: Path) -> None:
-    """Rocky 9, the BES's libraries in /root/install/deps, a JDK: what must stay, stays."""
+    """On Rocky 9 with the BES's libraries in /root/install/deps and a JDK, what is needed stays."""
     deps = "root/install/deps"
     java = "usr/lib/jvm/java-21-openjdk-21.0.7.0.6-1.el9.x86_64"
     gone = [

@@ -1,4 +1,4 @@
-"""What a Hyrax image becomes in the guest: units, files, and settings from the machine."""
+"""A Hyrax image in the guest: its units, its files, and its settings for the machine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
     assert "BindReadOnlyPaths=/run/hyrax/www:/usr/share/tomcat/webapps/ROOT" in tomcat.splitlines()
     assert "User=tomcat" in tomcat
     assert f"ReadWritePaths=+/{TOMCAT}/work" in tomcat
-    # What the image's own environment holds is passed on as it is, nothing of it expanded.
+    # The image's environment is passed on unchanged, without expanding anything.
     assert 'Environment="NOW=$(date +%%s)"' in tomcat.splitlines()
     for unit in (bes, tomcat):
         for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateDevices=yes"):
             assert line in unit.splitlines()
-        # A restart of one must not restart the other.
+        # Restarting one of the two services must not restart the other.
         assert "PartOf=" not in unit
     assert provision.services(units) == [
         "hyrax-bes.service", "hyrax-cleanup.timer", "hyrax-tomcat.service",
@@ -66,7 +66,7 @@ def test_a_machine_for_it_has_two_gigabytes() -> None:
 
 
 def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 2_000_000) -> str:
-    """What hyrax-settings writes for the BES, on a guest of so much memory."""
+    """Return what hyrax-settings writes for the BES on a guest with this much memory."""
     files = provision.server_files(recipe(), image)
     root = folder / "root"
     library = "usr/lib/hyrax-vm"
@@ -97,7 +97,7 @@ def test_an_administrators_patterns_come_before_the_images_own(
         r"BES.Catalog.catalog.TypeMatch+=nc:.*\.dat$;",
         r"BES.Catalog.catalog.TypeMatch+=h5:run-.\.x$;",
     ]
-    # With the image mounted: the list begins anew, and the image's own follow.
+    # With the image mounted: the list is reset first, then the image's entries follow.
     bes = tmp_path / "root/opt/hyrax/etc/bes"
     (bes / "modules").mkdir(parents=True)
     (bes / "bes.conf").write_text("BES.Catalog.catalog.TypeMatch=\nBES.User=x\n")
@@ -142,7 +142,7 @@ def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
     mail = "BES.ServerAdministrator=email:a@b.example" in lines
     assert mail == (wanted["mail"] is not None)
     assert ("SupportEmail=a@b.example" in lines) == mail
-    # An administrator that lacks one of them is not taken: OPeNDAP's is.
+    # An administrator without one of the fields is not used: OPeNDAP's stays.
     parts = {
         line.partition("+=")[2].partition(":")[0] for line in lines if "Administrator+=" in line
     }
@@ -167,12 +167,12 @@ def test_the_images_own_site_conf_comes_first_and_an_edited_one_last(
     lines = written(image, tmp_path, "").splitlines()
     assert "H5.EnableCF=false" not in lines
     assert lines.index("NC.CacheEntries=7") > lines.index("NC.CacheEntries=0")
-    # What this machine is made for stays last.
+    # The settings for this machine stay last.
     assert lines.index("NC.CacheEntries=7") < lines.index("BES.LogName=/var/log/bes/bes.log")
 
 
 def test_a_java_without_an_archive_of_its_own_gets_one(tmp_path: Path) -> None:
-    """As jlink makes it: what is archived of the server lies on Java's own."""
+    """A Java made by jlink has no class archive; the server's archive needs one below it."""
     made = built(tmp_path, without("usr/lib/jvm/java-21-openjdk/lib/server/classes.jsa"))
     assert made.facts["java_archive"] == ""
     script = provision.render_scripts(recipe(), made)["70-warm-up.sh"]

@@ -163,7 +163,7 @@ LAYERS = [
         link("opt/dangling", "/nowhere"),
     ],
     [
-        # Through a link, beside a file that goes, over a directory that stays.
+        # Through a link; beside a file that is removed; over a directory that stays.
         Entry("bin/new", b"n", 0o755),
         Entry("usr/bin/.wh.wall"),
         folder("var/cache/", 0o700, 101, 102),
@@ -174,7 +174,7 @@ LAYERS = [
         Entry("n\u00e4me", b"u"),
     ],
     [
-        # One name of two gets content of its own, a directory's place a file, a file's a directory.
+        # One of two hard links gets new content, a file replaces a directory, a directory a file.
         Entry("usr/bin/also", b"alone", 0o755),
         hard("usr/bin/third", "usr/bin/su"),
         Entry("opt/place", b"now a file"),
@@ -186,7 +186,7 @@ LAYERS = [
 
 
 def described(root: Path) -> dict[str, tuple[object, ...]]:
-    """What is on a file system, as `nodes` describes a tree."""
+    """Return what is on a file system, in the form in which `nodes` describes a tree."""
     found: dict[str, tuple[object, ...]] = {}
     owned = os.geteuid() == 0
     for path in root.rglob("*"):
@@ -210,7 +210,7 @@ def described(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def test_layers_become_what_umoci_unpacks(tmp_path: Path) -> None:
-    """An independent reading of the specification, on a real file system."""
+    """umoci reads the specification independently, and unpacks onto a real file system."""
     layout = make_image(tmp_path / "image", LAYERS)
     options = [] if os.geteuid() == 0 else ["--rootless"]
     argv = ["umoci", "unpack", *options, "--image", f"{layout}:{TAG}", str(tmp_path / "bundle")]
@@ -266,7 +266,7 @@ def test_negative_sizes_are_refused(tmp_path: Path, size: int, how: str) -> None
     if how == "header":
         info = tarfile.TarInfo("a")
         info.size = size
-        # As GNU tar writes numbers that octal digits cannot.
+        # The form of GNU tar for numbers that do not fit into octal digits.
         with path.open("r+b") as stream:
             stream.write(info.tobuf(tarfile.GNU_FORMAT))
     with pytest.raises(Failure, match=r"layer 1: (the entry 'a' has a negative size|is not a re)"):
@@ -328,7 +328,7 @@ def test_everything_survives_in_the_squashfs_whoever_builds(tmp_path: Path) -> N
     rows = {
         line.split(b"squashfs-root/", 1)[1]: line.split()[:3] for line in listed.splitlines()[1:]
     }
-    # The root directory too, which no entry names: neither the builder's nor of today.
+    # Also the root directory, which has no entry: it has neither the builder's id nor today's date.
     assert done_root[:2] == [b"drwxr-xr-x", b"0/0"]
     assert done_root[3] == b"1970-01-01"
     assert rows[b"usr/bin"][:2] == [b"drwxr-x--x", b"3/4"]
@@ -341,7 +341,7 @@ def test_everything_survives_in_the_squashfs_whoever_builds(tmp_path: Path) -> N
     argv = ["unsquashfs", "-q", "-no-progress", "-d", str(out), str(image), "usr"]
     subprocess.run(argv, capture_output=True, check=os.geteuid() == 0)
     assert (out / "usr/bin/su").stat().st_ino == (out / "usr/bin/also").stat().st_ino
-    if os.geteuid() == 0:  # only root may set this one
+    if os.geteuid() == 0:  # only root may set this attribute
         assert os.getxattr(out / "usr/bin/ping", "security.capability") == CAPABILITY.encode()
     again = tmp_path / "again.squashfs"
     oci.squash(tree, again, tmp_path / "log")
@@ -349,7 +349,7 @@ def test_everything_survives_in_the_squashfs_whoever_builds(tmp_path: Path) -> N
 
 
 def test_attributes_that_squashfs_cannot_hold_are_counted_and_left_out(tmp_path: Path) -> None:
-    """The official Hyrax image is made with setfacl; some builders keep what that has set."""
+    """The official Hyrax image is made with setfacl; some builders keep the ACLs."""
     acl = {"system.posix_acl_access": "\x02\0\0\0\udcff", "user.note": "kept"}
     tree = merged(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Package lists of images: from databases that dpkg and rpm themselves have written."""
+"""Package lists of images, from databases that dpkg and rpm themselves have written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rpm(*argv: str) -> None:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of rpm's with packages that rpmbuild has built."""
+    """Make a database of rpm with packages that rpmbuild has built."""
     work = tmp_path_factory.mktemp("rpm")
     folder = work / "db"
     rpm("rpm", "--dbpath", str(folder), "--initdb")
@@ -79,7 +79,7 @@ def tree(tmp_path: Path, entries: list[Entry]) -> Tree:
     [
         lambda database: files(database, "var/lib/rpm"),
         lambda database: files(database, "usr/lib/sysimage/rpm"),
-        # Fedora's: the old place leads to the new one.
+        # As on Fedora: the old place is a link to the new one.
         lambda database: [
             *files(database, "usr/lib/sysimage/rpm"),
             link("var/lib/rpm", "../../usr/lib/sysimage/rpm"),
@@ -100,7 +100,7 @@ def test_a_damaged_database_is_no_empty_one(database: Path, tmp_path: Path) -> N
     hash_file = bytes(12) + bytes.fromhex("61150600 09000000") + bytes(4076)
     for name, damaged in (
         ("rpmdb.sqlite", b"x" * 4096 + content[4096:]),
-        ("Packages", hash_file),  # of which rpm says so only in passing
+        ("Packages", hash_file),  # rpm only warns, and exits with 0
     ):
         entry = Entry(f"var/lib/rpm/{name}", damaged)
         with pytest.raises(Failure, match="rpm"):
@@ -111,7 +111,7 @@ def test_dpkgs_apks_and_pythons_are_read(tmp_path: Path) -> None:
     entries = [
         Entry("etc/os-release", b"ID=debian\n"),
         Entry("var/lib/dpkg/status", STATUS.encode()),
-        # As images without dpkg have them.
+        # As in images without dpkg.
         Entry("var/lib/dpkg/status.d/tzdata", b"Package: tzdata\nVersion: 2024a-0\n"),
         Entry("var/lib/dpkg/status.d/tzdata.md5sums", b"0123  usr/share/zoneinfo/UTC\n"),
         Entry("lib/apk/db/installed", b"C:Q1\nP:musl\nV:1.2.5-r0\n\nP:busybox\nA:x\nV:1.36-r2\n"),

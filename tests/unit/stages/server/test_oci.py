@@ -1,4 +1,4 @@
-"""Images from every transport: verified, read, flattened, and what the stage makes of them."""
+"""Images from every transport: verified, read, flattened, and packed by the stage."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_image_that_somebody_has_tampered_with_is_refused(
     results: StageCache,
     transport: str,
 ) -> None:
-    """One octet of the highest layer, wherever the transport keeps it."""
+    """Change one byte of the highest layer, wherever the transport keeps it."""
     copy = tmp_path / "copy"
     shutil.copytree(layout, copy)
     layer = oci.read_image(layout, "amd64").layers[-1].rpartition(":")[2]
@@ -107,7 +107,7 @@ def test_an_image_for_other_machines_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_is_not_what_its_image_says_is_refused(tmp_path: Path) -> None:
-    """A blob under its right name, in a manifest whose diff ids are another layer's."""
+    """The blob has its right name, but the manifest has the diff id of another layer."""
     layout = make_image(tmp_path / "bad", LAYERS, *CONFIG)
     image = oci.read_image(layout, "amd64")
     wrong = image.model_copy(update={"diff_ids": image.diff_ids[::-1]})
@@ -169,7 +169,7 @@ def test_a_layer_that_swells_without_end_is_refused(
         ("serve:0", ("serve", 1234, 0)),
         ("4321", ("server-4321", 4321, 4321)),
         ("4321:0", ("server-4321", 4321, 0)),
-        # A process with uid 0 could still end the guest's own services.
+        # A process with uid 0 could end the guest's services.
         ("", ("server", 880, 880)),
         ("root", ("server", 880, 880)),
         ("0:0", ("server", 880, 880)),
@@ -223,7 +223,7 @@ def test_the_trim_list_is_applied_and_recorded(
     lines: list[str] = []
     reference = f"oci:{layout}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference), trim=["/etc/m*", "/no/such"])
-    quiet: list[str] = []  # of which a person sees one now and then
+    quiet: list[str] = []  # a person sees one of these now and then
     made = server.build(
         results, chosen, server.key(chosen), tmp_path / "log", quiet.append, say=lines.append
     )
@@ -245,7 +245,7 @@ def test_a_server_over_its_budget_is_refused_with_what_makes_it_large(
     reference = f"oci:{make_image(tmp_path / 'image', large, *CONFIG)}:{TAG}"
     chosen = recipe(reference, oci.local_digest(reference))
     small = chosen.model_copy(update={"budget": {"server": 1}})
-    for _ in range(2):  # a result of the cache too
+    for _ in range(2):  # the second one is from the cache
         with pytest.raises(Failure) as caught:
             server.build(results, small, server.key(small), tmp_path / "log", lambda line: None)
         said = str(caught.value).splitlines()
@@ -291,7 +291,7 @@ def test_a_hostile_image_is_refused_by_the_stage_and_leaves_nothing(
 
 
 def test_tar_module_reads_what_umoci_packed(layout: Path) -> None:
-    """The control of these tests: the image really has two layers and a whiteout."""
+    """Check the tests themselves: the image really has two layers and a whiteout."""
     image = oci.read_image(layout, "amd64")
     blob = layout / "blobs" / image.layers[1].replace(":", "/")
     with tarfile.open(blob) as tar:
