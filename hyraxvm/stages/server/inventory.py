@@ -79,8 +79,9 @@ def _dpkg(tree: Tree) -> dict[str, str]:
 def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     # Two distributions, two places; in some images one is a link to the other.
-    for number, folder in enumerate(dict.fromkeys(tree.resolve(path) for path in RPM)):
-        files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder or "")}
+    folders = dict.fromkeys(filter(None, map(tree.resolve, RPM)))
+    for number, folder in enumerate(folders):
+        files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder)}
         if not RPM_FILES & files.keys():
             continue
         copy = scratch / f"rpm-{number}"

@@ -137,7 +137,9 @@ def test_who_makes_packages_goes_by_their_kind_where_no_release_is_named(tmp_pat
 
 
 def test_an_image_without_any_has_none(tmp_path: Path) -> None:
-    assert inventory.packages(tree(tmp_path, [Entry("opt/serve")]), tmp_path) == {}
+    # A file in the image's root that is called like one of rpm's is not rpm's.
+    entries = [Entry("opt/serve"), Entry("Packages", b"of another kind")]
+    assert inventory.packages(tree(tmp_path, entries), tmp_path) == {}
 
 
 def test_the_list_is_that_of_the_image_before_it_is_trimmed(
