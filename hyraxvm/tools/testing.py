@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -12,6 +13,7 @@ from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.workspace import Workspace
 
 NO_TEST: Final = 5  # pytest's exit status where no test is collected
+WORKERS: Final = 2  # for each core: the programs of the tests wait about half of their time
 
 
 def unit_tests(workspace: Workspace, expression: str | None = None) -> None:
@@ -19,7 +21,8 @@ def unit_tests(workspace: Workspace, expression: str | None = None) -> None:
 
     Raises `Failure`: a test failed, or one was skipped; `UserError`: no test matches.
     """
-    _run(workspace, "unit", expression, "-q", "-n", "auto", "--dist", "loadgroup")
+    workers = WORKERS * (os.cpu_count() or 1)
+    _run(workspace, "unit", expression, "-q", "-n", str(workers), "--dist", "loadgroup")
 
 
 def server_tests(workspace: Workspace, expression: str | None = None) -> None:

@@ -15,26 +15,6 @@ LIB = TREE / "usr/lib/hyrax-vm"
 SYSTEM = TREE / "usr/lib/systemd/system"
 
 
-def shell_files() -> list[Path]:
-    found = []
-    for path in sorted(TREE.rglob("*")):
-        if path.is_file() and (path.suffix == ".sh" or path.read_bytes()[:10] == b"#!/bin/sh\n"):
-            found.append(path)
-    return found
-
-
-def test_shellcheck() -> None:
-    assert {path.name for path in shell_files()} >= {"hyrax-data", "lib.sh", "banner", "data-trial"}
-    done = subprocess.run(
-        ["shellcheck", "-x", *(str(path.relative_to(TREE.parents[1])) for path in shell_files())],
-        cwd=TREE.parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-
-
 def test_perl_compiles_and_programs_are_executable() -> None:
     for path in TREE.rglob("*"):
         if not path.is_file():

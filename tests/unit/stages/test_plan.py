@@ -118,11 +118,12 @@ def modules(stage: str, checkout: Path) -> set[str]:
 def edits(checkout: Path) -> dict[str, set[str]]:
     """Every module of a stage -> the stages and formats whose keys change with an edit of it."""
     found = {}
+    before = keys(Plan(NFS, root=checkout))
     for name in sorted(set().union(*(modules(stage, checkout) for stage in STAGES))):
         with edited(checkout / name):
             after = keys(Plan(NFS, root=checkout))
-        before = keys(Plan(NFS, root=checkout))
         found[name] = {stage for stage in STAGES if before[stage] != after[stage]}
+    assert keys(Plan(NFS, root=checkout)) == before  # each edit was undone
     return found
 
 

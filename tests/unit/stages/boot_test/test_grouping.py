@@ -5,6 +5,7 @@ No machine is booted: a small suite with the same marks and names runs under the
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -52,7 +53,12 @@ def test_each_machine_stays_in_one_process(tmp_path: Path) -> None:
         (folder / name).write_text(TESTS)
     argv = [sys.executable, "-m", "pytest", "tests/boot", "-v", "-n", "2", "--dist", "loadgroup"]
     done = subprocess.run(
-        [*argv, "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [*argv, "-p", "xdist", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # the others take seconds
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout
     lines = [line for line in done.stdout.splitlines() if line.startswith("[gw")]
