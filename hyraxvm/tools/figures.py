@@ -11,15 +11,17 @@ import json
 import os
 import platform
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from hyraxvm.config.model import SMOKE
 from hyraxvm.config.names import MANIFEST
 from hyraxvm.core.columns import align
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
+from hyraxvm.stages.boot_test import verdict
+from hyraxvm.tools.testing import read_junit
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 BEGIN: Final = "<!-- figures: begin -->\n"
@@ -64,7 +66,7 @@ def slowest(artifacts: Path) -> str:
     tests = [
         (float(case.get("time", "0")), f"{junit.parent.name}: {case.get('name')}")
         for junit in _reports(artifacts / "reports")
-        for case in ET.parse(junit).getroot().iter("testcase")  # noqa: S314 - pytest's, made here
+        for case in read_junit(junit).iter("testcase")
     ]
     tests.sort(reverse=True)
     return align([["seconds", "test"], *([f"{t:.1f}", name] for t, name in tests[:SLOWEST])])
@@ -112,18 +114,19 @@ def _sizes(manifests: list[dict[str, Any]]) -> Iterator[Figure]:
 def _verdicts(manifests: list[dict[str, Any]], reports: Path) -> Iterator[Figure]:
     for found in manifests:
         for entry in found["files"]:
-            path = reports / entry["name"] / "verdict.json"
+            path = reports / entry["name"] / verdict.FILE
             if path.is_file():
-                seconds = json.loads(path.read_text()).get("seconds")
-                what = f"boot test of {_short(entry['name'])}"
-                yield Figure(what, f"{seconds:.0f} s", "verdict: seconds")
+                read = json.loads(path.read_text())
+                kind = "smoke boot" if read.get("level") == SMOKE else "boot test"
+                what = f"{kind} of {_short(entry['name'])}"
+                yield Figure(what, f"{read['seconds']:.0f} s", "verdict: seconds")
 
 
 def _properties(reports: Path) -> Iterator[Figure]:
     """Yield what boot tests recorded; the same measurement of several files is one row."""
     values: dict[str, list[str]] = {}
     for junit in _reports(reports):
-        for node in ET.parse(junit).getroot().iter("property"):  # noqa: S314 - pytest's, made here
+        for node in read_junit(junit).iter("property"):
             values.setdefault(node.get("name", ""), []).append(node.get("value", ""))
     for name, texts in sorted(values.items()):
         numbers = [float(text) for text in texts if re.fullmatch(r"-?\d+(\.\d+)?", text)]
@@ -135,7 +138,7 @@ def _suites(reports: Path) -> Iterator[Figure]:
     for name in ("unit", "servers"):
         junit = reports / f"{name}.xml"
         if junit.is_file():
-            for suite in ET.parse(junit).getroot().iter("testsuite"):  # noqa: S314 - made here
+            for suite in read_junit(junit).iter("testsuite"):
                 took = float(suite.get("time", "0"))
                 what = f"`./inv test --{name}` ({suite.get('tests')} tests)"
                 yield Figure(what, f"{took:.0f} s", f"{junit.name}: time")

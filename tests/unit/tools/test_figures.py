@@ -34,7 +34,8 @@ def artifacts(tmp_path: Path) -> Path:
         folder = tmp_path / "reports" / f"{name}.zip"
         folder.mkdir(parents=True)
         (folder / "junit.xml").write_text(JUNIT.format(name=f"{name}.zip", start=start))
-        (folder / "verdict.json").write_text(json.dumps({"key": "k", "seconds": 600.4}))
+        read = {"key": "k", "level": "full" if image == "nfs" else "smoke", "seconds": 600.4}
+        (folder / "verdict.json").write_text(json.dumps(read))
     (tmp_path / "reports" / "unit.xml").write_text(JUNIT.format(name="u", start=1))
     return tmp_path
 
@@ -47,7 +48,7 @@ def test_every_origin_gives_its_figures(artifacts: Path) -> None:
         "files of `nfs-dapdir1.0.0-debian12-amd64`": ("vmx 203 MB", "manifest: files"),
         "files of `smb-dapdir1.0.0-debian12-amd64`": ("vmx 203 MB", "manifest: files"),
         "boot test of `nfs-dapdir1.0.0-debian12-amd64.zip`": ("600 s", "verdict: seconds"),
-        "boot test of `smb-dapdir1.0.0-debian12-amd64.zip`": ("600 s", "verdict: seconds"),
+        "smoke boot of `smb-dapdir1.0.0-debian12-amd64.zip`": ("600 s", "verdict: seconds"),
         "accelerator": ("tcg", "boot test: property"),
         "seconds from power-on to the first DAP answer": ("31.2-33", "boot test: property"),
         "`./inv test --unit` (2 tests)": ("82 s", "unit.xml: time"),
