@@ -183,10 +183,18 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
                 raise Failure(f"regression suite: failed: {', '.join(found.failures)}")
 
 
-@task(help={"server": "data server whose image is pinned (see images.toml)"})
+@task(
+    help={
+        "server": "data server whose image is pinned (see images.toml)",
+        "tag": "tag to pin in place of the one in images.toml",
+    }
+)
 @reported
-def pin(c: Context, server: str) -> None:
+def pin(c: Context, server: str, tag: str = "") -> None:
     """Write the digest of a server's image into images.lock, which builds use."""
     from hyraxvm.stages.server import choice
 
-    print(f"{server}: {choice.pin(read_table(), server)}")
+    found = choice.pin(read_table(), server, tag=tag)
+    print(f"{server}: {found.reference}\ndigest: {found.digest}")
+    for name, value in found.stated.items():
+        print(f"{name}: {value}")

@@ -19,7 +19,7 @@ from hyraxvm.config.images import AUTO, Config, Recipe
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.paths import IMAGES_LOCK
-from hyraxvm.stages.server import oci
+from hyraxvm.stages.server import oci, stage
 
 PIN_DEADLINE = 60.0  # seconds
 
@@ -83,11 +83,23 @@ def choose(
     raise Failure("; ".join(reasons))
 
 
-def pin(table: Config, name: str, lock: Path = IMAGES_LOCK) -> str:
-    """Pin a server to the digest that its tag has in the registry now; return the digest.
+@dataclass(frozen=True)
+class Pinned:
+    """What `pin` has pinned: reference, digest, and what the image says of itself, by name."""
+
+    reference: str
+    digest: str
+    stated: dict[str, str]
+
+
+def pin(table: Config, name: str, lock: Path = IMAGES_LOCK, tag: str = "") -> Pinned:
+    """Pin a server to the digest that its tag has in the registry now.
+
+    `tag` replaces the one in images.toml.  The digest may be that of an index with images for
+    several architectures; it must have one for each base's.
 
     Raises `UserError`: there is no such server or tag, or the server is embedded; `Failure`: the
-    registry does not answer.
+    registry does not answer, or has no image for an architecture.
     """
     images.choose("server", name, table.server)
     source = table.server[name].source
@@ -97,7 +109,16 @@ def pin(table: Config, name: str, lock: Path = IMAGES_LOCK) -> str:
             f"server {name!r} is packed here, not pulled: it has no image to pin; "
             f"expected: {', '.join(pullable)}"
         )
-    return _write(lock, name, source, oci.remote_digest(source, PIN_DEADLINE))
+    reference = oci.with_tag(source, tag) if tag else source
+    digest = oci.remote_digest(reference, PIN_DEADLINE)
+    stated: dict[str, str] = {}
+    hook = stage.hook(table.server[name].folder)
+    for arch in sorted({ARCHES[base.arch].oci for base in table.base.values()}):
+        found = oci.remote_config(oci.with_digest(reference, digest), arch, PIN_DEADLINE)
+        if hook and hasattr(hook, "stated"):
+            stated |= hook.stated(*found)
+    _write(lock, name, source, digest, tag)
+    return Pinned(reference, digest, stated)
 
 
 def _named_image(table: Config, wanted: str, reference: str) -> Choice:
@@ -130,7 +151,8 @@ def _locked(
         return Choice(name)
     entry = _read(lock).get(name)
     if entry is None:
-        digest = _write(lock, name, source, oci.remote_digest(source))
+        digest = oci.remote_digest(source)
+        _write(lock, name, source, digest)
         say(f"{source} was not pinned yet: images.lock now says {digest}; commit it")
         return Choice(name, source, digest)
     if entry["source"] != source:
@@ -138,7 +160,7 @@ def _locked(
             f"{lock}: pins {entry['source']} for server {name!r}, images.toml names {source}; "
             f"type: ./inv pin {name}"
         )
-    digest = entry["digest"]
+    digest, source = entry["digest"], _tagged(entry)
     arches = {ARCHES[base.arch].oci for base in table.base.values()}
     if not all(results.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
         oci.remote_digest(oci.with_digest(source, digest))
@@ -159,7 +181,7 @@ def cached(table: Config, name: str, lock: Path = IMAGES_LOCK) -> Choice:
     source = table.server[name].source
     entry = _read(lock).get(name, {})
     fits = entry.get("source") == source
-    return Choice(name, source, entry["digest"]) if fits else Choice(name)
+    return Choice(name, _tagged(entry), entry["digest"]) if fits else Choice(name)
 
 
 def banner(notice: tuple[str, ...]) -> str:
@@ -189,10 +211,19 @@ def _otherwise(server: str) -> str:
     )
 
 
+def _tagged(entry: dict[str, str]) -> str:
+    """Return the reference that an entry of images.lock pins: its own tag counts, if it has one."""
+    return oci.with_tag(entry["source"], entry["tag"]) if entry["tag"] else entry["source"]
+
+
 def _read(lock: Path) -> dict[str, dict[str, str]]:
+    """Return server -> source (as in images.toml), tag (if it is another one, else ""), digest."""
     try:
         found = json.loads(lock.read_text("utf-8"))
-        return {name: {"source": e["source"], "digest": e["digest"]} for name, e in found.items()}
+        return {
+            name: {"source": e["source"], "tag": e.get("tag", ""), "digest": e["digest"]}
+            for name, e in found.items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -201,12 +232,15 @@ def _read(lock: Path) -> dict[str, dict[str, str]]:
         ) from error
 
 
-def _write(lock: Path, name: str, source: str, digest: str) -> str:
-    entries = {**_read(lock), name: {"source": source, "digest": digest}}
+def _write(lock: Path, name: str, source: str, digest: str, tag: str = "") -> None:
+    entries = {**_read(lock), name: {"source": source, "tag": tag, "digest": digest}}
+    written = {
+        key: {field: value for field, value in entry.items() if value}
+        for key, entry in entries.items()
+    }
     new = lock.with_name(f".{lock.name}.{os.getpid()}")
-    new.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+    new.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
     new.replace(lock)
-    return digest
 
 
 def _last(failure: Failure) -> str:

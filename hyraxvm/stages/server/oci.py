@@ -103,6 +103,27 @@ def remote_digest(reference: str, deadline: float = PROBE) -> str:
     return digest
 
 
+def remote_config(
+    reference: str, arch: str, deadline: float = PROBE
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask the registry for the environment and the labels of `docker://...`.
+
+    Of an index with images for several architectures, it is that for `arch`, OCI's name.
+    `deadline` is in seconds.  Raises `Failure`: the registry does not answer, or has no image for
+    that architecture.
+    """
+    chosen = ["--override-os=linux", f"--override-arch={arch}"]
+    argv = ["skopeo", "inspect", "--config", *chosen, reference]
+    try:
+        config = json.loads(output(argv, deadline=deadline)).get("config") or {}
+        variables = [item.partition("=")[::2] for item in config.get("Env") or []]
+        return dict(variables), dict(config.get("Labels") or {})
+    except Failure as failure:
+        raise Failure(f"{reference}: {_cause(str(failure))}") from failure
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Failure(f"{reference}: its configuration is damaged: {error}") from error
+
+
 def _tags(reference: str) -> str:
     """Return the end of a message: up to 8 tags that the registry has, if it lists them.
 
@@ -136,9 +157,22 @@ def local_digest(reference: str) -> str:
 
 def with_digest(reference: str, digest: str) -> str:
     """Return `docker://NAME@DIGEST` for `docker://NAME:TAG`: unlike a tag, it never moves."""
-    name = reference.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    return f"{head}{slash}{last.partition(':')[0]}@{digest}"
+    return f"{_without_tag(reference)}@{digest}"
+
+
+def with_tag(reference: str, tag: str) -> str:
+    """Return `docker://NAME:TAG` with another tag; raise `UserError` if it cannot be one."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", tag):
+        raise UserError(
+            f"{tag!r} is not a tag; expected: up to 128 letters, digits and ._-, for example "
+            "1.18.0-12-el9"
+        )
+    return f"{_without_tag(reference)}:{tag}"
+
+
+def _without_tag(reference: str) -> str:
+    head, slash, last = reference.partition("@")[0].rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
 
 
 def pull_key(reference: str, digest: str, arch: str) -> str:

@@ -162,9 +162,9 @@ def describe(
 
     Raises `Failure`: the image lacks something, or has values that a unit must not have.
     """
-    hook = _hook(recipe)
+    module = hook(recipe.server.folder)
     prepared: Prepared
-    if hook is None:
+    if module is None:
         account = _account(tree, image.user)
         paths = [*recipe.server.writable, *image.volumes]
         writable = [tree.make_dir(path, account.uid, account.gid) for path in paths]
@@ -172,7 +172,7 @@ def describe(
         program = _program(tree, image)
         image = image.model_copy(update={"entrypoint": [program, *image.entrypoint[1:]]})
     else:
-        prepared = hook.prepare(tree, image, recipe)
+        prepared = module.prepare(tree, image, recipe)
     # These paths are real ones: the image's links decide where they lead.
     for path in prepared.writable:
         oci.plain_path(path, "directory to write in")
@@ -306,13 +306,12 @@ def version(image: oci.OciImage, reference: str, *stated: str | None) -> str:
     return clean if clean[0].isdigit() else f"0+{clean}"
 
 
-def _hook(recipe: Recipe) -> ModuleType | None:
-    if not recipe.server.folder:
-        return None
-    path = server_folder(recipe) / HOOK
+def hook(folder: str | None) -> ModuleType | None:
+    """Return the module `prepare.py` of a server's folder; None if there is none."""
+    path = ROOT / "provision" / "servers" / (folder or "none") / HOOK
     if not path.is_file():
         return None
-    spec = importlib.util.spec_from_file_location(f"prepare_{recipe.server.folder}", path)
+    spec = importlib.util.spec_from_file_location(f"prepare_{folder}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -133,6 +133,21 @@ def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
     )
 
 
+def stated(environment: dict[str, str], labels: dict[str, str]) -> dict[str, str]:
+    """Return what an image's configuration says of its parts, for whoever pins it.
+
+    By OPeNDAP's Dockerfiles, el9 images have TARGET_OS, el8 images do not.
+    """
+    unknown = "not stated"
+    return {
+        "version": labels.get("org.opendap.hyrax.version")
+        or environment.get("HYRAX_VERSION", unknown),
+        "Tomcat": environment.get("TOMCAT_VERSION", unknown),
+        "Java": environment.get("java_version", unknown),
+        "operating system": environment.get("TARGET_OS", "el8 (its TARGET_OS is not set)"),
+    }
+
+
 def program(tree: Tree, path: str) -> str:
     """Return `path` if it is a program, else the path of the only program of that name."""
     if tree.is_program(path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -76,3 +79,29 @@ def copy_image(layout: Path, target: str) -> str:
     argv = ["skopeo", "copy", "-q", f"oci:{layout}:{TAG}", target]
     subprocess.run(argv, check=True, capture_output=True)
     return target
+
+
+def push_index(layout: Path, reference: str, images: dict[str, Path]) -> str:
+    """Push layouts as one image with an index, by architecture; return the index's digest."""
+    blobs = layout / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    manifests = []
+    for arch, image in images.items():
+        shutil.copytree(image / "blobs/sha256", blobs, dirs_exist_ok=True)
+        (found,) = json.loads((image / "index.json").read_text())["manifests"]
+        found["platform"] = {"os": "linux", "architecture": arch}
+        found.pop("annotations", None)
+        manifests.append(found)
+    kind = "application/vnd.oci.image.index.v1+json"
+    content = json.dumps(
+        {"schemaVersion": 2, "mediaType": kind, "manifests": manifests}
+    ).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    (blobs / digest).write_bytes(content)
+    entry = {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content),
+             "annotations": {"org.opencontainers.image.ref.name": TAG}}  # fmt: skip
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    argv = ["skopeo", "copy", "-q", "--all", f"oci:{layout}:{TAG}", reference]
+    subprocess.run(argv, check=True, capture_output=True)
+    return f"sha256:{digest}"

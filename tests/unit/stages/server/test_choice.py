@@ -14,7 +14,7 @@ from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.stages.server import choice, oci
 from hyraxvm.stages.server import stage as server
-from tests.unit.stages.server.image_maker import TAG, Entry, copy_image, make_image, program
+from tests.unit.stages.server.image_maker import TAG, Entry, copy_image, make_image, program, push_index
 from tests.unit.stages.server.plain_image import CONFIG, LAYERS, listed, recipe
 
 
@@ -29,7 +29,7 @@ def test_a_pinned_image_is_pulled_once_and_by_its_digest(
     copy_image(layout, tagged)
     lock = tmp_path / "images.lock"
     table = with_source(tagged)
-    digest = choice.pin(table, "plain", lock)
+    digest = choice.pin(table, "plain", lock).digest
     # The tag moves; the pinned image does not.
     other = make_image(tmp_path / "other", [*LAYERS, [Entry("etc/moved")]], *CONFIG)
     copy_image(other, tagged)
@@ -124,14 +124,90 @@ def test_pinning_again_takes_what_the_tag_has_become(
     copy_image(layout, tagged)
     lock = tmp_path / "images.lock"
     lock.write_text('{"other": {"source": "docker://x/y:1", "digest": "sha256:1"}}')
-    first = choice.pin(with_source(tagged), "plain", lock)
+    first = choice.pin(with_source(tagged), "plain", lock).digest
     copy_image(make_image(tmp_path / "other", [[program("opt/serve")]], *CONFIG), tagged)
-    second = choice.pin(with_source(tagged), "plain", lock)
+    second = choice.pin(with_source(tagged), "plain", lock).digest
     assert first != second
     kept = json.loads(lock.read_text())
     assert kept["plain"] == {"source": tagged, "digest": second}
     assert kept["other"]["digest"] == "sha256:1"
     assert [path.name for path in tmp_path.glob("*images.lock*")] == ["images.lock"]
+
+
+EL8 = (
+    "--config.env=HYRAX_VERSION=1.17.1-9",
+    "--config.env=TOMCAT_VERSION=9.0.64",
+    "--config.env=java_version=java-17-openjdk",
+)
+EL9 = (
+    "--config.env=HYRAX_VERSION=snapshot",
+    "--config.label=org.opendap.hyrax.version=1.18.0-12",
+    "--config.env=TOMCAT_VERSION=11.0.7",
+    "--config.env=java_version=java-21-openjdk",
+    "--config.env=TARGET_OS=el9",
+)
+
+
+def test_a_tag_can_be_pinned_that_the_table_does_not_name(
+    results: StageCache, tmp_path: Path, registry: str
+) -> None:
+    name = f"docker://{registry}/made/hyrax"
+    for tag, config in (("latest", EL8), ("1.18.0-12-el9", EL9)):
+        copy_image(make_image(tmp_path / tag, [[Entry(f"etc/{tag}")]], *config), f"{name}:{tag}")
+    table, lock = hyrax_from(f"{name}:latest"), tmp_path / "images.lock"
+    assert choice.pin(table, "hyrax", lock).stated == {
+        "version": "1.17.1-9",
+        "Tomcat": "9.0.64",
+        "Java": "java-17-openjdk",
+        "operating system": "el8 (its TARGET_OS is not set)",
+    }
+    assert choice.choose(results, table, "hyrax", None, print, lock).image == f"{name}:latest"
+    pinned = choice.pin(table, "hyrax", lock, "1.18.0-12-el9")
+    assert pinned.reference == f"{name}:1.18.0-12-el9"
+    assert pinned.stated == {
+        "version": "1.18.0-12",
+        "Tomcat": "11.0.7",
+        "Java": "java-21-openjdk",
+        "operating system": "el9",
+    }
+    chosen = choice.choose(results, table, "hyrax", None, print, lock)
+    assert (chosen.image, chosen.digest) == (pinned.reference, pinned.digest)
+    assert choice.cached(table, "hyrax", lock) == chosen
+    with pytest.raises(UserError, match=r"':x' is not a tag; expected: .* 1\.18\.0-12-el9"):
+        choice.pin(table, "hyrax", lock, ":x")
+    # The table's own tag again.
+    choice.pin(table, "hyrax", lock)
+    assert choice.choose(results, table, "hyrax", None, print, lock).image == f"{name}:latest"
+
+
+def test_an_index_of_several_architectures_is_pinned_as_a_whole(
+    results: StageCache, tmp_path: Path, registry: str
+) -> None:
+    own = make_image(tmp_path / "own", [LAYERS[0], [Entry("etc/amd64")]], *CONFIG, *EL9)
+    arm = make_image(tmp_path / "arm", [[Entry("etc/arm64")]], *CONFIG, *EL8, arch="arm64")
+    reference = f"docker://{registry}/made/index:1"
+    digest = push_index(tmp_path / "index", reference, {"arm64": arm, "amd64": own})
+    table, lock = hyrax_from(reference), tmp_path / "images.lock"
+    pinned = choice.pin(table, "hyrax", lock)
+    assert (pinned.digest, pinned.stated["Tomcat"]) == (digest, "11.0.7")
+    layout = oci.pull(results, reference, digest, "amd64", tmp_path / "log", lambda line: None)
+    names = oci.flatten(
+        layout, oci.read_image(layout, "amd64"), tmp_path / "tars", lambda line: None
+    ).nodes
+    assert "etc/amd64" in names and "etc/arm64" not in names
+    lock.unlink()
+    push_index(tmp_path / "arm-only", reference, {"arm64": arm})
+    with pytest.raises(Failure, match="no image found .* architecture .?amd64") as caught:
+        choice.pin(table, "hyrax", lock)
+    assert "\n" not in str(caught.value)
+    assert not lock.exists()
+
+
+def hyrax_from(reference: str) -> images.Config:
+    """Return the table with Hyrax from another place."""
+    table = images.load()
+    hyrax = table.server["hyrax"].model_copy(update={"source": reference})
+    return table.model_copy(update={"server": {**table.server, "hyrax": hyrax}})
 
 
 def test_an_image_of_a_registry_can_be_named_on_the_command_line(
