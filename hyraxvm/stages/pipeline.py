@@ -23,6 +23,7 @@ from hyraxvm.stages import sizes
 from hyraxvm.stages.boot_test import stage as boot_test
 from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.disk import stage as disk
+from hyraxvm.stages.guest import stage as guest
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import stage as provision
@@ -133,7 +134,7 @@ def _artifacts(
     with progress.stage("package") as on_line:
         return package.build(
             workspace.artifacts,
-            Source(plan.recipe, image, made.disk, plan.provision(image), release, plan.refresh),
+            Source(plan.recipe, image, made.disk, plan.guest(image), release, plan.refresh),
             formats,
             keys=keys,
             packages=rootfs.packages(made.rootfs),
@@ -179,7 +180,11 @@ def master(
     with machines or nullcontext(), progress.stage("provision", loud=True) as on_line:
         log = _log(workspace, plan, "provision")
         key = plan.provision(served.image)
-        done = provision.build(results, recipe, key, made, served.image, log, on_line)
+        provisioned = provision.build(results, recipe, key, made, served.image, log, on_line)
+    with progress.stage("guest") as on_line:
+        log = _log(workspace, plan, "guest")
+        key = plan.guest(served.image)
+        done = guest.build(results, recipe, key, provisioned, served.image, log, on_line)
     return Master(tar, served, done)
 
 

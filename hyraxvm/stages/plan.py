@@ -2,7 +2,7 @@
 
 ```
 rootfs --+
-         +-- disk -- provision (master) -- package (one file for each format) -- boot test
+         +-- disk -- provision -- guest (master) -- package (a file for each format) -- boot test
 server --+
 ```
 
@@ -20,6 +20,7 @@ from hyraxvm.config.model import ServerImage
 from hyraxvm.core.paths import ROOT
 from hyraxvm.formats import FORMATS
 from hyraxvm.stages.disk import stage as disk
+from hyraxvm.stages.guest import stage as guest
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
@@ -53,15 +54,19 @@ class Plan:
         return disk.key(self.recipe, self.rootfs, self.server, self.root)
 
     def provision(self, image: ServerImage, files: str = "") -> str:
-        """Return the key of the master; `image` is what the server's stage has read.
+        """Return the key of the provisioned disk; `image` is what the server's stage has read.
 
         `files` is the digest of `image.files`, for an `image` from a manifest, which lacks them.
         """
         return provision.key(self.recipe, self.disk, image, files, self.root)
 
+    def guest(self, image: ServerImage, files: str = "") -> str:
+        """Return the key of the master; the arguments are those of `provision`."""
+        return guest.key(self.recipe, self.provision(image, files), self.root)
+
     def formats(self, image: ServerImage, files: str = "") -> dict[str, str]:
         """Return format -> the key of its file; the arguments are those of `provision`."""
-        master = self.provision(image, files)
+        master = self.guest(image, files)
         return {
             name: package.key(self.recipe, master, chosen, self.root)
             for name, chosen in FORMATS.items()

@@ -9,6 +9,7 @@ from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
+from hyraxvm.stages.provision import guest_tar, version_file
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import stage as server
 
@@ -33,9 +34,9 @@ def write(workspace: Workspace, recipe: Recipe) -> list[Path]:
     texts = {
         "image.pkr.hcl": template,
         **provision.render_scripts(recipe, image),
-        **provision.render_units(recipe, image),
-        **{f"guest/{path}": text for path, (text, _) in provision.guest_files(recipe).items()},
-        "hyrax-vm-release": provision.release_file(provision.release(recipe, image)),
+        **guest_tar.render_units(recipe, image),
+        **{f"guest/{path}": text for path, (text, _) in guest_tar.guest_files(recipe).items()},
+        "hyrax-vm-release": version_file.release_file(version_file.release(recipe, image)),
     }
     for chosen in FORMATS.values():
         for file, text in chosen.texts(recipe, name, image).items():

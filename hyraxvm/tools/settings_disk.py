@@ -17,7 +17,7 @@ from hyraxvm.config.names import RELEASE_FILE
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import PROVISION
 from hyraxvm.core.process import output
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import guest_tar, version_file
 
 LABEL: Final = "HYRAX"  # of the disk that the guest looks for
 NAME: Final = "hyrax.toml"  # of the file on it
@@ -71,7 +71,7 @@ def guest_tree(recipe: Recipe, root: Path) -> Path:
     The server's image is not needed.
     """
     shutil.copytree(PROVISION / "guest", root)
-    listed = provision.server_part(recipe, "guest") / SERVER_SETTINGS
+    listed = guest_tar.server_part(recipe, "guest") / SERVER_SETTINGS
     if listed.is_file():
         (root / SERVER_SETTINGS).parent.mkdir(exist_ok=True)
         shutil.copyfile(listed, root / SERVER_SETTINGS)
@@ -81,5 +81,5 @@ def guest_tree(recipe: Recipe, root: Path) -> Path:
         "SERVER": recipe.server_name,
         "SERVER_TITLE": recipe.server.title,
     }
-    (root / RELEASE_FILE.lstrip("/")).write_text(provision.release_file(facts))
+    (root / RELEASE_FILE.lstrip("/")).write_text(version_file.release_file(facts))
     return root

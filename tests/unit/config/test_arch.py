@@ -18,7 +18,7 @@ from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML, ROOT
 from hyraxvm.formats import opening, readme
 from hyraxvm.stages.disk import stage as disk
-from hyraxvm.stages.provision import packer
+from hyraxvm.stages.provision import guest_tar, packer
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded
@@ -118,7 +118,7 @@ def test_the_guest_boots_from_its_own_loaders_to_its_own_console(arm: images.Rec
     assert re.findall(r"grub-install --target=(\S+)", script) == ["arm64-efi"]
     assert "BIOS" not in script
     assert "enable_cloud" not in script
-    text, _ = provision.guest_files(arm)["etc/default/grub.d/50-hyrax.cfg"]
+    text, _ = guest_tar.guest_files(arm)["etc/default/grub.d/50-hyrax.cfg"]
     assert "console=ttyAMA0,115200" in text
     done = subprocess.run(["shellcheck", "-"], input=script, text=True, capture_output=True)
     assert done.stdout == ""

@@ -10,6 +10,7 @@ from hyraxvm.config import images
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML
 from hyraxvm.formats import readme
+from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded
@@ -72,7 +73,7 @@ def test_a_base_of_the_family_is_one_table_of_twenty_lines(
     assert "/usr/local/lib/python3.13/dist-packages" in layer
     assert "/usr/lib/python3.13 " in layer
     assert old.base.python not in " ".join([*pip, layer])
-    files = {name: text for name, (text, _) in provision.guest_files(new).items()}
+    files = {name: text for name, (text, _) in guest_tar.guest_files(new).items()}
     masked = files["usr/lib/hyrax-vm/masked-units"].splitlines()
     assert "tmp.mount" in masked and "rpcbind.service" in masked and "" not in masked
     page = readme.texts("vmx", new, "nm", server.preview(new))["README.txt"]
@@ -95,7 +96,7 @@ def test_a_base_of_another_family_says_where_packages_come_from_and_what_ssh_is_
     assert "--components=main,universe" in argv
     assert argv[-2:] == ["noble", "/out.tar"]
     assert "grub-cloud-amd64" not in new.packages
-    files = {name: text for name, (text, _) in provision.guest_files(new).items()}
+    files = {name: text for name, (text, _) in guest_tar.guest_files(new).items()}
     preset = files["usr/lib/systemd/system-preset/50-hyrax-vm.preset"]
     assert "enable ssh.socket\n" in preset
     assert "ssh.service" not in preset

@@ -19,7 +19,7 @@ from hyraxvm.core.paths import IMAGES_TOML
 from hyraxvm.formats import FORMATS
 from hyraxvm.formats.ovf import read_ovf
 from hyraxvm.formats.vmx import parse_vmx
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.server import stage as server
 
 
@@ -160,7 +160,7 @@ def test_a_server_needs_neither_folder_nor_budget(tmp_path: Path, table: dict[st
     }
     recipe = images.recipe(loaded(tmp_path, table), "nfs", "plain")
     assert (recipe.server.folder, recipe.budget) == (None, {})
-    assert provision.server_part(recipe, "units").parent.name == "generic"
+    assert guest_tar.server_part(recipe, "units").parent.name == "generic"
 
 
 @pytest.mark.parametrize(

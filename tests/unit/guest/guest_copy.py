@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from hyraxvm.config import images
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import guest_tar
 
 TREE = Path(__file__).parents[3] / "provision/guest"
 RELEASE = """\
@@ -92,7 +92,7 @@ exec "$@" """,
 def rendered() -> dict[str, str]:
     """Return path -> text of the guest's files that are templates."""
     recipe = images.recipe(images.load(), "nfs", "dapdir")
-    return {name: text for name, (text, _) in provision.guest_files(recipe).items()}
+    return {name: text for name, (text, _) in guest_tar.guest_files(recipe).items()}
 
 
 class Pattern:

@@ -23,7 +23,7 @@ from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import checks, collect, index
 from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.plan import Plan
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import version_file
 from hyraxvm.stages.server import choice, oci
 from hyraxvm.stages.server import stage as server
 from tests.unit.release.shop import NAME, make_image, passed
@@ -90,14 +90,14 @@ def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None
 def test_a_file_that_is_not_in_git_makes_the_revision_dirty(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provision, "ROOT", checkout)
+    monkeypatch.setattr(version_file, "ROOT", checkout)
     revision = git(checkout, "rev-parse", "--short=12", "HEAD").strip()
-    assert provision.git_revision() == revision
+    assert version_file.git_revision() == revision
     (checkout / "new").touch()
-    assert provision.git_revision() == f"{revision}-dirty"
+    assert version_file.git_revision() == f"{revision}-dirty"
     (checkout / "new").unlink()
     (checkout / "file").write_text("2")
-    assert provision.git_revision() == f"{revision}-dirty"
+    assert version_file.git_revision() == f"{revision}-dirty"
 
 
 def test_what_is_not_ready_is_refused(checkout: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_manifest_has_what_it_takes_to_know_the_keys(nfs: images.Recipe) -> No
     """The manifest is one that the stage `package` wrote, for a server with files for the guest."""
     image = server.preview(nfs).model_copy(update={"files": {"etc/x": "text"}})
     plan = Plan(nfs, "2026-01-02")
-    made = formats.Source(nfs, image, Path(), plan.provision(image), {}, "2026-01-02")
+    made = formats.Source(nfs, image, Path(), plan.guest(image), {}, "2026-01-02")
     manifest = json.loads(package._manifest(made, [], {}, {}))
     assert "files" not in manifest["server"]
     assert collect.keys(at(ROOT), nfs, manifest) == plan.formats(image)

@@ -24,8 +24,8 @@ TABLE = images.load()
 NFS = images.recipe(TABLE, "nfs", "dapdir")
 IMAGE = server.preview(NFS)
 # The stages in their order: a stage has what an earlier one lacks.
-STAGES = ("rootfs", "server", "disk", "provision", *FORMATS)
-MODULES = {name: f"hyraxvm.stages.{name}.stage" for name in STAGES[:4]} | {
+STAGES = ("rootfs", "server", "disk", "provision", "guest", *FORMATS)
+MODULES = {name: f"hyraxvm.stages.{name}.stage" for name in STAGES[:5]} | {
     name: chosen.module for name, chosen in FORMATS.items()
 }
 TREES = ("hyraxvm", "packer", "provision", "templates", "docs")
@@ -38,6 +38,7 @@ def keys(plan: Plan) -> dict[str, str]:
         "server": plan.server,
         "disk": plan.disk,
         "provision": plan.provision(IMAGE),
+        "guest": plan.guest(IMAGE),
         **plan.formats(IMAGE),
     }
 
@@ -157,7 +158,14 @@ def test_what_goes_into_no_image_moves_no_key(name: str, edit: Callable[[str], s
         ("provision/servers/dapdir/requirements.txt", "server"),
         ("provision/servers/dapdir/dapdir/app.py", "server"),
         ("provision/build/usr/lib/hyrax-vm-build/start-ssh", "disk"),
-        ("provision/guest/usr/bin/hyrax-data", "provision"),
+        ("provision/guest/usr/bin/hyrax-data", "guest"),
+        ("provision/guest/usr/lib/hyrax-vm/lib.sh", "guest"),
+        ("provision/guest/usr/lib/hyrax-vm/masked-units.j2", "guest"),
+        ("provision/guest/usr/lib/systemd/system/hyrax.target", "guest"),
+        ("provision/guest/usr/lib/systemd/system-preset/50-hyrax-vm.preset.j2", "guest"),
+        ("provision/guest/etc/default/grub.d/50-hyrax.cfg.j2", "provision"),
+        ("provision/guest/etc/ssh/sshd_config.d/10-hyrax.conf", "provision"),
+        ("provision/guest/etc/sudoers.d/hyrax", "provision"),
         ("provision/scripts/90-clean.sh.j2", "provision"),
         ("provision/units/opt-hyrax.mount", "provision"),
         ("provision/servers/generic/units/hyrax-server.service.j2", "provision"),
@@ -168,8 +176,14 @@ def test_what_goes_into_no_image_moves_no_key(name: str, edit: Callable[[str], s
 def test_an_input_moves_its_stage_and_what_follows(
     name: str, first: str, edit: Callable[[str], set[str]]
 ) -> None:
-    follows = {"server": 1, "disk": 2, "provision": 3}[first]
+    follows = {"server": 1, "disk": 2, "provision": 3, "guest": 4}[first]
     assert edit(name) == set(STAGES[follows:])
+
+
+def test_the_boot_that_starts_the_server_reads_every_file(checkout: Path) -> None:
+    before = Plan(HYRAX, root=checkout).provision(IMAGE)
+    with edited(checkout / "provision/guest/usr/bin/hyrax-data"):
+        assert Plan(HYRAX, root=checkout).provision(IMAGE) != before
 
 
 @pytest.mark.parametrize(
@@ -264,11 +278,12 @@ def test_each_stage_depends_on_its_declared_inputs_only() -> None:
     assert moved(plan, Plan(NFS.model_copy(update={"budget": budget}))) == set()
 
 
-PROVISION = {"provision", *FORMATS}
+GUEST = {"guest", *FORMATS}
+PROVISION = {"provision", *GUEST}
 ROOTFS = {"rootfs", "disk", *PROVISION}
 # Key of a base -> another value, and the stages that are made again.
 BASE: dict[str, tuple[object, set[str]]] = {
-    "distribution": ("Devuan", PROVISION),
+    "distribution": ("Devuan", GUEST),
     "version": ("12.1", {*FORMATS}),
     "short": ("d12", set()),
     "suite": ("trixie", {*STAGES}),
@@ -280,9 +295,9 @@ BASE: dict[str, tuple[object, set[str]]] = {
     "packages": (["systemd"], ROOTFS),
     "initramfs_modules": (["ext4"], ROOTFS),
     "path_excludes": (["/x/*"], ROOTFS),
-    "ssh": ("ssh.socket", PROVISION),
-    "masked_units": (["tmp.mount"], PROVISION),
-    "upgrades": (["origin=x"], PROVISION),
+    "ssh": ("ssh.socket", GUEST),
+    "masked_units": (["tmp.mount"], GUEST),
+    "upgrades": (["origin=x"], GUEST),
     "osinfo": ("debian12", {*FORMATS}),
 }
 GUEST_OS = images.GuestOs(vmx="other", vmw="other", ovf=1, description="other")

@@ -18,7 +18,7 @@ from hyraxvm.core import templates
 from hyraxvm.core.paths import PROVISION, ROOT, TEMPLATES
 from hyraxvm.formats import readme
 from hyraxvm.stages.package import stage as package
-from hyraxvm.stages.provision import packer
+from hyraxvm.stages.provision import guest_tar, packer, version_file
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import stage as server
 from hyraxvm.vm import qemu
@@ -123,7 +123,7 @@ def test_every_rendered_script_passes_shellcheck(tmp_path: Path) -> None:
 
 
 def test_the_servers_unit_says_what_it_is_and_is_sandboxed() -> None:
-    unit = provision.render_units(RECIPE, IMAGE)["hyrax-server.service"].splitlines()
+    unit = guest_tar.render_units(RECIPE, IMAGE)["hyrax-server.service"].splitlines()
     assert "Description=dapdir (embedded default, not Hyrax) 1.0.0" in unit
     assert 'ExecStart="/usr/bin/python3" "-m" "dapdir"' in unit
     assert 'Environment="DAPDIR_ROOT=/data"' in unit
@@ -134,9 +134,9 @@ def test_the_servers_unit_says_what_it_is_and_is_sandboxed() -> None:
 
 
 def test_the_version_file_reads_back_in_a_shell_and_in_the_manifest(tmp_path: Path) -> None:
-    facts = provision.release(RECIPE, IMAGE)
+    facts = version_file.release(RECIPE, IMAGE)
     path = tmp_path / "release"
-    path.write_text(provision.release_file(facts))
+    path.write_text(version_file.release_file(facts))
     assert package.read_release(path) == facts
     shell = f'. {path}; printf "%s|%s" "$NAME" "$SERVER_TITLE"'
     said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyraxvm.core.errors import Failure
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
 from hyraxvm.stages.server.image_tree import Tree, merge
@@ -66,7 +66,7 @@ def lines(text: str) -> list[str]:
 def test_no_value_becomes_a_line_of_the_unit(tmp_path: Path, end: str) -> None:
     """Free text is quoted: every line of the unit is a line of the template."""
     chosen = plain("oci:/x", "")
-    calm = provision.render_units(chosen, described(tmp_path / "calm"))["hyrax-server.service"]
+    calm = guest_tar.render_units(chosen, described(tmp_path / "calm"))["hyrax-server.service"]
     bad = f"x{end}{RUNS}"
     image = described(
         tmp_path / "bad",
@@ -74,7 +74,7 @@ def test_no_value_becomes_a_line_of_the_unit(tmp_path: Path, end: str) -> None:
         Env=[f"A={bad}", f"B{bad}=%h", bad],
         Labels={"version": bad, bad: bad},
     )
-    unit = provision.render_units(chosen, image)["hyrax-server.service"]
+    unit = guest_tar.render_units(chosen, image)["hyrax-server.service"]
     wanted = [line.partition("=")[0] for line in lines(calm)]
     got = [line for line in lines(unit) if not line.startswith('Environment="')]
     assert [line.partition("=")[0].partition(" 0+")[0] for line in got] == [
@@ -213,7 +213,7 @@ def test_the_environment_of_a_hyrax_image_is_only_its_own_processes(
         work = tmp_path / str(number)
         image = oci.read_image(layout_of(work, Env=env), "amd64")
         made = server.describe(hyrax(), image, tree_of(work, HYRAX_LAYER), {}, [])
-        found.append(provision.render_units(hyrax(), made))
+        found.append(guest_tar.render_units(hyrax(), made))
     for name, text in found[1].items():
         got = [line.partition("=")[0] for line in lines(text) if 'Environment="' not in line]
         assert got == [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hyraxvm.config import images
+from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import stage as server
 from tests.unit.stages.server.hyrax_image import CONF, TOMCAT, built, recipe, without
@@ -17,7 +18,7 @@ from tests.unit.stages.server.hyrax_image import CONF, TOMCAT, built, recipe, wi
 
 def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_path: Path) -> None:
     chosen = recipe()
-    units = provision.render_units(chosen, image)
+    units = guest_tar.render_units(chosen, image)
     bes, tomcat = units["hyrax-bes.service"], units["hyrax-tomcat.service"]
     assert " /usr/bin/besdaemon -n -i / -c /etc/bes/bes.conf -r /run/hyrax-bes\n" in bes
     assert "BindReadOnlyPaths=/srv/hyrax:/usr/share/hyrax:rbind" in bes
@@ -32,11 +33,11 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
             assert line in unit.splitlines()
         # Restarting one of the two services must not restart the other.
         assert "PartOf=" not in unit
-    assert provision.services(units) == [
+    assert guest_tar.services(units) == [
         "hyrax-bes.service", "hyrax-cleanup.timer", "hyrax-tomcat.service",
     ]  # fmt: skip
     assert "hyrax-server.service" not in units
-    files = provision.server_files(chosen, image)
+    files = guest_tar.server_files(chosen, image)
     assert "FollowSymLinks=No" in files["etc/hyrax/site.conf"][0]
     assert " /var/log/hyrax-olfs/*.log {" in files["etc/logrotate.d/hyrax"][0]
     # systemd-tmpfiles refuses to work below a folder of one user inside a folder of another one
@@ -67,11 +68,11 @@ def test_a_machine_for_it_has_two_gigabytes() -> None:
 
 def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 2_000_000) -> str:
     """Return what hyrax-settings writes for the BES on a guest with this much memory."""
-    files = provision.server_files(recipe(), image)
+    files = guest_tar.server_files(recipe(), image)
     root = folder / "root"
     library = "usr/lib/hyrax-vm"
     texts = {
-        f"{library}/{name}": (provision.PROVISION / "guest" / library / name).read_text()
+        f"{library}/{name}": (guest_tar.PROVISION / "guest" / library / name).read_text()
         for name in ("lib.sh", "data-sets.sh")
     } | {
         "usr/lib/hyrax-vm/hyrax-settings": files["usr/lib/hyrax-vm/hyrax-settings"][0],
@@ -195,5 +196,5 @@ def test_a_java_without_an_archive_of_its_own_gets_one(tmp_path: Path) -> None:
 
 
 def test_a_request_that_wants_too_much_memory_ends_alone(image: server.ServerImage) -> None:
-    bes = provision.render_units(recipe(), image)["hyrax-bes.service"].splitlines()
+    bes = guest_tar.render_units(recipe(), image)["hyrax-bes.service"].splitlines()
     assert {"MemoryMax=50%", "OOMPolicy=continue"} <= set(bes)

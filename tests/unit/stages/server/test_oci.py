@@ -15,7 +15,7 @@ import pytest
 
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
 from tests.unit.stages.server.image_maker import TAG, Entry, copy_image, link, make_image
@@ -209,7 +209,7 @@ def test_the_landing_page_gets_a_place_only_where_one_is_named(
     for home in (None, "/opt/pages"):
         more = {"home": home} if home else {}
         made = built(reference, tmp_path, **more)
-        units = provision.render_units(recipe(reference, digest, **more), made.image)
+        units = guest_tar.render_units(recipe(reference, digest, **more), made.image)
         bound = [line for line in units["hyrax-server.service"].splitlines() if "/www" in line]
         assert bound == ([f"BindReadOnlyPaths=/run/hyrax/www:{home}"] if home else [])
         assert ("opt/pages" in listed(made.squashfs)) == bool(home)
