@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.core.cache import StageCache
+from hyraxvm.core.paths import PROVISION
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.stages.provision import stage as provision
+from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.server import oci
 from hyraxvm.stages.server import stage as server
 from tests.servers.build import STANDIN, recipe
@@ -20,7 +21,7 @@ from tests.servers.images import make_standin
 from tests.servers.layout import VARIANTS, Layout, layout
 
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
-GUEST = provision.PROVISION / "guest/usr/lib/systemd/system"
+GUEST = PROVISION / "guest/usr/lib/systemd/system"
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -51,7 +52,7 @@ def guest(
     """A root directory with the guest's files of this server, and its image in /opt/hyrax."""
     root = tmp_path_factory.mktemp("guest")
     chosen = recipe(f"standin-{official.variant}", "", **STANDIN)
-    for name, (text, _) in provision.server_files(chosen, packed.image).items():
+    for name, (text, _) in guest_tar.server_files(chosen, packed.image).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     accounts = packed.image.accounts
@@ -61,10 +62,10 @@ def guest(
     (root / "etc/group").write_text("root:x:0:\n" + "".join(groups))
     units = root / "usr/lib/systemd/system"
     units.mkdir(parents=True, exist_ok=True)
-    for path in [*GUEST.glob("*.*"), *(provision.PROVISION / "units").iterdir()]:
+    for path in [*GUEST.glob("*.*"), *(PROVISION / "units").iterdir()]:
         if path.is_file():
             (units / path.name).write_text(path.read_text())
-    for name, text in provision.render_units(chosen, packed.image).items():
+    for name, text in guest_tar.render_units(chosen, packed.image).items():
         (units / name).write_text(text)
     image = root / "opt/hyrax"
     image.parent.mkdir()
@@ -104,7 +105,9 @@ def test_the_stand_in_has_the_official_images_owners_modes_and_links(
     ]
     assert len(below) > 50
     assert {(node.info.uid, node.info.gid) for _, node in below} == {(1000, 1001)}
-    assert [name for name, node in below if node.info.mode & 0o007 and "server.xml" not in name] == []
+    assert [
+        name for name, node in below if node.info.mode & 0o007 and "server.xml" not in name
+    ] == []
 
 
 def test_the_stand_in_has_the_official_images_configuration(

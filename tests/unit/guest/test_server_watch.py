@@ -1,4 +1,4 @@
-"""The watch of the data server: one that runs and answers no data is restarted, ever more rarely."""
+"""The watch of the data server: one that runs and answers no data is restarted, then less often."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def restarts(calls: list[str]) -> list[tuple[str, int]]:
     return found
 
 
-def test_a_server_that_answers_is_left_alone(
-    guest: Guest, watch: subprocess.Popen[str]
-) -> None:
+def test_a_server_that_answers_is_left_alone(guest: Guest, watch: subprocess.Popen[str]) -> None:
     calls = after(guest, 8)
     assert restarts(calls) == []
     asked = "http://127.0.0.1:8080/opendap/version"
@@ -88,9 +86,7 @@ def test_one_that_gives_no_data_is_restarted_after_three_checks_and_then_more_ra
     assert [what for what, _ in restarts(after(guest, 5))[before:]] == [BES]
 
 
-def test_without_a_hook_all_units_are_restarted(
-    guest: Guest, watch: subprocess.Popen[str]
-) -> None:
+def test_without_a_hook_all_units_are_restarted(guest: Guest, watch: subprocess.Popen[str]) -> None:
     guest.write("silent", "")
     assert [what for what, _ in restarts(after(guest, 5))] == [ALL]
 

@@ -140,6 +140,7 @@ def test_a_server_that_is_not_pinned_is_refused_and_nothing_is_written(
     lock = tmp_path / "images.lock"
     digest = f"sha256:{'ab' * 32}"
     monkeypatch.setattr(oci, "remote_digest", lambda *words: digest)
+    monkeypatch.setattr(oci, "remote_config", lambda *words: ({}, {}))
     with pytest.raises(
         UserError, match=r"has no digest for server 'hyrax'; type: ./inv pin hyrax, and commit"
     ):

@@ -93,9 +93,7 @@ def push_index(layout: Path, reference: str, images: dict[str, Path]) -> str:
         found.pop("annotations", None)
         manifests.append(found)
     kind = "application/vnd.oci.image.index.v1+json"
-    content = json.dumps(
-        {"schemaVersion": 2, "mediaType": kind, "manifests": manifests}
-    ).encode()
+    content = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": manifests}).encode()
     digest = hashlib.sha256(content).hexdigest()
     (blobs / digest).write_bytes(content)
     entry = {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content),

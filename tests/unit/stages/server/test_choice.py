@@ -14,7 +14,14 @@ from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.stages.server import choice, oci
 from hyraxvm.stages.server import stage as server
-from tests.unit.stages.server.image_maker import TAG, Entry, copy_image, make_image, program, push_index
+from tests.unit.stages.server.image_maker import (
+    TAG,
+    Entry,
+    copy_image,
+    make_image,
+    program,
+    push_index,
+)
 from tests.unit.stages.server.plain_image import CONFIG, LAYERS, listed, recipe
 
 
@@ -197,7 +204,7 @@ def test_an_index_of_several_architectures_is_pinned_as_a_whole(
     assert "etc/amd64" in names and "etc/arm64" not in names
     lock.unlink()
     push_index(tmp_path / "arm-only", reference, {"arm64": arm})
-    with pytest.raises(Failure, match="no image found .* architecture .?amd64") as caught:
+    with pytest.raises(Failure, match=r"no image found .* architecture .?amd64") as caught:
         choice.pin(table, "hyrax", lock)
     assert "\n" not in str(caught.value)
     assert not lock.exists()
