@@ -15,6 +15,7 @@ ns = Collection(
     showing.verify,
     showing.render,
     using.run,
+    using.try_,
     using.settings,
     using.download,
     releasing.release,

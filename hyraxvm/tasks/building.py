@@ -95,8 +95,10 @@ def build(
     help={
         "unit": "only the unit tests: no VM, a few minutes",
         "servers": "only the stand-in servers, each in its own VM",
-        "k": "with --unit or --servers: only tests that match this expression of pytest",
-        "image": "images to boot-test; default: all",
+        "boot": "only boot tests, on the machine of ./inv try, with this checkout's guest files",
+        "keep": "with --boot: leave the machine running for the next time",
+        "k": "with --unit, --servers or --boot: only tests that match this expression of pytest",
+        "image": "images to boot-test; default: all, with --boot the one that images.toml names",
         "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
         "each other format of one of them",
     },
@@ -109,6 +111,8 @@ def test(
     format: list[str],
     unit: bool = False,
     servers: bool = False,
+    boot: bool = False,
+    keep: bool = False,
     k: str | None = None,
 ) -> None:
     """Run the unit tests, then build what is not built and boot-test it."""
@@ -117,10 +121,19 @@ def test(
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
+    from hyraxvm.stages.plan import Plan
+    from hyraxvm.tools import trial
     from hyraxvm.tools.testing import server_tests, unit_tests
 
-    if k is not None and not (unit or servers):
-        raise UserError(f"-k goes with --unit or --servers; type: ./inv test --unit -k {k!r}")
+    if k is not None and not (unit or servers or boot):
+        raise UserError(
+            f"-k goes with --unit, --servers or --boot; type: ./inv test --unit -k {k!r}"
+        )
+    if unit + servers + boot > 1 or (keep and not boot):
+        raise UserError(
+            "--unit, --servers and --boot exclude each other, and --keep goes with --boot; "
+            "type: ./inv test --boot -k EXPR --keep"
+        )
     workspace = Workspace.here()
     if servers:
         server_tests(workspace, k)
@@ -128,6 +141,12 @@ def test(
     table = read_table()
     names = list(dict.fromkeys(image)) or sorted(table.image)
     names = [images.choose("image", name, table.image) for name in names]
+    if boot:
+        if len(image) > 1 or format:
+            raise UserError("--boot takes one image and no format; type: ./inv test --boot nfs")
+        recipe = choose_server(workspace).recipe(table, image[0] if image else table.defaults.image)
+        trial.test(workspace, Plan(recipe, root=workspace.root), Progress(), k, keep)
+        return
     # Not every format of every image: making a format compares its disk with the master.
     chosen_formats = (
         [formats.choose(format)] * len(names) if format else formats.for_images(len(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from pathlib import Path
 
 from invoke import Context, task
@@ -124,3 +125,41 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
     status = interactive_artifact(max(found, key=lambda path: path.stat().st_mtime))
     if status:
         raise Failure(f"QEMU: exit status {status}")
+
+
+@task(
+    name="try",
+    help={
+        "image": "image to try (see ./inv list)",
+        "server": "data server in it; default: the one that images.toml names",
+        "fresh": "start again from a new master, also if the machine runs",
+        "stop": "end the machine",
+    },
+)
+@reported
+def try_(
+    c: Context, image: str, server: str | None = None, fresh: bool = False, stop: bool = False
+) -> None:
+    """Keep a machine running, and put this checkout's guest files into it within seconds."""
+    from hyraxvm.config import images
+    from hyraxvm.core.progress import Progress
+    from hyraxvm.core.workspace import Workspace
+    from hyraxvm.stages.plan import Plan
+    from hyraxvm.tasks.common import choose_server
+    from hyraxvm.tools import trial
+    from hyraxvm.vm import kept
+    from hyraxvm.vm.qemu import HTTP
+
+    table = read_table()
+    image = images.choose("image", image, table.image)
+    workspace = Workspace.here()
+    machine = trial.Trial.of(workspace, image)
+    if stop:
+        print(f"{image}: {'ended' if machine.stop() else 'no machine of this image ran'}")
+        return
+    recipe = choose_server(workspace, server).recipe(table, image)
+    trial.ready(workspace, Plan(recipe, root=workspace.root), Progress(), fresh)
+    print(f"data:    http://127.0.0.1:{kept.ports(machine.folder)[HTTP]}/opendap/")
+    print(f"shell:   {shlex.join(machine.ssh())}")
+    print(f"console: {machine.folder / 'console.log'}")
+    print(f"again:   ./inv try {image}, after an edit; ./inv try {image} --stop ends it")

@@ -29,6 +29,7 @@ from tests.boot.capabilities import Capabilities, load
 from tests.boot.data import make_data
 from tests.boot.fileserver import KINDS, FileServer
 from tests.boot.guest import Artifact, Guest
+from tests.boot.kept import attached
 from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
 
 # The modules in the order in which a machine runs them.  Later modules find what earlier ones have
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("boot tests")
     group.addoption("--smoke", action="store_true", help="one machine, and only its smoke tests")
     group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
+    group.addoption("--kept", metavar="DIR", type=Path, help="use the machine that runs there")
     group.addoption("--reports", metavar="DIR", type=Path, help="default: in artifacts/reports/")
 
 
@@ -85,7 +87,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             marks=pytest.mark.xdist_group(f"{path.name}@{machine}"),
         )
         for path in metafunc.config.getoption("--artifact")
-        for machine in _machines(path)[: 1 if metafunc.config.getoption("--smoke") else None]
+        for machine in _machines(path, metafunc.config)[
+            : 1 if metafunc.config.getoption("--smoke") else None
+        ]
     ]
     metafunc.parametrize(("artifact", "machine"), machines, indirect=True, scope="session")
 
@@ -105,13 +109,14 @@ def _place(item: pytest.Item) -> int:
     return ORDER.index(item.path.stem)
 
 
-def _machines(artifact: Path) -> Sequence[str]:
+def _machines(artifact: Path, config: pytest.Config) -> Sequence[str]:
+    if config.getoption("--kept"):
+        return ("first",)
     chosen = format_of(artifact)
-    if not chosen.whole_contract:
-        return chosen.machines
     # What `wires` tests is the same in all images; the one for NFS needs no password.
     wires = ("wires",) if _read_manifest(artifact)["release"]["ACCESS"] == "nfs" else ()
-    return ("first", "second", *wires)
+    machines = ("first", "second", *wires) if chosen.whole_contract else chosen.machines
+    return machines[:1] if config.getoption("--smoke") else machines
 
 
 def _is_meant(item: pytest.Item, smoke: bool) -> bool:
@@ -158,8 +163,13 @@ def machine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def guest(artifact: Artifact, machine: str) -> Iterator[Guest]:
+def guest(artifact: Artifact, machine: str, pytestconfig: pytest.Config) -> Iterator[Guest]:
     """Boot the artifact as `machine`, and wait until its service answers."""
+    if folder := pytestconfig.getoption("--kept"):
+        with attached(artifact.spec, folder, artifact.reports / machine) as guest:
+            guest.wait_ready()
+            yield guest
+        return
     spec, size = artifact.specs.get(machine) or artifact.spec, artifact.disk_bytes
     if machine == "second":
         size += EXTRA

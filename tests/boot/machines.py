@@ -40,11 +40,16 @@ def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
     """
     # These are the logs of an earlier run.
     shutil.rmtree(logs, ignore_errors=True)
-    with VirtualMachine(spec, folder, logs) as running:
-        guest = Guest(running)
-        _guests.append(guest)
-        try:
-            yield guest
-        finally:
-            guest.keep_journal()
-            _guests.remove(guest)
+    with VirtualMachine(spec, folder, logs) as running, watched(Guest(running)) as guest:
+        yield guest
+
+
+@contextmanager
+def watched(guest: Guest) -> Iterator[Guest]:
+    """Show the guest's console in the reports of tests that fail; keep its journal at the end."""
+    _guests.append(guest)
+    try:
+        yield guest
+    finally:
+        guest.keep_journal()
+        _guests.remove(guest)
