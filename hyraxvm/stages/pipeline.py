@@ -101,7 +101,7 @@ def _all_tested(
         name = path.name.removeprefix("hyrax-vm-")
         try:
             what = "boot test" if level == FULL else "smoke boot"
-            with progress.stage(f"{what} of {name}", loud=True) as on_line:
+            with progress.stage(f"{what} of {name}") as on_line:
                 return boot_test.test(workspace, path, on_line, MACHINES // side_by_side, level)
         except Failure as failure:
             return failure
@@ -177,7 +177,7 @@ def master(
     with progress.stage("disk") as on_line:
         log = _log(workspace, plan, "disk")
         made = disk.build(results, recipe, plan.disk, tar, served, log, on_line)
-    with machines or nullcontext(), progress.stage("provision", loud=True) as on_line:
+    with machines or nullcontext(), progress.stage("provision") as on_line:
         log = _log(workspace, plan, "provision")
         key = plan.provision(served.image)
         provisioned = provision.build(results, recipe, key, made, served.image, log, on_line)

@@ -12,6 +12,7 @@ from hyraxvm.tasks.common import (
     FORMAT_HELP,
     choose_server,
     files,
+    progress,
     read_table,
     refuse,
     reported,
@@ -49,7 +50,6 @@ def build(
     from hyraxvm import formats
     from hyraxvm.config import images
     from hyraxvm.config.model import FULL, SMOKE
-    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
     from hyraxvm.stages.boot_test import verdict
@@ -64,14 +64,14 @@ def build(
     # All names are checked before a registry is asked.
     names = [images.choose("image", name, table.image) for name in dict.fromkeys(names)]
     wanted = formats.choose(format)
-    progress = Progress()
     workspace = Workspace.here()
+    shown = progress(workspace)
     chosen = choose_server(workspace, server, server_image)
-    workspace = sharing(workspace, progress.say)
+    workspace = sharing(workspace, shown.say)
     made = pipeline.build(
         workspace,
         [(chosen.recipe(table, name), wanted) for name in names],
-        progress,
+        shown,
         test=None if no_test else FULL if full else SMOKE,
         refresh=today() if refresh else "",
     )
@@ -84,7 +84,7 @@ def build(
             print(f"    report: {report}")
     if made and not full:
         print("the whole contract: ./inv build --full, or ./inv boot-test FILE")
-    stages = ", ".join(f"{name} {took} s" for name, took in progress.timings.items())
+    stages = ", ".join(f"{name} {took} s" for name, took in shown.timings.items())
     if stages:
         print("stages:", stages)
     if chosen.notice:  # again: the first one has scrolled away
@@ -118,7 +118,6 @@ def test(
     """Run the unit tests, then build what is not built and boot-test it."""
     from hyraxvm import formats
     from hyraxvm.config import images
-    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages import pipeline
     from hyraxvm.stages.plan import Plan
@@ -145,7 +144,7 @@ def test(
         if len(image) > 1 or format:
             raise UserError("--boot takes one image and no format; type: ./inv test --boot nfs")
         recipe = choose_server(workspace).recipe(table, image[0] if image else table.defaults.image)
-        trial.test(workspace, Plan(recipe, root=workspace.root), Progress(), k, keep)
+        trial.test(workspace, Plan(recipe, root=workspace.root), progress(workspace), k, keep)
         return
     # Not every format of every image: making a format compares its disk with the master.
     chosen_formats = (
@@ -154,11 +153,11 @@ def test(
     unit_tests(workspace, k)
     if unit:
         return
-    progress = Progress()
+    shown = progress(workspace)
     chosen = choose_server(workspace)
     recipes = [chosen.recipe(table, name) for name in names]
     wanted = list(zip(recipes, chosen_formats, strict=True))
-    for artifact in pipeline.build(sharing(workspace, progress.say), wanted, progress):
+    for artifact in pipeline.build(sharing(workspace, shown.say), wanted, shown):
         print(f"{artifact.path.name}: boot test passed")
 
 
@@ -174,7 +173,6 @@ def test(
 def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
     """Boot and exercise artifacts, built here or elsewhere."""
     from hyraxvm.config.model import FULL
-    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.formats.verify import verify_all
     from hyraxvm.stages.boot_test import stage, verdict
@@ -185,17 +183,17 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
     refuse(verify_all(paths)[1])
     if regression:
         suite.check(Path(regression))
-    progress = Progress()
     workspace = Workspace.here()
+    shown = progress(workspace)
     for path in paths:
-        with progress.stage(f"boot test of {path.name}", loud=True) as on_line:
+        with shown.stage(f"boot test of {path.name}") as on_line:
             stage.test(workspace, path, on_line)
         folder = verdict.reports(workspace, path)
         if path.resolve().parent == workspace.artifacts.resolve():
             package.record_tests(workspace.artifacts, {path.name: FULL})
         print(f"{path}: passed; report: {folder / 'report.html'}")
         if regression:
-            with progress.stage(f"regression suite, {path.name}", loud=True) as on_line:
+            with shown.stage(f"regression suite, {path.name}") as on_line:
                 found = suite.against(path, Path(regression), folder, on_line)
             print(f"regression suite: {found}; log: {folder / 'regression.log'}")
             if found.failures:

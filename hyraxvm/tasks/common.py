@@ -13,6 +13,7 @@ from hyraxvm.core.errors import Failure, UserError
 
 if TYPE_CHECKING:
     from hyraxvm.config.images import Config
+    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages.server.choice import Choice
 
@@ -80,6 +81,13 @@ def sharing(workspace: Workspace, say: Callable[[str], None]) -> Workspace:
 
     cache = StageCache(workspace.cache.folder, stage_cache.connect(say))
     return dataclasses.replace(workspace, cache=cache)
+
+
+def progress(workspace: Workspace) -> Progress:
+    """Return what shows the stages of a command; it knows how long each took the last time."""
+    from hyraxvm.core.progress import Progress
+
+    return Progress(history=workspace.cache.folder / "timings.json")
 
 
 def today() -> str:

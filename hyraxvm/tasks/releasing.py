@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from invoke import Context, task
 
-from hyraxvm.tasks.common import read_table, reported, sharing, today
+from hyraxvm.tasks.common import progress, read_table, reported, sharing, today
 
 if TYPE_CHECKING:
     from hyraxvm.config.model import Artifact
@@ -36,7 +36,6 @@ def release(
     """Build and test every image in every format, then sign and publish all of it."""
     from hyraxvm import formats
     from hyraxvm.config import images, publish
-    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import publisher
     from hyraxvm.release import assemble, checks, collect, index, signing
@@ -44,13 +43,14 @@ def release(
     from hyraxvm.store.s3 import Store
 
     index.kind(version)
-    progress = Progress()
-    workspace = sharing(Workspace.here(), progress.say)
+    workspace = Workspace.here()
+    shown = progress(workspace)
+    workspace = sharing(workspace, shown.say)
     wanted = checks.recipes(workspace, read_table(), [image] if image else [], server, print)
 
     def build(recipes: Sequence[images.Recipe]) -> list[Artifact] | None:
         every = [(recipe, formats.choose([])) for recipe in recipes]
-        return None if built else pipeline.build(workspace, every, progress)
+        return None if built else pipeline.build(workspace, every, shown)
 
     if image:
         checks.tagged_revision(workspace, version)
@@ -66,11 +66,11 @@ def release(
         build=build,
         settings=settings,
         store=store,
-        on_line=progress.say,
+        on_line=shown.say,
     )
     if store and not no_publish:
         key = signing.public_key(settings.signing.key)
-        publisher.publish_folder(workspace, store, folder, key, settings, progress.say)
+        publisher.publish_folder(workspace, store, folder, key, settings, shown.say)
     print(folder)
 
 
@@ -94,31 +94,30 @@ def nightly(
     """Build and test with refreshed packages, publish what has changed, write nightly.md."""
     from hyraxvm import formats
     from hyraxvm.config import images, publish
-    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import nightly
     from hyraxvm.release import checks, collect
     from hyraxvm.stages import pipeline
 
-    progress = Progress()
     workspace = Workspace.here()
+    shown = progress(workspace)
 
     def set_up() -> tuple[list[images.Recipe], nightly.Publisher | None]:
         nonlocal workspace
-        workspace = sharing(workspace, progress.say)
+        workspace = sharing(workspace, shown.say)
         wanted = checks.recipes(workspace, read_table(), image, server, print)
         checks.clean_revision(workspace)
         if no_publish or image:
             return wanted, None
-        return wanted, nightly.Publisher(workspace, publish.load(), progress.say)
+        return wanted, nightly.Publisher(workspace, publish.load(), shown.say)
 
     def build(recipe: images.Recipe) -> list[Artifact]:
         if built:
             return collect.tested_artifacts(workspace, recipe)
         wanted = [(recipe, formats.choose([]))]
-        return pipeline.build(workspace, wanted, progress, refresh=today())
+        return pipeline.build(workspace, wanted, shown, refresh=today())
 
-    nightly.run(workspace, set_up, build=build, say=progress.say)
+    nightly.run(workspace, set_up, build=build, say=shown.say)
 
 
 @task(help={"json_": "on one line, for a CI system; default: a list", "server": "data server"})

@@ -9,7 +9,7 @@ from pathlib import Path
 from invoke import Context, task
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.tasks.common import read_table, reported
+from hyraxvm.tasks.common import choose_server, progress, read_table, reported
 
 
 @task(
@@ -142,10 +142,8 @@ def try_(
 ) -> None:
     """Keep a machine running, and put this checkout's guest files into it within seconds."""
     from hyraxvm.config import images
-    from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.stages.plan import Plan
-    from hyraxvm.tasks.common import choose_server
     from hyraxvm.tools import trial
     from hyraxvm.vm import kept
     from hyraxvm.vm.qemu import HTTP
@@ -158,7 +156,7 @@ def try_(
         print(f"{image}: {'ended' if machine.stop() else 'no machine of this image ran'}")
         return
     recipe = choose_server(workspace, server).recipe(table, image)
-    trial.ready(workspace, Plan(recipe, root=workspace.root), Progress(), fresh)
+    trial.ready(workspace, Plan(recipe, root=workspace.root), progress(workspace), fresh)
     print(f"data:    http://127.0.0.1:{kept.ports(machine.folder)[HTTP]}/opendap/")
     print(f"shell:   {shlex.join(machine.ssh())}")
     print(f"console: {machine.folder / 'console.log'}")

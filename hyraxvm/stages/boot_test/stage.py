@@ -20,19 +20,20 @@ from hyraxvm.formats.opening import manifest_path
 from hyraxvm.stages.boot_test import verdict
 
 DEADLINE = 3600.0  # seconds, for all machines of a file
-# pytest-xdist's line about a test that has ended.
-_ENDED = re.compile(
-    r"\[gw\d+\] \[ *(\d+%)\] (\w+) tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\]@\S+ *"
+# pytest-xdist's line about a test that starts or has ended.
+_TEST = re.compile(
+    r"(?:\[gw\d+\] \[ *(\d+%)\] (\w+) )?tests/boot/\w+\.py::(\w+)\[\S+?@(\w+)-?(.*)\]@\S+ *"
 )
 
 
 def _short(line: str) -> str:
     """Return what a person sees of a line: share done, result, machine, and test."""
-    match = _ENDED.fullmatch(line)
+    match = _TEST.fullmatch(line)
     if not match:
         return line
     share, outcome, test, machine, case = match.groups()
-    return f"{share:>4} {outcome.lower()} on {machine}: {test}" + (f" [{case}]" if case else "")
+    state = f"{share:>4} {outcome.lower()} " if share else ""
+    return f"{state}on {machine}: {test}" + (f" [{case}]" if case else "")
 
 
 def test(
