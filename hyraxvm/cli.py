@@ -12,13 +12,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from invoke import Argument, Collection, ParseError, Program, Task
 from invoke.loader import FilesystemLoader
 
 from hyraxvm import __version__
 from hyraxvm.core.paths import ROOT
+
+# Words that a task takes for its own, although they name another task.
+OWN_WORDS: Final = {"bench": {"build"}}
 
 
 def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
@@ -29,6 +32,7 @@ def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
     """
     result: list[str] = []
     flag: str | None = None
+    own: set[str] = set()
     takes_value: set[str] = set()
     words = iter(argv)
     for word in words:
@@ -39,10 +43,10 @@ def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
             result.extend(value for value in [next(words, None)] if value is not None)
         elif word.startswith("-"):
             continue
-        elif flag is not None and word not in tasks.task_names:
+        elif flag is not None and (word in own or word not in tasks.task_names):
             result[-1:] = [flag, word]
         elif word in tasks.task_names:
-            task = tasks[word]
+            task, own = tasks[word], OWN_WORDS.get(word, set())
             flag = f"--{task.iterable[0].replace('_', '-')}" if task.iterable else None
             takes_value = {
                 f"--{name}" if len(name) > 1 else f"-{name}"

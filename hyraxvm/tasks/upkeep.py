@@ -5,7 +5,7 @@ from __future__ import annotations
 from invoke import Context, task
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.tasks.common import reported
+from hyraxvm.tasks.common import read_table, reported
 
 
 @task
@@ -31,21 +31,42 @@ def lint(c: Context) -> None:
 
 
 @task(
-    iterable=["what"],
+    iterable=["what", "format"],
     help={
-        "what": "transfer: publish and download next to rclone copy; report: the figures of what "
-        "is built and tested here; slowest: the tests that took longest",
-        "size": "megabytes to transfer",
+        "what": "build: ./inv build cold, warm and after edits; transfer: publish and download "
+        "next to rclone copy; report: the figures of what is built and tested; slowest: the tests "
+        "that took longest",
+        "image": "with build: image to build; default: the one that images.toml names",
+        "format": "with build: only this format, repeatable; default: all",
+        "server": "with build: data server in it",
+        "size": "with transfer: megabytes",
         "write": "with report: write the figures into docs/performance.md",
     },
 )
 @reported
-def bench(c: Context, what: list[str], size: int = 1000, write: bool = False) -> None:
-    """Measure transfers, or show what builds and tests have measured."""
+def bench(
+    c: Context,
+    what: list[str],
+    format: list[str],
+    image: str | None = None,
+    server: str | None = None,
+    size: int = 1000,
+    write: bool = False,
+) -> None:
+    """Measure builds and transfers, or show what builds and tests have measured."""
+    from hyraxvm import formats
+    from hyraxvm.config import images
     from hyraxvm.core.workspace import Workspace
-    from hyraxvm.tools import bench, figures
+    from hyraxvm.tools import bench, bench_build, figures
 
-    if what == ["transfer"]:
+    if what == ["build"]:
+        table = read_table()
+        words = [images.choose("image", image or table.defaults.image, table.image)]
+        words += [word for one in formats.choose(format) for word in ("--format", one.name)]
+        if server:
+            words += ["--server", images.choose("server", server, table.server)]
+        print(bench_build.table(bench_build.measure(Workspace.here(), words, print)))
+    elif what == ["transfer"]:
         for line in bench.transfer(size):
             print(line)
     elif what == ["report"]:
@@ -57,7 +78,7 @@ def bench(c: Context, what: list[str], size: int = 1000, write: bool = False) ->
         print(figures.slowest(Workspace.here().artifacts))
     else:
         raise UserError(
-            "bench measures nothing else; expected: transfer, report or slowest; "
+            "bench measures nothing else; expected: build, transfer, report or slowest; "
             "type: ./inv bench report"
         )
 

@@ -21,6 +21,7 @@ from hyraxvm.core.columns import align
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.stages.boot_test import verdict
+from hyraxvm.tools import bench_build
 from hyraxvm.tools.testing import read_junit
 
 PAGE: Final = ROOT / "docs" / "performance.md"
@@ -28,6 +29,15 @@ BEGIN: Final = "<!-- figures: begin -->\n"
 END: Final = "<!-- figures: end -->\n"
 HEADER: Final = ("what", "measured", "origin")
 SLOWEST: Final = 30  # tests that `slowest` lists
+
+
+# Other builders on a machine like this one (2 cores, no KVM), for a bookworm disk with about the
+# same packages, cold: one raw disk, which nothing has booted.  docs/decisions/build.md has more.
+PEERS: Final = {
+    "mkosi 26 (from git, with a tools tree of trixie)": "101 and 119 s, 1,485 MB",
+    "diskimage-builder 3.43 (with kpartx replaced)": "138 s, 1,008 MB",
+    "kiwi 11.1": "260 s, 908 MB",
+}
 
 
 class Figure(NamedTuple):
@@ -53,6 +63,7 @@ def collect(artifacts: Path) -> list[Figure]:
         *_verdicts(manifests, reports),
         *_properties(reports),
         *_suites(reports),
+        *_builds(reports),
     ]
 
 
@@ -142,6 +153,21 @@ def _suites(reports: Path) -> Iterator[Figure]:
                 took = float(suite.get("time", "0"))
                 what = f"`./inv test --{name}` ({suite.get('tests')} tests)"
                 yield Figure(what, f"{took:.0f} s", f"{junit.name}: time")
+
+
+def _builds(reports: Path) -> Iterator[Figure]:
+    """Yield what `./inv bench build` measured, and beside its cold build those of the peers."""
+    report = bench_build.read(reports)
+    if not report:
+        return
+    for case in report.cases:
+        measured = f"made {case.made:.0f} s, tested {case.tested:.0f} s"
+        yield Figure(f"`{report.command}`: {case.what}", measured, bench_build.REPORT)
+    stages = report.cases[0].stages
+    disk = sum(stages.get(name, 0.0) for name in bench_build.DISK)
+    yield Figure(f"{', '.join(bench_build.DISK)}, cold", f"{disk:.0f} s", bench_build.REPORT)
+    for peer, measured in PEERS.items():
+        yield Figure(f"for comparison, one raw disk, cold, untested: {peer}", measured, "clock")
 
 
 def _reports(reports: Path) -> list[Path]:

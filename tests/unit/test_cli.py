@@ -60,6 +60,8 @@ def refused(
         ("boot-test a.zip b.zip", "boot-test --file a.zip --file b.zip"),
         ("build --all --format ova", "build --all --format ova"),
         ("build nfs --format ova smb", "build --image nfs --format ova --image smb"),
+        ("bench build --server dapdir", "bench --what build --server dapdir"),
+        ("clean build nfs", "clean build --image nfs"),
         ("verify a.zip b.ova", "verify --file a.zip --file b.ova"),
         ("render nfs", "render nfs"),
         ("list build nfs", "list build --image nfs"),

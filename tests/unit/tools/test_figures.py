@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.core.errors import UserError
-from hyraxvm.tools import figures
+from hyraxvm.tools import bench_build, figures
 
 JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" tests="2" time="81.5">
@@ -58,6 +58,19 @@ def test_every_origin_gives_its_figures(artifacts: Path) -> None:
         "measured",
         "origin",
     ]
+
+
+def test_builds_are_shown_beside_the_peers(artifacts: Path) -> None:
+    case = {"what": "nothing has changed", "made": 2.2, "tested": 3.4, "stages": {}}
+    stages = {"server": 40.0, "rootfs": 50.0, "disk": 5.0, "provision": 40.0, "guest": 4.0}
+    cold = {"what": "nothing is in the cache", "made": 140.0, "tested": 230.6, "stages": stages}
+    report = {"command": "./inv build nfs", "date": "2026-01-31", "cases": [cold, case]}
+    (artifacts / "reports" / bench_build.REPORT).write_text(json.dumps(report))
+    found = {figure.what: figure.measured for figure in figures.collect(artifacts)}
+    assert found["`./inv build nfs`: nothing is in the cache"] == "made 140 s, tested 231 s"
+    assert found["`./inv build nfs`: nothing has changed"] == "made 2 s, tested 3 s"
+    assert found["rootfs, disk, provision, guest, cold"] == "99 s"
+    assert sum("for comparison" in what for what in found) == len(figures.PEERS) == 3
 
 
 def test_the_slowest_tests_come_first(artifacts: Path) -> None:
