@@ -13,7 +13,8 @@ LIB=$ROOT/usr/lib/hyrax-vm
 DATA=/srv/hyrax/data
 CONF=$ROOT/etc/hyrax/data.d
 UNITS=$ROOT/etc/systemd/system
-PORT=8080
+PORT=8080        # of the front door
+SERVER_PORT=8081 # of the data server, on the loopback
 
 me=${0##*/}
 say() { printf '%s\n' "$*"; }
@@ -58,8 +59,14 @@ release() { eval "say \"\${release_$1-}\""; }
 lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
 upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
 
+# drained: prints when this server was drained; fails when it is not
+drained() { cat "$ROOT/var/lib/hyrax/drained" 2>/dev/null; }
+
 # server_setting KEY: prints the value that was set with `hyrax-server set`, or nothing
 server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
+
+# setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
+setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
 
 # server_name: the data server's name for people; only Hyrax is called Hyrax
 server_name() {
