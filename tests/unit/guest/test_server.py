@@ -72,7 +72,9 @@ def test_a_setting_is_written_once_and_restarts_what_reads_it(served: Guest) -> 
         assert server(served, "set", "email", address)[:2] == (0, f"email is now {address}\n")
     assert served.read("etc/hyrax/server.conf") == "EMAIL=d@e.f\n"
     calls = served.read("calls.log")
-    assert calls.count("systemctl try-reload-or-restart hyrax-settings.service hyrax-bes.service") == 2
+    assert (
+        calls.count("systemctl try-reload-or-restart hyrax-settings.service hyrax-bes.service") == 2
+    )
     assert "hyrax-tomcat" not in calls
     assert server(served, "set")[1].split()[:2] == ["email", "d@e.f"]
 
