@@ -152,7 +152,7 @@ class FrontDoor:
         old = self._accepting()
         assert self.write() == (0, "", "")
         self.process.send_signal(signal.SIGHUP)
-        until(lambda: self._accepting() and not self._accepting() & old)
+        until(lambda: bool(self._accepting()) and not self._accepting() & old)
 
     def _accepting(self) -> set[str]:
         """Return the ids of the processes that accept connections."""
