@@ -104,7 +104,7 @@ def test_it_costs_little(guest: Guest, record_property: RecordProperty) -> None:
     used = int(guest.check(f"systemctl show --value -p MemoryCurrent {UNIT}"))
     record_property("front door: memory in MB", round(used / 1e6, 1))
     assert used < 40e6
-    seconds = {}
+    seconds: dict[int, float] = {}
     for _ in range(2):
         for port in (8081, HTTP):
             url = f"http://127.0.0.1:{port}{SAMPLE}?#[1-{REPEATED}]"
