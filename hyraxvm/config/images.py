@@ -42,6 +42,7 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_
 
 AUTO: Final = "auto"
 SERVER: Final = "server"  # the key of a budget that is not the name of a format
+SERVER_PORT: Final = 8081  # of the data server, on the loopback; the front door has 8080
 
 
 class Keyring(Model):
@@ -133,9 +134,8 @@ class Server(Model):
     folder: Name | None = None
     packages: list[DebianPackage] = Field(default_factory=list)
     data_root: AbsolutePath
-    # The directory, inside its own root, that the server shows at /; None: it has its own page.
-    home: AbsolutePath | None = None
-    port: Annotated[int, Field(ge=1, le=65535)]
+    # Where an image that is taken as it is listens; others are made to listen at SERVER_PORT.
+    port: Annotated[int, Field(ge=1, le=65535)] = SERVER_PORT
     health_path: UrlPath
     memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
     writable: list[AbsolutePath] = Field(default_factory=list)

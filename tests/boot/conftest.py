@@ -39,6 +39,7 @@ ORDER = (
     "test_console",
     "test_claims",
     "test_landing",
+    "test_front_door",
     "test_samples",
     "test_data_sets",
     "test_setup",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hyraxvm.config.images import Recipe
+from hyraxvm.config.images import SERVER_PORT, Recipe
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.process import run
 from hyraxvm.stages.rootfs import stage as rootfs
@@ -70,7 +70,7 @@ def configuration(recipe: Recipe, source: Path) -> oci.OciImage:
 
     Raises `Failure`: the Python package has no version.
     """
-    name, home = recipe.server_name, recipe.server.home
+    name = recipe.server_name
     init = source / name / "__init__.py"
     version = re.search(r'^__version__.* = "([0-9.]+)"$', init.read_text(), re.MULTILINE)
     if version is None:
@@ -80,14 +80,13 @@ def configuration(recipe: Recipe, source: Path) -> oci.OciImage:
         entrypoint=["/usr/bin/python3", "-m", name],
         environment={
             f"{name.upper()}_ROOT": recipe.server.data_root,
-            f"{name.upper()}_BIND": f"0.0.0.0:{recipe.server.port}",
-            **({f"{name.upper()}_HOME": home} if home else {}),
+            f"{name.upper()}_BIND": f"127.0.0.1:{SERVER_PORT}",
             "HDF5_USE_FILE_LOCKING": "FALSE",
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         },
         working_directory=TEMPORARY,
         user=name,
-        ports=[recipe.server.port],
+        ports=[SERVER_PORT],
         volumes=[],
         labels={
             "org.opencontainers.image.title": name,

@@ -180,11 +180,6 @@ def describe(
         if not FACT.fullmatch(value):
             raise Failure(f"the image's {name} {value[:200]!r} has characters that are refused")
     tree.make_dir(recipe.server.data_root, 0, 0)
-    if recipe.server.home:
-        parent = recipe.server.home.rpartition("/")[0]
-        if parent and not tree.is_dir(parent):
-            raise Failure(missing(tree, parent, "directory"))
-        tree.make_dir(recipe.server.home, 0, 0)
     # The guest mounts over these; its root is read-only then, so they must exist.
     for path in ("/proc", "/sys", "/dev", "/run"):
         tree.make_dir(path, 0, 0)

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 
-from hyraxvm.config.images import Recipe
+from hyraxvm.config.images import SERVER_PORT, Recipe
 from hyraxvm.config.model import Account
 from hyraxvm.core.errors import Failure
 from hyraxvm.stages.server import oci
@@ -27,7 +27,21 @@ SCANS = {  # how Tomcat searches libraries: kind of search -> names in a jar tha
     "pluggabilityScan": r"META-INF/(web-fragment\.xml$|resources/.|"
     r"services/(javax|jakarta)\.servlet\.ServletContainerInitializer$)",
 }
-TIMEOUT = "20000"  # milliseconds in which a client must send its request
+CONNECTOR = {
+    "address": "127.0.0.1",
+    "port": str(SERVER_PORT),
+    "connectionTimeout": "20000",  # milliseconds in which a request must arrive
+    # Longer lists of variables than Tomcat's 8 KB, and the raw brackets that DAP clients send.
+    "maxHttpRequestHeaderSize": "139264",
+    "relaxedQueryChars": '"<>[]\\^`{|}',
+    "relaxedPathChars": '"<>[]\\^`{|}',
+}
+FORWARDED = {  # the address that the reader typed, from the front door
+    "className": "org.apache.catalina.valves.RemoteIpValve",
+    "protocolHeader": "X-Forwarded-Proto",
+    "hostHeader": "X-Forwarded-Host",
+    "portHeader": "X-Forwarded-Port",
+}
 
 
 def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
@@ -62,10 +76,9 @@ def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
     olfs = olfs_configuration(tree, environment, webapp)
 
     jars = scanned(tree, f"{webapp}/WEB-INF/lib", f"{tomcat_real}/lib")
-    port = recipe.server.port
     files, bound = {}, []
     edits: list[tuple[str, Callable[[ET.Element], None]]] = [
-        (f"{tomcat_real}/conf/server.xml", lambda root: edit_server(root, port)),
+        (f"{tomcat_real}/conf/server.xml", edit_server),
         (olfs, edit_olfs),
         (f"{webapp}/WEB-INF/web.xml", edit_web),
         (f"{tomcat_real}/conf/context.xml", lambda root: edit_context(root, jars)),
@@ -298,8 +311,8 @@ def edited(tree: Tree, path: str, edit: Callable[[ET.Element], None]) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>{note}{ET.tostring(root, encoding="unicode")}\n'
 
 
-def edit_server(root: ET.Element, port: int) -> None:
-    """Edit Tomcat's server.xml: one HTTP connector, no shutdown port, access logs for 14 days."""
+def edit_server(root: ET.Element) -> None:
+    """Edit Tomcat's server.xml: one HTTP connector, behind the front door, and no shutdown port."""
     if root.tag != "Server":
         raise LookupError(f"its root is <{root.tag}>, not <Server>")
     root.set("port", "-1")
@@ -310,8 +323,7 @@ def edit_server(root: ET.Element, port: int) -> None:
             plain = "HTTP" in protocol.upper() and connector.get("SSLEnabled", "false") != "true"
             if plain and not kept:
                 kept += 1
-                connector.set("port", str(port))
-                connector.set("connectionTimeout", TIMEOUT)
+                connector.attrib.update(CONNECTOR)
                 connector.attrib.pop("redirectPort", None)
             else:
                 service.remove(connector)
@@ -319,6 +331,7 @@ def edit_server(root: ET.Element, port: int) -> None:
         raise LookupError("it has no <Connector> for plain HTTP")
     for host in root.iter("Host"):
         host.set("autoDeploy", "false")
+        host.append(ET.Element("Valve", FORWARDED))
     for valve in root.iter("Valve"):
         if (valve.get("className") or "").endswith("AccessLogValve"):
             valve.set("maxDays", "14")

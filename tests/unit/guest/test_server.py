@@ -72,7 +72,9 @@ def test_a_setting_is_written_once_and_restarts_what_reads_it(served: Guest) -> 
         assert server(served, "set", "email", address)[:2] == (0, f"email is now {address}\n")
     assert served.read("etc/hyrax/server.conf") == "EMAIL=d@e.f\n"
     calls = served.read("calls.log")
-    assert calls.count("systemctl try-restart hyrax-settings.service hyrax-bes.service") == 2
+    assert (
+        calls.count("systemctl try-reload-or-restart hyrax-settings.service hyrax-bes.service") == 2
+    )
     assert "hyrax-tomcat" not in calls
     assert server(served, "set")[1].split()[:2] == ["email", "d@e.f"]
 
@@ -129,11 +131,11 @@ def test_only_plain_patterns_of_file_names_are_taken(
     assert (written.read_text() if written.exists() else "") == (f"TYPES={value}\n" if good else "")
 
 
-def test_a_server_without_settings_says_so(served: Guest) -> None:
+def test_a_server_without_settings_has_those_of_the_front_door(served: Guest) -> None:
     (served.root / "usr/lib/hyrax/settings").unlink()
     status, _, err = server(served, "set", "email", "a@b.c")
-    assert status == 1
-    assert "has no settings" in err
+    assert status == 2
+    assert "'email' is not a setting; expected one of: proxy" in err
 
 
 def test_changed_files_are_told_and_reset(served: Guest) -> None:
@@ -162,7 +164,7 @@ class Answers:
     """A data server on a free port, which the guest uses in place of 8080; it answers `pages`."""
 
     def __init__(self, guest: Guest) -> None:
-        self.pages = {"/opendap/sample/sst.nc.dds": "Dataset {"}
+        self.pages = {"/health": "ok", "/opendap/sample/sst.nc.dds": "Dataset {"}
         pages = self.pages
 
         class Handler(BaseHTTPRequestHandler):
@@ -177,7 +179,8 @@ class Answers:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         library = guest.root / "usr/lib/hyrax-vm/lib.sh"
-        edit(library, "\nPORT=8080\n", f"\nPORT={self.http.server_port}\n")
+        edit(library, "\nPORT=8080 ", f"\nPORT={self.http.server_port} ")
+        edit(library, "\nSERVER_PORT=8081 ", f"\nSERVER_PORT={self.http.server_port} ")
 
     def stop(self) -> None:
         self.http.shutdown()
@@ -268,7 +271,9 @@ def test_each_broken_link_is_named(chain: tuple[Guest, Answers], closed_port: in
     guest.write("unit-state", "failed\n")
     assert broken(guest)["hyrax-server.service"] == "failed (exit-code)"
     answers.stop()
-    assert f"port {answers.http.server_port}" in broken(guest)
+    found = broken(guest)
+    assert found["front door"].endswith("does not answer; hyrax-front-door.service is failed")
+    assert "no program listens" in found["data server"]
 
 
 # ------------------------------------------------------------------------------- the watchdog

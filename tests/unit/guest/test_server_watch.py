@@ -65,7 +65,7 @@ def restarts(calls: list[str]) -> list[tuple[str, int]]:
 def test_a_server_that_answers_is_left_alone(guest: Guest, watch: subprocess.Popen[str]) -> None:
     calls = after(guest, 8)
     assert restarts(calls) == []
-    asked = "http://127.0.0.1:8080/opendap/version"
+    asked = "http://127.0.0.1:8081/opendap/version"
     assert all(call.endswith(asked) for call in calls if call.startswith("curl ")), calls
 
 

@@ -113,6 +113,7 @@ def sockets(guest: Guest, *rows: str) -> None:
 
 
 SSH, HTTP = "00000000:0016 00000000:0000 0A", "00000000:1F90 00000000:0000 0A"
+SERVER = "0100007F:1F91 00000000:0000 0A"
 
 
 def test_a_port_is_waited_for(guest: Guest) -> None:
@@ -135,9 +136,10 @@ def test_a_real_port_is_seen(guest: Guest) -> None:
 
 
 def test_ready_when_the_server_answers(guest: Guest, http: dict[str, str]) -> None:
-    sockets(guest, SSH)
-    assert guest.run("usr/lib/hyrax-vm/wait-ready", "1")[0] == 1
+    # The front door alone answers nothing: the data server must listen too.
     sockets(guest, SSH, HTTP)
+    assert guest.run("usr/lib/hyrax-vm/wait-ready", "1")[0] == 1
+    sockets(guest, SSH, HTTP, SERVER)
     assert guest.run("usr/lib/hyrax-vm/wait-ready", "1")[0] == 0
     del http["/opendap/version"]
     status, _, err = guest.run("usr/lib/hyrax-vm/wait-ready", "1")

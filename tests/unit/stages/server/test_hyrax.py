@@ -80,9 +80,8 @@ def test_what_must_be_written_is_made_and_owned(results: StageCache, tmp_path: P
     # The guest mounts over it in a read-only root, so it must exist.
     assert {"etc/bes/site.conf", "etc/hosts", "var/lib/hyrax-tomcat", "proc", "run"} <= set(rows)
     assert "usr/share/doc" not in rows
-    # The landing page replaces Tomcat's.
-    assert rows[f"{TOMCAT}/webapps/ROOT"][:2] == ["drwxr-xr-x", "0/0"]
-    assert f"{TOMCAT}/webapps/ROOT/index.jsp" not in rows
+    # nginx shows the landing page.
+    assert f"{TOMCAT}/webapps/ROOT" not in rows
 
 
 def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerImage) -> None:
@@ -90,10 +89,12 @@ def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerI
     root = ET.fromstring(text)
     assert root.get("port") == "-1"
     (connector,) = root.iter("Connector")
-    assert connector.get("port") == "8080"
+    assert (connector.get("address"), connector.get("port")) == ("127.0.0.1", "8081")
+    assert connector.get("relaxedQueryChars") == r'"<>[]\^`{|}'
+    assert int(connector.get("maxHttpRequestHeaderSize", 0)) > 2 * 64 * 1024
     assert connector.get("compression") == "force"
     assert connector.get("connectionTimeout") == "20000"
-    host, valve = root.find(".//Host"), root.find(".//Valve")
+    host, valve = root.find(".//Host"), root.find(".//Valve[@maxDays]")
     assert host is not None and host.get("autoDeploy") == "false"
     assert valve is not None and valve.get("maxDays") == "14"
     assert "<!-- kept -->" in text

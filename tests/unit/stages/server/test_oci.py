@@ -201,20 +201,19 @@ def test_what_is_missing_in_an_image_is_said(tmp_path: Path, option: str, said: 
         built(f"oci:{layout}:{TAG}", tmp_path)
 
 
-def test_the_landing_page_gets_a_place_only_where_one_is_named(
+def test_an_image_that_is_taken_as_it_is_has_a_network_of_its_own(
     layout: Path, tmp_path: Path
 ) -> None:
+    """Whatever its port, also the one of the front door: only the socket proxy reaches it."""
     reference = f"oci:{layout}:{TAG}"
-    digest = oci.local_digest(reference)
-    for home in (None, "/opt/pages"):
-        more = {"home": home} if home else {}
-        made = built(reference, tmp_path, **more)
-        units = guest_tar.render_units(recipe(reference, digest, **more), made.image)
-        bound = [line for line in units["hyrax-server.service"].splitlines() if "/www" in line]
-        assert bound == ([f"BindReadOnlyPaths=/run/hyrax/www:{home}"] if home else [])
-        assert ("opt/pages" in listed(made.squashfs)) == bool(home)
-    with pytest.raises(Failure, match="no directory /srv/pages; /srv holds: data"):
-        built(reference, tmp_path, home="/srv/pages/ROOT")
+    for port in (8080, 9000):
+        made = built(reference, tmp_path, port=port)
+        chosen = recipe(reference, oci.local_digest(reference), port=port)
+        units = guest_tar.render_units(chosen, made.image)
+        assert "PrivateNetwork=yes" in units["hyrax-server.service"].splitlines()
+        assert "ListenStream=127.0.0.1:8081" in units["hyrax-port.socket"].splitlines()
+        forwarded = units["hyrax-port.service"].splitlines()
+        assert f"ExecStart=/usr/lib/systemd/systemd-socket-proxyd 127.0.0.1:{port}" in forwarded
 
 
 def test_the_trim_list_is_applied_and_recorded(

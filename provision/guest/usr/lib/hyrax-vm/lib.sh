@@ -13,7 +13,8 @@ LIB=$ROOT/usr/lib/hyrax-vm
 DATA=/srv/hyrax/data
 CONF=$ROOT/etc/hyrax/data.d
 UNITS=$ROOT/etc/systemd/system
-PORT=8080
+PORT=8080        # of the front door
+SERVER_PORT=8081 # of the data server, on the loopback
 
 me=${0##*/}
 say() { printf '%s\n' "$*"; }
@@ -58,8 +59,14 @@ release() { eval "say \"\${release_$1-}\""; }
 lower() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]'; }
 upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
 
+# drained: prints when this server was drained; fails when it is not
+drained() { cat "$ROOT/var/lib/hyrax/drained" 2>/dev/null; }
+
 # server_setting KEY: prints the value that was set with `hyrax-server set`, or nothing
 server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
+
+# setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
+setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
 
 # server_name: the data server's name for people; only Hyrax is called Hyrax
 server_name() {
@@ -157,10 +164,11 @@ listening() {
         "$ROOT/proc/net/tcp" "$ROOT/proc/net/tcp6" 2>/dev/null
 }
 
-# healthy: does the server answer within 10 s? (Java on an emulated CPU is slow.)
+# healthy [PORT]: does the server answer within 10 s, through the front door or on its own port? (Java
+# on an emulated CPU is slow.)
 healthy() {
     path=$(release HEALTH_PATH)
-    curl -sf -m 10 -o /dev/null "http://127.0.0.1:$PORT${path:-/opendap/}" 2>/dev/null
+    curl -sf -m 10 -o /dev/null "http://127.0.0.1:${1:-$PORT}${path:-/opendap/}" 2>/dev/null
 }
 
 # shellcheck source=provision/guest/usr/lib/hyrax-vm/data-sets.sh

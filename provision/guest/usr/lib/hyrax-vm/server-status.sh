@@ -14,6 +14,7 @@ status() {
     [ $# -eq 0 ] || [ "$#:$json" = 1:yes ] || usage_error "status takes nothing after it but --json"
     look_at_network
     look_at_processor
+    look_at_front_door
     look_at_units
     look_at_answers
     look_at_data
@@ -44,6 +45,21 @@ look_at_processor() {
         found processor broken "the server needs x86-64-v2 (SSE 4.2): CPU type 'host'" "sudo poweroff"
 }
 
+# look_at_front_door: does nginx answer? /health needs no data server.
+look_at_front_door() {
+    unit=hyrax-front-door.service
+    if [ "$(ask_server /health 5)" != 000 ]; then
+        problem=$(cat "$ROOT/run/hyrax/front-door.problem" 2>/dev/null)
+        if [ -z "$problem" ]; then
+            found "front door" ok "port $PORT, memory $(memory)"
+        else
+            found "front door" broken "its settings are not used: $problem" "hyrax-server set; ls /etc/hyrax/nginx.d"
+        fi
+    else
+        found "front door" broken "port $PORT does not answer; $unit is $(property ActiveState)" "hyrax-server logs; hyrax-server restart"
+    fi
+}
+
 look_at_units() {
     for unit in $(units); do
         state=$(property ActiveState)
@@ -67,11 +83,11 @@ memory() {
 # look_at_answers: sets answers when the server serves the samples, which need no file server
 look_at_answers() {
     answers=
-    if [ "$("$LIB/tcp-probe" 127.0.0.1 "$PORT" 3)" != open ]; then
-        found "port $PORT" broken "no program listens" "hyrax-server restart"
+    if [ "$("$LIB/tcp-probe" 127.0.0.1 "$SERVER_PORT" 3)" != open ]; then
+        found "data server" broken "no program listens on port $SERVER_PORT" "hyrax-server restart"
         return
     fi
-    found "port $PORT" ok "open"
+    found "data server" ok "port $SERVER_PORT, only on this machine"
     code=$(ask_server "$SAMPLE")
     if [ "$code" = 200 ]; then
         answers=yes
@@ -81,8 +97,8 @@ look_at_answers() {
     fi
 }
 
-# ask_server PATH: the HTTP status, 000 for no answer
-ask_server() { curl -s -m 20 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$1"; }
+# ask_server PATH [SECONDS]: the HTTP status, 000 for no answer
+ask_server() { curl -s -m "${2:-20}" -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$1"; }
 in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP $1"; fi; }
 
 # look_at_data: finds which link of each data set is broken: file server, mount, permission or server
@@ -125,6 +141,7 @@ status_text() {
     else
         say "  data sets: none; $(add_hint)"
     fi
+    ! since=$(drained) || say "  drained since $since: load balancers send no readers here; type: hyrax-server undrain"
     count=$(changed | wc -l)
     say "  files that differ from the shipped ones: $count"
     changed | sed 's|^|    /opt/hyrax|' | head -n 10
@@ -149,7 +166,7 @@ show() {
 
 status_json() {
     json_object title "$(release SERVER_TITLE)" version "$(release SERVER_VERSION)" \
-        url "$(base_url)" answers:flag "$answers" broken:number "$broken" \
+        url "$(base_url)" answers:flag "$answers" drained:text "$(drained)" broken:number "$broken" \
         links:json "$(rows_json link "$links")" data_sets:json "$(rows_json name "$sets")" \
         changed_files:number "$(changed | wc -l)"
 }

@@ -2,16 +2,13 @@
 # hyrax-setup: the server's settings and diagnostics. Sourced by hyrax-setup.
 
 menu_server() {
-    settings=$ROOT/usr/lib/hyrax/settings
-    [ -f "$settings" ] || {
-        show_message "Server" "$(release SERVER_TITLE) has no settings."
-        return 0
-    }
     while :; do
         set --
         while read -r key _ _ meaning; do
             set -- "$@" "$(lower "$key")" "$(server_setting "$key" | sed 's/$/: /')${meaning%%[,(]*}"
-        done <"$settings"
+        done <<END
+$(setting_list)
+END
         choose Back "Server" "Settings of $(release SERVER_TITLE) $(release SERVER_VERSION)" "$@" || return 0
         change_setting "$answer"
     done
@@ -20,7 +17,7 @@ menu_server() {
 # change_setting KEY
 change_setting() {
     key=$1
-    meaning=$(awk -v key="$key" 'tolower($1) == key' "$settings" | cut -d ' ' -f 4-)
+    meaning=$(setting_list | awk -v key="$key" 'tolower($1) == key' | cut -d ' ' -f 4-)
     ask "Server" "$key: $meaning
 (leave this empty for the default)" "$(server_setting "$(upper "$key")")" || return 0
     perform hyrax-server set "$key" "${answer:-default}"
@@ -32,12 +29,14 @@ menu_diagnose() {
         test "Fetch one file of a data set through the server" \
         logs "The server's last messages" \
         restart "Stop and start the server" \
+        drain "Send no new readers here (load balancers)" \
+        undrain "Let load balancers send readers again" \
         support "Make a file for the person who helps you"; do
         case $answer in
         status) perform hyrax-server status ;;
         test) ! pick_data_set "Which one do you want to test?" || perform hyrax-data test "$answer" ;;
         logs) perform hyrax-server logs ;;
-        restart) perform hyrax-server restart ;;
+        restart | drain | undrain) perform hyrax-server "$answer" ;;
         support) perform hyrax-setup support ;;
         esac
     done

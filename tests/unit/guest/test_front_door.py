@@ -1,0 +1,393 @@
+"""The front door: the guest's own configuration in a real nginx, with a data server behind it."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from tests.unit.guest.front_door import MIB, SAMPLE, DataServer, FrontDoor, free_port, until
+from tests.unit.guest.guest_copy import Guest
+
+ECHO = "/opendap/echo"
+
+
+@pytest.fixture
+def server() -> Iterator[DataServer]:
+    made = DataServer()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def closed(guest: Guest, server: DataServer) -> Iterator[FrontDoor]:
+    """A front door that has not been started yet."""
+    made = FrontDoor(guest, server.port)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def door(closed: FrontDoor) -> FrontDoor:
+    closed.start()
+    return closed
+
+
+def test_it_shows_the_landing_page_itself(door: FrontDoor, server: DataServer) -> None:
+    server.stop()
+    for path in ("/", "/index.html"):
+        answer = door.get(path)
+        assert (answer.status, answer.text) == (200, "<h1>The landing page</h1>")
+        assert answer.headers.get_content_type() == "text/html"
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_ipv6_readers_are_answered(door: FrontDoor) -> None:
+    connection = http.client.HTTPConnection("::1", door.port, timeout=10)
+    connection.request("GET", ECHO)
+    found = json.loads(connection.getresponse().read())["headers"]
+    connection.close()
+    assert found["X-Forwarded-For"] == "::1"
+    assert found["Host"] == f"[::1]:{door.port}"
+    # An IPv4 address is shown as one.
+    assert door.seen(ECHO)["x-forwarded-for"] == "127.0.0.1"
+
+
+# ---------------------------------------------------------------------- what the server learns
+
+
+def test_the_server_learns_the_address_that_was_typed(door: FrontDoor) -> None:
+    seen = door.seen(ECHO, {"Host": "data.example.org:8443"})
+    assert seen["host"] == seen["x-forwarded-host"] == "data.example.org:8443"
+    assert (seen["x-forwarded-port"], seen["x-forwarded-proto"]) == ("8443", "http")
+    assert door.seen(ECHO, {"Host": "data.example.org"})["x-forwarded-port"] == "80"
+    with socket.create_connection(("127.0.0.1", door.port)) as old:
+        old.sendall(f"GET {ECHO} HTTP/1.0\r\n\r\n".encode())
+        said = b"".join(iter(lambda: old.recv(65536), b""))
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["headers"]["Host"] == f"127.0.0.1:{door.port}"
+
+
+CLAIMS = {
+    "X-Forwarded-For": "198.51.100.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "data.example.org, inner",
+    "Forwarded": "for=198.51.100.9",
+}
+
+
+def test_only_a_proxy_that_is_set_is_believed(door: FrontDoor) -> None:
+    seen = door.seen(ECHO, CLAIMS)
+    assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == ("127.0.0.1", "http")
+    assert seen["host"] == f"127.0.0.1:{door.port}"
+    assert "forwarded" not in seen
+    status, out, _ = door.guest.run(
+        "usr/bin/hyrax-server", "set", "proxy", "127.0.0.0/8 2001:db8::/64"
+    )
+    assert (status, out) == (0, "proxy is now 127.0.0.0/8 2001:db8::/64\n")
+    assert "try-reload-or-restart hyrax-front-door.service" in door.guest.read("calls.log")
+    door.reload()
+    seen = door.seen(ECHO, CLAIMS)
+    assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == ("198.51.100.7", "https")
+    assert seen["host"] == seen["x-forwarded-host"] == "data.example.org"
+    assert seen["x-forwarded-port"] == "443"
+    # Neither a header nor a page may be made from these.
+    odd = door.seen(ECHO, {"X-Forwarded-Host": 'a"b<c>', "X-Forwarded-Proto": "javascript"})
+    assert (odd["host"], odd["x-forwarded-proto"]) == (f"127.0.0.1:{door.port}", "http")
+
+
+@pytest.mark.parametrize(
+    "value", ["300.1.1.1", "192.0.2.0/33", "example.org", "192.0.2.1; deny all", "1:2", "::/129"]
+)
+def test_a_wrong_proxy_is_refused_and_nothing_changes(door: FrontDoor, value: str) -> None:
+    assert door.guest.run("usr/bin/hyrax-server", "set", "proxy", "192.0.2.1")[0] == 0
+    before = door.guest.state()
+    status, out, err = door.guest.run("usr/bin/hyrax-server", "set", "proxy", value)
+    assert (status, out) == (2, "")
+    assert "is not valid for proxy" in err
+    assert err.count("\n") == 1
+    assert door.guest.state() == before
+
+
+# ---------------------------------------------------------------------------- odd requests
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [
+        ("/opendap/a.nc.dods?v[0:1:2],w", "/opendap/a.nc.dods?v[0:1:2],w"),
+        ("/opendap/a.nc.dods?v%5B0%5D", "/opendap/a.nc.dods?v%5B0%5D"),
+        ("/opendap/a%2Fb%25.nc", "/opendap/a%2Fb%25.nc"),
+        ("/opendap//x///y.nc?a//b", "/opendap/x/y.nc?a//b"),
+        ("//opendap/x//y//z.nc", "/opendap/x/y/z.nc"),
+        ("/opendap/{a}|b\\c^`.nc", "/opendap/{a}|b\\c^`.nc"),
+        ("/elsewhere/", "/elsewhere/"),
+    ],
+)
+def test_paths_are_passed_on_as_they_are(door: FrontDoor, sent: str, passed_on: str) -> None:
+    assert json.loads(door.get(sent).body)["path"] == passed_on
+
+
+def test_a_request_line_of_64_kb_is_passed_on(door: FrontDoor) -> None:
+    query = "v" * (65536 - len(f"GET {ECHO}? HTTP/1.1\r\n"))
+    assert json.loads(door.get(f"{ECHO}?{query}").body)["path"] == f"{ECHO}?{query}"
+    assert door.get(f"{ECHO}?{query * 2}").status == 414
+
+
+def test_head_is_passed_on_or_asked_as_get(door: FrontDoor) -> None:
+    answer = door.get(ECHO, method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    head = int(answer.headers["Content-Length"])
+    assert head == len(door.get(ECHO).body) + len("HEAD") - len("GET")
+    # The OLFS refuses HEAD.
+    door.guest.write("usr/lib/hyrax/front-door", "head_method=GET\n")
+    door.reload()
+    answer = door.get(ECHO, method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["Content-Length"]) == head - 1
+    assert json.loads(door.get(ECHO, method="POST").body)["method"] == "POST"
+
+
+def test_pages_of_other_sites_may_read_the_data(door: FrontDoor) -> None:
+    answer = door.get(ECHO, {"Origin": "https://two.example"})
+    assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]
+    asked = {"Origin": "https://two.example", "Access-Control-Request-Headers": "x-one, range"}
+    answer = door.get(ECHO, asked, method="OPTIONS")
+    assert answer.status == 204
+    assert answer.headers["Access-Control-Allow-Headers"] == "x-one, range"
+    assert "HEAD" in answer.headers["Access-Control-Allow-Methods"]
+
+
+def test_text_is_compressed_for_those_who_ask(door: FrontDoor, server: DataServer) -> None:
+    server.pages["/opendap/long.das"] = "Attributes {}\n" * 1000
+    answer = door.get("/opendap/long.das", {"Accept-Encoding": "gzip"})
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert len(answer.body) < 1000
+    assert gzip.decompress(answer.body).decode() == server.pages["/opendap/long.das"]
+    assert door.get("/opendap/long.das").text == server.pages["/opendap/long.das"]
+    data = door.get("/opendap/1.bin", {"Accept-Encoding": "gzip"})
+    assert (data.headers["Content-Encoding"], data.body) == (None, bytes(MIB))
+
+
+def test_a_server_that_is_away_is_said_to_be_away(closed: FrontDoor, server: DataServer) -> None:
+    closed.start()
+    server.status = 503
+    assert closed.get(ECHO).text.startswith("{")  # its own words
+    server.stop()
+    answer = closed.get(ECHO)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+    assert answer.text == "The data server does not answer yet. Try again in a minute.\n"
+    back = DataServer(port=server.port)
+    assert closed.get(ECHO).status == 200
+    back.stop()
+
+
+def test_the_log_has_a_line_of_bounded_length_for_each_answer(door: FrontDoor) -> None:
+    door.get(f'{ECHO}?"\\{"x" * 50_000}', {"User-Agent": "a" * 1000})
+    log = door.guest.root / "var/log/hyrax-front-door/access.log"
+    until(lambda: log.read_text() != "")
+    (line,) = [json.loads(row) for row in log.read_text().splitlines()]
+    assert line["path"].startswith(f'{ECHO}?"\\xxx')
+    assert (line["status"], line["method"], line["address"]) == (200, "GET", "127.0.0.1")
+    assert len(log.read_text()) < 1000
+
+
+# ---------------------------------------------------------------------- /health and draining
+
+
+def health(door: FrontDoor) -> tuple[int, str]:
+    answer = door.get("/health")
+    assert answer.headers["Cache-Control"] == "no-store"
+    return answer.status, answer.text
+
+
+def test_health_follows_the_values_of_the_samples(door: FrontDoor, server: DataServer) -> None:
+    assert health(door) == (503, "the data server is starting\n")
+    once = ("usr/lib/hyrax-vm/health", "once")
+    assert door.guest.run(*once)[0] == 0
+    assert health(door) == (200, "data are served\n")
+    (values,) = (path for path in server.pages if ".ascii" in path)
+    right = server.pages[values]
+    for wrong in ("sst.sst[sst.lat=0], 145\n", "Error {"):
+        server.pages[values] = wrong
+        assert door.guest.run(*once)[0] == 0
+        assert health(door) == (503, "the data server does not serve its samples\n")
+        server.pages[values] = right
+        assert door.guest.run(*once)[0] == 0
+        assert health(door)[0] == 200
+
+
+def test_a_drained_server_serves_on(door: FrontDoor) -> None:
+    door.guest.run("usr/lib/hyrax-vm/health", "once")
+    assert door.guest.run("usr/bin/hyrax-server", "drain")[0] == 0
+    status, reason = health(door)
+    assert status == 503
+    assert reason.startswith("this server is drained since 20")
+    assert door.get(f"{SAMPLE}.dds").status == 200
+    assert "drained:   since 20" in door.guest.read("run/hyrax/issue")
+    said = json.loads(door.guest.run("usr/bin/hyrax-server", "status", "--json")[1])
+    assert said["drained"].startswith("20")
+    status, out, _ = door.guest.run("usr/bin/hyrax-server", "undrain")
+    assert (status, out) == (0, "/health: data are served\n")
+    assert health(door)[0] == 200
+
+
+# ------------------------------------------------------------------------- settings and reload
+
+
+def test_a_bad_file_of_the_administrator_changes_nothing(door: FrontDoor) -> None:
+    door.guest.write("etc/hyrax/nginx.d/mine.conf", "location /mine { return 200 mine; }\n")
+    door.reload()
+    assert door.get("/mine").text == "mine"
+    door.guest.write("etc/hyrax/nginx.d/mine.conf", "locaton /mine { return 200 mine; }\n")
+    status, _, err = door.write()
+    assert status == 1
+    assert err == 'front-door: unknown directive "locaton" in server-site-mine.conf:1\n'
+    assert door.get("/mine").text == "mine"
+    said = json.loads(door.guest.run("usr/bin/hyrax-server", "status", "--json")[1])
+    (row,) = [row for row in said["links"] if row["link"] == "front door"]
+    assert row["state"] == "broken"
+    assert "locaton" in row["detail"]
+
+
+def test_a_boot_with_a_bad_file_serves_data_without_it(closed: FrontDoor) -> None:
+    closed.guest.write("etc/hyrax/nginx.d/mine.conf", "locaton /mine {}\n")
+    status, _, err = closed.write()
+    assert (status, err.count("\n")) == (0, 1)
+    (closed.guest.root / "etc/hyrax/nginx.d/mine.conf").unlink()
+    assert "locaton" in closed.guest.read("run/hyrax/front-door.problem")
+    closed.start()
+    assert closed.get(ECHO).status == 200
+    assert not (closed.guest.root / "run/hyrax/front-door.problem").exists()
+
+
+def test_a_reload_does_not_end_a_download(door: FrontDoor) -> None:
+    with door.connect() as slow:
+        slow.sendall(b"GET /opendap/4.bin HTTP/1.0\r\n\r\n")
+        got = len(slow.recv(65536))
+        door.reload()
+        assert door.get(ECHO).status == 200
+        while piece := slow.recv(65536):
+            got += len(piece)
+    assert got > 4 * MIB
+
+
+# ------------------------------------------------------------------------ slow and many clients
+
+
+def answered(door: FrontDoor, seconds: float = 5.0) -> None:
+    """Assert that another reader is answered in time."""
+    began = time.monotonic()
+    assert door.get(ECHO, source="127.0.0.9", timeout=seconds).status == 200
+    assert time.monotonic() - began < seconds
+
+
+def test_clients_that_trickle_their_header_end_in_time(closed: FrontDoor) -> None:
+    closed.edit("http-clients.conf", "client_header_timeout 15s", "client_header_timeout 3s")
+    closed.start()
+    clients = [closed.connect() for _ in range(80)]
+    began = time.monotonic()
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    while time.monotonic() - began < 4.5:
+        for client in clients:
+            with suppress(OSError):
+                client.send(b"x")
+        answered(closed)
+        time.sleep(0.3)
+    for client in clients:
+        client.setblocking(False)
+        # Not BlockingIOError: the connection is closed.
+        with suppress(ConnectionResetError):
+            assert client.recv(1000)[:12] in (b"", b"HTTP/1.1 408")
+        client.close()
+
+
+def test_readers_that_are_slow_hold_no_worker_of_the_server(door: FrontDoor) -> None:
+    """The server has four workers, and each answer is larger than the buffers of the kernel."""
+    clients = [door.connect() for _ in range(40)]
+    for client in clients:
+        client.sendall(b"GET /opendap/8.bin HTTP/1.0\r\n\r\n")
+    for _ in range(5):
+        for client in clients:
+            assert client.recv(16384)
+        answered(door)
+        time.sleep(0.5)
+    for client in clients:
+        client.close()
+
+
+def test_silent_connections_and_a_thousand_requests_at_once(door: FrontDoor) -> None:
+    silent = []
+    with ThreadPoolExecutor(250) as pool:
+        asked = [
+            pool.submit(door.get, ECHO, source=f"127.0.1.{number % 20 + 1}", timeout=60)
+            for number in range(1000)
+        ]
+        for _ in range(3):
+            silent += [door.connect() for _ in range(10)]
+            answered(door)
+            time.sleep(0.3)
+        answers = [each.result() for each in asked]
+    # Nobody's connection is dropped.
+    assert {each.status for each in answers} == {200}
+    for client in silent:
+        client.close()
+
+
+def test_a_reader_with_too_many_requests_at_once_is_asked_to_wait(closed: FrontDoor) -> None:
+    closed.guest.write("usr/lib/hyrax/front-door", "reader_connections=3\n")
+    closed.start()
+    held = [closed.connect("127.0.0.5") for _ in range(3)]
+    for client in held:
+        client.sendall(b"GET /opendap/64.bin HTTP/1.0\r\n\r\n")
+        assert client.recv(1000)
+    refused = closed.get(ECHO, source="127.0.0.5")
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "10")
+    assert refused.text.startswith("Too many requests at the same time.")
+    # Its pages, and other readers.
+    assert closed.get("/", source="127.0.0.5").status == 200
+    answered(closed)
+    for client in held:
+        client.close()
+
+
+def test_a_large_download_to_a_slow_reader_does_not_fill_the_disk(
+    closed: FrontDoor, server: DataServer
+) -> None:
+    closed.edit("limits.sh", '"$buffer" -le 256', '"$buffer" -le 4')
+    closed.edit("limits.sh", "buffer=256", "buffer=4")
+    closed.start()
+    with closed.connect() as slow:
+        slow.sendall(b"GET /opendap/4096.bin HTTP/1.0\r\n\r\n")
+        assert slow.recv(1000)
+        before = -1
+        while server.sent != before:
+            before = server.sent
+            time.sleep(0.5)
+        # The bound, and what the kernel and nginx have in memory.
+        assert 4 * MIB < server.sent < 16 * MIB
+        answered(closed)
+
+
+def test_without_space_on_the_disk_nothing_waits_there(closed: FrontDoor) -> None:
+    closed.guest.stand_in("stat", "echo 1000 4096")
+    closed.start()
+    assert "proxy_max_temp_file_size 0m;" in closed.guest.read(
+        "run/hyrax/front-door/data-limits.conf"
+    )
+    assert closed.get("/opendap/8.bin").body == bytes(8 * MIB)
+
+
+def test_a_port_that_is_taken_does_not_make_the_test_fail(door: FrontDoor) -> None:
+    """`front-door` tests while nginx itself has the port."""
+    assert free_port() != door.port
+    assert door.write() == (0, "", "")
