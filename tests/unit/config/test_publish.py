@@ -98,7 +98,10 @@ def test_fingerprints_as_people_copy_them() -> None:
             ["bench", "transfer", "--size", "0"],
             "--size 0: too small; expected: 4 megabytes or more",
         ),
-        (["bench", "sleep"], "expected: transfer, report or slowest; type: ./inv bench report"),
+        (
+            ["bench", "sleep"],
+            "expected: build, transfer, report or slowest; type: ./inv bench report",
+        ),
         (["verify", "/nowhere"], "/nowhere: no such file"),
         (["verify"], "no file is named; type: ./inv verify FILE..."),
         (
