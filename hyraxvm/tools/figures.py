@@ -30,9 +30,8 @@ END: Final = "<!-- figures: end -->\n"
 HEADER: Final = ("what", "measured", "origin")
 SLOWEST: Final = 30  # tests that `slowest` lists
 
-
-# Other builders on a machine like this one (2 cores, no KVM), for a disk of the same release with about the
-# same packages, cold: one raw disk, which nothing has booted.  docs/decisions/build.md has more.
+# Other builders on a machine like this one (2 cores, no KVM), for a disk of the same release with
+# about the same packages, cold: one raw disk, which nothing has booted.
 PEERS: Final = {
     "mkosi 26 (from git, with a newer tools tree)": "101 and 119 s, 1,485 MB",
     "diskimage-builder 3.43 (with kpartx replaced)": "138 s, 1,008 MB",

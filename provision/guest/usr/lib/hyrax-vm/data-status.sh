@@ -182,7 +182,7 @@ test_one() {
     [ $# -eq 1 ] || usage_error "test takes one name; see: hyrax-data list"
     check_known "$1"
     where=http://127.0.0.1:$PORT/opendap/data/$1/
-    healthy || fail "the data server does not answer on port $PORT; see: hyrax-server status"
+    healthy "$PORT" || fail "the data server does not answer on port $PORT; see: hyrax-server status"
     look_at "$1"
     [ -z "$problem" ] || fail "$1 is $state: $problem"
     fetch "$where" || fail "the listing $where is not served: $reason"

@@ -164,11 +164,11 @@ listening() {
         "$ROOT/proc/net/tcp" "$ROOT/proc/net/tcp6" 2>/dev/null
 }
 
-# healthy [PORT]: does the server answer within 10 s, through the front door or on its own port? (Java
+# healthy PORT: does the server answer within 10 s, through the front door or on its own port? (Java
 # on an emulated CPU is slow.)
 healthy() {
     path=$(release HEALTH_PATH)
-    curl -sf -m 10 -o /dev/null "http://127.0.0.1:${1:-$PORT}${path:-/opendap/}" 2>/dev/null
+    curl -sf -m 10 -o /dev/null "http://127.0.0.1:$1${path:-/opendap/}" 2>/dev/null
 }
 
 # shellcheck source=provision/guest/usr/lib/hyrax-vm/data-sets.sh
