@@ -31,10 +31,10 @@ HEADER: Final = ("what", "measured", "origin")
 SLOWEST: Final = 30  # tests that `slowest` lists
 
 
-# Other builders on a machine like this one (2 cores, no KVM), for a bookworm disk with about the
-# same packages, cold: one raw disk, which nothing has booted.  docs/decisions/build.md has more.
+# Other builders on a machine like this one (2 cores, no KVM), for a disk with about the same
+# packages, cold: one raw disk, which nothing has booted.  docs/decisions/build.md has more.
 PEERS: Final = {
-    "mkosi 26 (from git, with a tools tree of trixie)": "101 and 119 s, 1,485 MB",
+    "mkosi 26 (from git, with its tree of tools)": "101 and 119 s, 1,485 MB",
     "diskimage-builder 3.43 (with kpartx replaced)": "138 s, 1,008 MB",
     "kiwi 11.1": "260 s, 908 MB",
 }
