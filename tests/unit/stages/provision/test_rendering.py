@@ -101,7 +101,9 @@ def test_the_build_has_a_cpu_that_runs_programs_of_el9(
 
 def test_the_build_reaches_the_guest_over_loopback_only() -> None:
     text = template()
-    assert "restrict=on,hostfwd=tcp:127.0.0.1:{{ .SSHHostPort }}-:22" in text
+    assert '["-chardev", "socket,id=ssh,host=127.0.0.1,port={{ .SSHHostPort }},' in text
+    assert re.findall(r'"-netdev", "(.*)"', text) == ["user,id=user.0,restrict=on"]
+    assert "hostfwd" not in text
     assert "ssh_password" not in text
 
 
