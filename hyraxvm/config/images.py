@@ -26,7 +26,9 @@ KernelModule = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$"
 DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
 TrimGlob = Annotated[str, StringConstraints(pattern=r"^(/[^/\s]+)+$")]
-UrlPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?$")]
+UrlPath = Annotated[
+    str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)+/?(\?[A-Za-z0-9._~,-]+)?$")
+]
 Megabytes = Annotated[int, Field(ge=1, le=100_000)]
 Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 

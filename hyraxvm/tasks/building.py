@@ -167,10 +167,13 @@ def test(
     help={
         "file": "artifact to boot; repeatable",
         "regression": "checkout of hyrax_regression_tests to run against it too",
+        "baseline": "file with the names of that suite's tests that fail elsewhere too",
     },
 )
 @reported
-def boot_test(c: Context, file: list[str], regression: str | None = None) -> None:
+def boot_test(
+    c: Context, file: list[str], regression: str | None = None, baseline: str | None = None
+) -> None:
     """Boot and exercise artifacts, built here or elsewhere."""
     from hyraxvm.config.model import FULL
     from hyraxvm.core.workspace import Workspace
@@ -183,6 +186,9 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
     refuse(verify_all(paths)[1])
     if regression:
         suite.check(Path(regression))
+    elif baseline:
+        raise UserError("--baseline is a list for --regression; add: --regression DIR")
+    expected = suite.read_baseline(Path(baseline)) if baseline else frozenset()
     workspace = Workspace.here()
     shown = progress(workspace)
     for path in paths:
@@ -196,8 +202,11 @@ def boot_test(c: Context, file: list[str], regression: str | None = None) -> Non
             with shown.stage(f"regression suite, {path.name}") as on_line:
                 found = suite.against(path, Path(regression), folder, on_line)
             print(f"regression suite: {found}; log: {folder / 'regression.log'}")
-            if found.failures:
-                raise Failure(f"regression suite: failed: {', '.join(found.failures)}")
+            compared = suite.difference(found, expected)
+            if baseline:
+                print(f"compared with {baseline}: {compared}")
+            if compared.worse:
+                raise Failure(f"regression suite: failed: {', '.join(compared.worse)}")
 
 
 @task(

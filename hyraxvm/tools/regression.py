@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyraxvm.core.errors import Failure, UserError
@@ -39,6 +39,7 @@ class Counts:
     expected_failures: int
     skipped: int
     failures: tuple[str, ...]
+    passes: tuple[str, ...] = field(default=(), compare=False)  # the names of those that passed
 
     def __str__(self) -> str:
         """One line."""
@@ -46,6 +47,51 @@ class Counts:
             f"{self.passed} passed, {len(self.failures)} failed, "
             f"{self.expected_failures} failed as expected, {self.skipped} skipped"
         )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a result differs from a baseline, by the names of tests."""
+
+    worse: tuple[str, ...]  # failed here only
+    better: tuple[str, ...]  # failed in the baseline only
+    not_run: tuple[str, ...]  # failed in the baseline, neither passed nor failed here
+
+    def __str__(self) -> str:
+        """One line for each kind, or one line."""
+        kinds = {"worse": self.worse, "better": self.better, "not run": self.not_run}
+        lines = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+        return "\n".join(lines) or "the same tests fail as in the baseline"
+
+
+def read_baseline(path: Path) -> frozenset[str]:
+    """Read the names of tests that fail elsewhere, for example without a virtual machine.
+
+    The file has one name a line, with or without the suite's number before it (`6: NAME`); what
+    begins with `#` is a comment.  Raises `UserError`: it cannot be read, or names no test.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__})") from error
+    names = [re.sub(r"^\d+:\s*", "", line) for line in lines if line and line[0] != "#"]
+    for name in names:
+        if not re.fullmatch(r"\S+ \S+", name):
+            raise UserError(
+                f"{path}: {name[:80]!r} is not the name of a test; expected: for example "
+                "'curl nc3/fnoc1.nc.dds', one a line"
+            )
+    return frozenset(names)
+
+
+def difference(found: Counts, baseline: frozenset[str]) -> Difference:
+    """Compare a result with a baseline."""
+    failed, passed = set(found.failures), set(found.passes)
+    return Difference(
+        tuple(name for name in found.failures if name not in baseline),
+        tuple(name for name in found.passes if name in baseline),
+        tuple(sorted(baseline - failed - passed)),
+    )
 
 
 def check(checkout: Path) -> None:
@@ -101,7 +147,8 @@ def counts(lines: list[str]) -> Counts:
     results = [(found[1], found[2]) for line in lines if (found := re.match(pattern, line))]
     kinds = [kind for _, kind in results]
     bad = tuple(name for name, kind in results if kind in ("FAILED", "UNEXPECTED PASS"))
-    return Counts(kinds.count("ok"), kinds.count("expected failure"), kinds.count("skipped"), bad)
+    good = tuple(name for name, kind in results if kind == "ok")
+    return Counts(len(good), kinds.count("expected failure"), kinds.count("skipped"), bad, good)
 
 
 def place_data(command: Callable[[str], str], checkout: Path) -> None:

@@ -47,11 +47,14 @@ def packed(
 
 @pytest.fixture(scope="module")
 def guest(
-    packed: server.PackedServer, official: Layout, tmp_path_factory: pytest.TempPathFactory
+    packed: server.PackedServer,
+    reference: str,
+    official: Layout,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
     """A root directory with the guest's files of this server, and its image in /opt/hyrax."""
     root = tmp_path_factory.mktemp("guest")
-    chosen = recipe(f"standin-{official.variant}", "", **STANDIN)
+    chosen = recipe(f"standin-{official.variant}", reference, **STANDIN)
     for name, (text, _) in guest_tar.server_files(chosen, packed.image).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -158,7 +161,7 @@ def test_units_name_what_is_there(guest: Path, packed: server.PackedServer) -> N
     image = guest / "opt/hyrax"
     for name in ("hyrax-bes.service", "hyrax-tomcat.service"):
         text = (units / name).read_text()
-        bound = re.findall(r"^Bind(?:ReadOnly)?Paths=[^-:\n]+:([^:\n]+)", text, re.MULTILINE)
+        bound = re.findall(r"^Bind(?:ReadOnly)?Paths=(?!-)[^:\n]+:([^:\n]+)", text, re.MULTILINE)
         written = re.findall(r"^ReadWritePaths=\+(\S+)", text, re.MULTILINE)
         assert len(bound) > 2
         for path in [*bound, *written]:

@@ -133,7 +133,7 @@ def prepare(tree: Tree, image: oci.OciImage, recipe: Recipe) -> Prepared:
             "bes_port": bes_port(keys),
             "site_conf": oci.plain_path(tree.resolve(site_conf) or site_conf, "file"),
             "admin_prefix": admin_prefix(keys),
-            "fonc_dir": fonc_dir(tree, bes_conf),
+            "temporary": " ".join(temporary(tree, bes_conf)),
             "tomcat_home": tomcat_home,
             "tomcat_real": tomcat_real,
             "tomcat_user": tomcat.name,
@@ -266,13 +266,14 @@ def admin_prefix(keys: dict[str, str]) -> str:
     return "email:" if ":" in value else ""
 
 
-def fonc_dir(tree: Tree, bes_conf: str) -> str:
-    """Return the folder in which fileout_netcdf writes, which a timer cleans."""
-    modules = f"{bes_conf.rpartition('/')[0]}/modules"
-    keys = bes_keys(tree, f"{modules}/fonc.conf")
-    found = keys.get("FONc.Tempdir", "")
-    plain = re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", found)
-    return found if plain else "/tmp"  # noqa: S108 - inside the image
+def temporary(tree: Tree, bes_conf: str) -> list[str]:
+    """Return the folders in which the modules write temporary files, which a timer cleans."""
+    found = {"/tmp/bes_rr_tmp"}  # noqa: S108 - inside the image
+    for path in tree.glob(f"{bes_conf.rpartition('/')[0]}/modules/*.conf"):
+        keys = bes_keys(tree, path)
+        found |= {value for key, value in keys.items() if key.endswith(".Tempdir")}
+    plain = re.compile(r"(/[A-Za-z0-9_.-]+)+")
+    return sorted(each for each in found | {"/tmp"} if plain.fullmatch(each))  # noqa: S108
 
 
 def readable(tree: Tree, path: str, account: Account) -> None:

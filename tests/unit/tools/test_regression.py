@@ -127,3 +127,43 @@ def test_files_of_the_checkout_go_where_the_suite_looks_for_them(
 def test_an_image_without_the_files_says_what_to_do(checkout: Path) -> None:
     with pytest.raises(Failure, match=r"has no .*/usr/share/hyrax/data; put .* into .*/data"):
         regression.place_data(lambda text: "0\n", checkout)
+
+
+def test_a_baseline_turns_the_result_into_a_difference(tmp_path: Path) -> None:
+    lines = [
+        "  1: curl nc3/a.dds                 ok",
+        "  2: curl nc3/b.dds                 FAILED (testsuite.at:2)",
+        "  3: CURL nc3/c.dap                 FAILED (testsuite.at:3)",
+        "  4: curl nc3/d.dds                 skipped (testsuite.at:4)",
+        "  5: curl nc3/e.dds                 expected failure (testsuite.at:5)",
+        "  6: curl nc3/f.dds                 ok",
+    ]
+    found = regression.counts(lines)
+    path = tmp_path / "baseline"
+    path.write_text("# natively\n\n3: CURL nc3/c.dap \ncurl nc3/f.dds\n4: curl nc3/d.dds\n")
+    compared = regression.difference(found, regression.read_baseline(path))
+    assert compared == regression.Difference(
+        ("curl nc3/b.dds",), ("curl nc3/f.dds",), ("curl nc3/d.dds",)
+    )
+    assert str(compared).splitlines() == [
+        "worse: curl nc3/b.dds", "better: curl nc3/f.dds", "not run: curl nc3/d.dds",
+    ]  # fmt: skip
+    path.write_text("curl nc3/b.dds\nCURL nc3/c.dap\n")
+    same = regression.difference(found, regression.read_baseline(path))
+    assert (same.worse, same.better, same.not_run) == ((), (), ())
+    assert str(same) == "the same tests fail as in the baseline"
+    # Without a baseline, each failure counts.
+    assert regression.difference(found, frozenset()).worse == found.failures
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read"), ("passed 164\nsuite failed here\n", "is not the name of a test")],
+)
+def test_a_wrong_baseline_is_one_line(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "baseline"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said) as caught:
+        regression.read_baseline(path)
+    assert "\n" not in str(caught.value)

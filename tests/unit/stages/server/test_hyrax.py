@@ -51,7 +51,8 @@ def test_paths_are_the_images_own(image: server.ServerImage) -> None:
         "env": "/usr/bin/env",
         "besdaemon": "/usr/bin/besdaemon", "bes_conf": "/etc/bes/bes.conf", "bes_prefix": "/",
         "bes_log_dir": "/var/log/bes", "bes_port": "10022", "site_conf": "/etc/bes/site.conf",
-        "admin_prefix": "email:", "fonc_dir": "/tmp/hyrax_fonc",
+        "admin_prefix": "email:",
+        "temporary": "/tmp /tmp/bes_rr_tmp /tmp/hyrax_fonc /tmp/hyrax_fong",
         "tomcat_home": "/usr/share/tomcat", "tomcat_real": f"/{TOMCAT}",
         "tomcat_user": "tomcat", "tomcat_group": "tomcat",
         "tomcat_bound": f"/{TOMCAT}/conf/server.xml /{CONF}/olfs.xml "
@@ -192,11 +193,20 @@ def test_the_trim_list_fits_the_layout_of_the_official_image(tmp_path: Path) -> 
         "usr/lib/python3.9/site-packages/dnf/base.py", "var/lib/rpm/rpmdb.sqlite",
         "usr/libexec/git-core/git", "hyrax_regression_tests/testsuite", "libdap-devel.el9.rpm",
         f"{TOMCAT}/webapps/ROOT/WEB-INF/lib/x.jar", "usr/lib/debug/x", "usr/bin/make",
+        "usr/lib64/perl5/perl.pm", "usr/share/perl5/x.pm", "usr/lib64/libperl.so.5.32",
+        "usr/lib64/python3.9/os.py", "usr/bin/python3.9", "usr/libexec/platform-python3.6",
+        "usr/lib64/libpython3.9.so.1.0", "usr/bin/build_dmrpp", "usr/share/hyrax/data/nc/fnoc1.nc",
+        "home/bes_user/bes-test-logs/bes-autotest-logs.tgz", f"{java}/bin/jar",
+        f"{java}/lib/libawt_headless.so", f"{java}/lib/jfr/default.jfc",
+        f"{TOMCAT}/webapps/opendap/WEB-INF/lib/junit-4.13.2.jar",
     ]  # fmt: skip
     kept = [
         f"{deps}/lib/libhdf5.so.310", f"{deps}/share/gdal/x", f"{deps}/share/proj/proj.db",
         "usr/lib/bes/libnc_module.so", f"{java}/lib/server/classes.jsa", f"{java}/lib/modules",
-        f"{java}/bin/java", "usr/share/hyrax/data/nc/fnoc1.nc", "usr/share/bes/dap_help.txt",
+        f"{java}/bin/java", f"{java}/bin/keytool", f"{java}/lib/libjava.so",
+        f"{java}/lib/server/libjvm.so", "usr/share/bes/dap_help.txt",
+        "usr/lib/bes/libdmrpp_module.so",
+        f"{TOMCAT}/webapps/opendap/docs/css/contents.css", "usr/lib64/libicudata.so.67.1",
         "usr/lib64/libdap.so.27", "usr/share/javazi-1.8/tzdb.dat", "etc/pki/java/cacerts",
         "usr/lib/locale/C.utf8/LC_CTYPE", f"{TOMCAT}/lib/ecj-4.37.jar",
     ]  # fmt: skip

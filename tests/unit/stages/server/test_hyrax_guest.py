@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,12 @@ def test_units_and_files_are_rendered_from_it(image: server.ServerImage, tmp_pat
         (tmp_path / name).write_text(text)
     scripts = provision.render_scripts(chosen, image)
     assert "70-warm-up.sh" in scripts
-    checked = [name for name in files if name.startswith("usr/lib/hyrax-vm/")]
+    checked = [
+        name
+        for name, (text, _) in files.items()
+        if name.startswith("usr/lib/hyrax-vm/") and text.startswith("#!/bin/sh")
+    ]
+    assert len(checked) == 2
     paths = []
     for name, text in [*scripts.items(), *((n.split("/")[-1], files[n][0]) for n in checked)]:
         (tmp_path / name).write_text(text)
@@ -131,6 +139,7 @@ def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
     options = (root / "run/hyrax/tomcat.env").read_text()
     assert f"-Xmx{wanted['heap']}m " in options
     assert "-XX:SharedArchiveFile=/var/lib/hyrax-tomcat/classes.jsa" in options
+    assert "-XX:+ExitOnOutOfMemoryError" in options
     assert options.count("\n") == 1
     lines = site.splitlines()
     assert "BES.Catalog.catalog.RootDirectory=/usr/share/hyrax" in lines
@@ -148,6 +157,55 @@ def test_settings_are_written_from_the_machine_and_the_administrators_wishes(
     }
     needed = {"organization", "street", "city", "region", "postalCode", "country", "telephone"}
     assert parts == ({*needed, "website"} if mail else set())
+
+
+def test_sizes_fit_the_machine_and_the_administrators_count(
+    image: server.ServerImage, tmp_path: Path
+) -> None:
+    lines = written(image, tmp_path, "", 2_000_000).splitlines()
+    sizes = dict(line.split("=") for line in lines if re.fullmatch(r"[\w.]+=\d+", line))
+    # 1953 MB: a variable is in memory twice, and the BES may use six tenths.
+    assert sizes["BES.MaxVariableSize.bytes"] == "488000000"
+    assert sizes["BES.MaxResponseSize.bytes"] == "3906000000"
+    caches = {
+        "BES.UncompressCache.size", "DAP.FunctionResponseCache.size", "DAP.StoredResultsCache.size",
+        "DAP.GlobalMetadataStore.size", "Gateway.Cache.size", "NCML.DimensionCache.size",
+        "HDF4.Cache.latlon.size", "H5.Cache.latlon.size", "H5.DiskCacheSize",
+        "NGAP.DMRppFileCacheSize.MB",
+    }  # fmt: skip
+    disk = shutil.disk_usage(tmp_path).total / 2**20
+    assert caches <= sizes.keys()
+    assert 0 < sum(int(sizes[key]) for key in caches) <= disk / 3
+    # What is in /etc/hyrax/site.conf comes later, and so counts.
+    conf = tmp_path / "root/etc/hyrax/site.conf"
+    text = conf.read_text() + "BES.MaxVariableSize.bytes=1\n"
+    conf.write_text(text)
+    argv = ["sh", str(tmp_path / "root/usr/lib/hyrax-vm/hyrax-settings")]
+    env = {"HYRAX_ROOT": str(tmp_path / "root"), "PATH": "/usr/bin:/bin"}
+    subprocess.run(argv, env=env, check=True)
+    lines = (tmp_path / "root/run/hyrax/site.conf").read_text().splitlines()
+    found = [line for line in lines if line.startswith("BES.MaxVariableSize.bytes=")]
+    assert found == ["BES.MaxVariableSize.bytes=488000000", "BES.MaxVariableSize.bytes=1"]
+
+
+def test_temporary_files_of_all_modules_are_removed(
+    image: server.ServerImage, tmp_path: Path
+) -> None:
+    unit = guest_tar.render_units(recipe(), image)["hyrax-cleanup.service"]
+    line = re.search(r"^ExecStart=/bin/sh -c '(.*)'$", unit, re.MULTILINE)
+    assert line
+    me = pwd.getpwuid(os.getuid()).pw_name
+    command = line[1].replace(" /tmp", f" {tmp_path}").replace("-user bes", f"-user {me}")
+    names = ("hyrax_fonc/nc_1_a", "hyrax_fong/tif_b", "foJson_c", "bes_rr_tmp/x", ".hyrax-cookies",
+             "bes_cache.y", "hyrax_ux/kept", "young")  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        if name != "young":
+            os.utime(tmp_path / name, (0, 0))
+    subprocess.run(["sh", "-c", command], check=True)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {".hyrax-cookies", "bes_cache.y", "hyrax_ux/kept", "young"}
 
 
 def test_the_images_own_site_conf_comes_first_and_an_edited_one_last(
@@ -196,4 +254,4 @@ def test_a_java_without_an_archive_of_its_own_gets_one(tmp_path: Path) -> None:
 
 def test_a_request_that_wants_too_much_memory_ends_alone(image: server.ServerImage) -> None:
     bes = guest_tar.render_units(recipe(), image)["hyrax-bes.service"].splitlines()
-    assert {"MemoryMax=50%", "OOMPolicy=continue"} <= set(bes)
+    assert {"MemoryMax=60%", "OOMPolicy=continue"} <= set(bes)

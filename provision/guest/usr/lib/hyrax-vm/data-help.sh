@@ -4,6 +4,7 @@
 help() {
     case ${1:-} in
     add) "$(release ACCESS)_add_help" ;;
+    aggregate) aggregate_help ;;
     list) list_help ;;
     status) status_help ;;
     test) test_help ;;
@@ -21,6 +22,7 @@ $("$(release ACCESS)_help")
   hyrax-data status [NAME]   show state, size, and what is wrong
   hyrax-data test NAME       fetch a listing and a DDS through the server
   hyrax-data remove NAME     stop serving it; the data stay where they are
+  hyrax-data aggregate NAME  serve many files as one data set (with Hyrax)
   hyrax-data COMMAND --help  explain a command and its options
   --json                     with any of them: JSON output for programs
 
