@@ -29,7 +29,12 @@ from tests.boot.capabilities import Capabilities, load
 from tests.boot.data import make_data
 from tests.boot.fileserver import KINDS, FileServer
 from tests.boot.guest import Artifact, Guest
-from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
+from tests.boot.machines import (
+    EXTRA,
+    booted,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+)
 
 # The modules in the order in which a machine runs them.  Later modules find what earlier ones have
 # changed: the password, the data set.
@@ -49,7 +54,7 @@ ORDER = (
 )
 DEADLINE = 1200  # seconds for one test, with the boots in it
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_protocol"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
