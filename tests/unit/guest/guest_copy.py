@@ -76,7 +76,7 @@ sed "\| $last |d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" """,
     "setpriv": r"""while [ "$1" != -- ]; do shift; done; shift
 [ ! -f "$HYRAX_ROOT/forbid-$1" ] || exit 1
 exec "$@" """,
-    "ip": r"""[ "$2" = -4 ] && cat "$HYRAX_ROOT/addresses" """,
+    "ip": r"""[ "$2" = address ] && cat "$HYRAX_ROOT/addresses" """,
     "agetty": "",
     "modprobe": "",
     # used by the menu; the tests need not run as root

@@ -101,10 +101,14 @@ kill_child() {
 
 # addresses: prints a line like "eth0 192.0.2.7" for each global IPv4 address, then for each IPv6 one
 addresses() {
-    for family in -4 -6; do
-        ip -o $family address show scope global 2>/dev/null |
-            sed -n 's|^[0-9]*: *\([^ ]*\) *inet6* \([^/ ]*\).*|\1 \2|p'
-    done | grep -v '^lo ' || :
+    all=$(ip -o address show scope global 2>/dev/null)
+    for family in inet inet6; do
+        while read -r _ link kind address _; do
+            [ "$kind" != "$family" ] || [ "$link" = lo ] || say "$link ${address%%/*}"
+        done <<END
+$all
+END
+    done
 }
 
 # links: the network adapters that have hardware behind them, one a line
@@ -141,8 +145,13 @@ url_host() {
 }
 
 # base_url: the server's URL as seen from outside; with a placeholder while there is no address
-base_url() {
-    first=$(addresses | sed -n '1s/^[^ ]* //p')
+base_url() { url_at "$(addresses)"; }
+
+# url_at ADDRESSES: the same where it is known what `addresses` prints
+url_at() {
+    first=${1%%"
+"*}
+    first=${first#* }
     if [ -n "$first" ]; then
         printf 'http://%s:%s/opendap/' "$(url_host "$first")" "$PORT"
     else
