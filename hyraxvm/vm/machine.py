@@ -89,7 +89,7 @@ class VirtualMachine:
 
     @property
     def cpu_seconds(self) -> float:
-        """The CPU time that QEMU has used, also after its end: of all its threads, in seconds."""
+        """The CPU time of all of QEMU's threads (s); after its end, what was known before it."""
         if self._process is not None and self._process.returncode is None:
             # proc(5): fields 14 and 15; the name before them, in parentheses, may contain spaces.
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -99,6 +99,7 @@ class VirtualMachine:
     def powerdown(self, timeout: float) -> float:
         """Press the ACPI power button; return the seconds until QEMU ended by itself."""
         pressed = time.monotonic()
+        _ = self.cpu_seconds
         self.qmp("system_powerdown")
         self.wait(timeout)
         return time.monotonic() - pressed
