@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hyraxvm.tools.figures import COSTS
 from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import MachineSpec
 from tests.boot.guest import Guest
@@ -17,7 +18,6 @@ from tests.boot.guest import Guest
 RecordProperty = Callable[[str, object], None]
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
-CPU, TURNS = "CPU seconds of the guest", "lines typed on the console"
 _guests: list[Guest] = []  # the guests that run now
 _started: list[Guest] = []  # all guests, those that have ended too
 _before = pytest.StashKey[Iterable[float]]()
@@ -47,7 +47,7 @@ def pytest_runtest_makereport(
     if call.when == "teardown":
         # Time in which the guest's CPUs do nothing is spent waiting.
         cpu, turns = (now - then for now, then in zip(_used(), item.stash[_before], strict=True))
-        item.user_properties += [(CPU, round(cpu, 1)), (TURNS, turns)]
+        item.user_properties += zip(COSTS, (round(cpu, 1), turns), strict=True)
     report = yield
     if report.failed:
         for guest in _guests:

@@ -325,8 +325,9 @@ def test_a_plain_url_is_parsed_as_by_the_parser_and_without_it(guest: Guest) -> 
         if port is not None:
             env = {**guest.env, "HYRAX_ROOT": str(guest.root)}
             script = script.replace("parse_place", "LIB=/nowhere; parse_place")
-            done = subprocess.run([*argv[:2], script, "sh", url], env=env, capture_output=True)
-            assert done.stdout.split()[1:] == [str(port).encode()], url
+            argv = ["sh", "-c", script, "sh", url]
+            done = subprocess.run(argv, env=env, capture_output=True, text=True)
+            assert done.stdout.split()[1:] == [str(port)], url
 
 
 def test_status_and_banner_agree(guest: Guest, port: int, closed_port: int) -> None:
