@@ -74,9 +74,11 @@ server_name() {
 # On a hung mount not even SIGKILL may end a process. `timeout` would wait for such a process; this
 # function does not. For the same reason send its output to a file: it would hold a pipe open.
 # 9>&-: a process that is left behind must not keep hyrax-data's lock.
+# The pauses grow, from 0.05 to 0.4 s: on an emulated CPU each `sleep` takes time from the command.
 child=
 with_deadline() {
-    ticks=$(($1 * 20))
+    ticks=$(($1 * 100))
+    pause=05
     shift
     setsid "$@" 9>&- </dev/null &
     child=$!
@@ -85,8 +87,13 @@ with_deadline() {
             kill_child
             return 124
         fi
-        ticks=$((ticks - 1))
-        sleep 0.05
+        sleep "0.$pause"
+        ticks=$((ticks - ${pause#0}))
+        case $pause in
+        05) pause=10 ;;
+        10) pause=20 ;;
+        20) pause=40 ;;
+        esac
     done
     pid=$child
     child=
