@@ -3,7 +3,8 @@
 The scripts run as they are (sh, perl, systemd-escape, flock, curl, sockets are real); stand-ins in
 PATH take the place of PID 1 and the kernel's mounts. Each writes its arguments to calls.log.
 One thing is changed: `with_deadline` checks every 10 ms, not after ever longer pauses, whether a
-command has ended: hundreds of these waits would take a third of the tests' time. Its deadlines are the same.
+command has ended: hundreds of these waits would take a third of the tests' time. Its deadlines are
+the same.
 """
 
 from __future__ import annotations
