@@ -90,7 +90,7 @@ class VirtualMachine:
     @property
     def cpu_seconds(self) -> float:
         """The CPU time of all of QEMU's threads (s); after its end, what was known before it."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.running:
             # proc(5): fields 14 and 15; the name before them, in parentheses, may contain spaces.
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
             self._cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
