@@ -18,7 +18,7 @@ from hyraxvm.core.errors import Failure
 from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.progress import Progress
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import Format, Source, format_of
+from hyraxvm.formats import Format, Source
 from hyraxvm.stages import sizes
 from hyraxvm.stages.boot_test import stage as boot_test
 from hyraxvm.stages.boot_test import verdict
@@ -93,8 +93,12 @@ def _all_tested(
     Raises `Failure` with a line for each file that failed.
     """
     verdicts = {path: verdict.read(workspace, path, level) for path in paths}
-    # The longest first: the whole contract takes several machines.
-    new = sorted((p for p in paths if not verdicts[p]), key=_is_brief)
+    # The longest first, so that no core is idle at the end.
+    new = sorted(
+        (path for path in paths if not verdicts[path]),
+        key=lambda path: verdict.expected_seconds(workspace, path, level),
+        reverse=True,
+    )
     side_by_side = max(1, min(MACHINES, len(new)))
 
     def test(path: Path) -> dict[str, object] | Failure:
@@ -114,10 +118,6 @@ def _all_tested(
     if failures:
         raise Failure("\n".join(failures))
     return [Artifact(path, passed[path]) for path in paths]
-
-
-def _is_brief(artifact: Path) -> bool:
-    return not format_of(artifact).whole_contract
 
 
 def _artifacts(

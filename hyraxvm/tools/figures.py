@@ -29,6 +29,8 @@ BEGIN: Final = "<!-- figures: begin -->\n"
 END: Final = "<!-- figures: end -->\n"
 HEADER: Final = ("what", "measured", "origin")
 SLOWEST: Final = 30  # tests that `slowest` lists
+# Properties that every boot test has (tests/boot/machines.py): they are of no interest in sum.
+COSTS: Final = ("CPU seconds of the guest", "lines typed on the console")
 
 # Other builders on a machine like this one (2 cores, no KVM), for a disk of the same release with
 # about the same packages, cold: one raw disk, which nothing has booted.
@@ -72,14 +74,20 @@ def table(found: list[Figure]) -> str:
 
 
 def slowest(artifacts: Path) -> str:
-    """Return the tests of all reports that took longest, with their seconds, for a terminal."""
-    tests = [
-        (float(case.get("time", "0")), f"{junit.parent.name}: {case.get('name')}")
-        for junit in _reports(artifacts / "reports")
-        for case in junit_file.read(junit).iter("testcase")
-    ]
+    """Return the tests of all reports that took longest, for a terminal.
+
+    Besides the seconds: the CPU time of the guest and the lines typed on its console.  A guest
+    whose CPU time is short has waited, unless its host was busy.
+    """
+    tests: list[tuple[float, list[str]]] = []
+    for junit in _reports(artifacts / "reports"):
+        for case in junit_file.read(junit).iter("testcase"):
+            found = {node.get("name"): node.get("value", "") for node in case.iter("property")}
+            seconds, name = float(case.get("time", "0")), f"{junit.parent.name}: {case.get('name')}"
+            tests.append((seconds, [*(found.get(each, "-") for each in COSTS), name]))
     tests.sort(reverse=True)
-    return align([["seconds", "test"], *([f"{t:.1f}", name] for t, name in tests[:SLOWEST])])
+    rows = [[f"{seconds:.1f}", *rest] for seconds, rest in tests[:SLOWEST]]
+    return align([["seconds", "CPU", "typed", "test"], *rows])
 
 
 def write(found: list[Figure], page: Path = PAGE) -> None:
@@ -137,6 +145,8 @@ def _properties(reports: Path) -> Iterator[Figure]:
     values: dict[str, list[str]] = {}
     for junit in _reports(reports):
         for node in junit_file.read(junit).iter("property"):
+            if node.get("name") in COSTS:
+                continue
             values.setdefault(node.get("name", ""), []).append(node.get("value", ""))
     for name, texts in sorted(values.items()):
         numbers = [float(text) for text in texts if re.fullmatch(r"-?\d+(\.\d+)?", text)]

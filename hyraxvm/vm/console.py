@@ -33,12 +33,14 @@ class Console:
 
     `log` is a file, because a guest must never wait for a reader: a socket or a pipe is full after
     some hundred single characters, and then the guest's firmware and kernel stop.
-    `alive()` returns whether the console can still show something.
+    `alive()` returns whether the console can still show something.  `typed` counts what was typed:
+    lines and other keys.
     """
 
     def __init__(self, log: Path, keyboard: IO[bytes], alive: Callable[[], bool]) -> None:
         """Attach to the console; send nothing."""
         self.log = log
+        self.typed = 0
         self._keyboard = keyboard
         self._shown = _Shown(log, alive)
 
@@ -64,6 +66,7 @@ class Console:
 
     def press(self, keys: str) -> None:
         """Type `keys` as they are."""
+        self.typed += 1
         self._keyboard.write(keys.encode())
         self._keyboard.flush()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shlex
@@ -52,6 +53,7 @@ class VirtualMachine:
         self.accelerator = choose_accelerator(spec.arch)
         self.ports: dict[int, int] = {}
         self.started = 0.0
+        self._cpu_seconds = 0.0
         self.console: Console
         self._events: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,9 +87,19 @@ class VirtualMachine:
         """Whether QEMU runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time of all of QEMU's threads (s); after its end, what was known before it."""
+        if self._process is not None and self.running:
+            # proc(5): fields 14 and 15; the name before them, in parentheses, may contain spaces.
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            self._cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return self._cpu_seconds
+
     def powerdown(self, timeout: float) -> float:
         """Press the ACPI power button; return the seconds until QEMU ended by itself."""
         pressed = time.monotonic()
+        _ = self.cpu_seconds
         self.qmp("system_powerdown")
         self.wait(timeout)
         return time.monotonic() - pressed

@@ -1,10 +1,11 @@
 """`pytest tests/boot --artifact FILE` boots the disk in the file and exercises the machine.
 
-The VMX zip is booted as two machines: `first` has the devices that its descriptor declares,
-`second` is another copy with a larger disk.  For one access kind there is a third copy, `wires`,
-which is booted several times with other network cards and settings.  The other formats hold the
-same disk: each of their machines is tested briefly, one of them with UEFI.  A module's tests are
-for `first` unless its mark `machines` says otherwise.
+The VMX zip is booted as the machine `first`, which has the devices that its descriptor declares.
+For one access kind there are two more copies: `second` has a larger disk, `wires` is booted several
+times with other network cards and settings.  What they test is the same in all images.  The other
+formats hold the same disk, compared when they are made: their machines, one of them with UEFI, are
+tested for what a format can change.  A module's tests are for `first` unless its mark `machines`
+says otherwise; `restarts` is `second` where there is one.
 
 With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in its own process.
 The tests of each run in the order that `ORDER` declares.
@@ -30,7 +31,12 @@ from tests.boot.data import make_data
 from tests.boot.fileserver import KINDS, FileServer
 from tests.boot.guest import Artifact, Guest
 from tests.boot.kept import attached
-from tests.boot.machines import EXTRA, booted, pytest_runtest_makereport
+from tests.boot.machines import (
+    EXTRA,
+    booted,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+)
 
 # The modules in the order in which a machine runs them.  Later modules find what earlier ones have
 # changed: the password, the data set.
@@ -51,7 +57,7 @@ ORDER = (
 )
 DEADLINE = 1200  # seconds for one test, with the boots in it
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_protocol"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(f"{needed}: no such file")
     for mark in (
         "access(kind, ...): only for artifacts that reach data in one of these ways",
-        "machines(role, ...): only for these roles: first, second, wires, brief, smoke",
+        "machines(role, ...): only for these: first, second, wires, restarts, brief, smoke",
     ):
         config.addinivalue_line("markers", mark)
     # SIGTERM acts like Ctrl-C: machines end, journals are kept, scratch files are removed.
@@ -88,16 +94,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             marks=pytest.mark.xdist_group(f"{path.name}@{machine}"),
         )
         for path in metafunc.config.getoption("--artifact")
-        for machine in _machines(path, metafunc.config)[
-            : 1 if metafunc.config.getoption("--smoke") else None
-        ]
+        for machine in _machines(path, metafunc.config)
     ]
     metafunc.parametrize(("artifact", "machine"), machines, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    smoke = config.getoption("--smoke")
-    others = [item for item in items if not _is_meant(item, smoke)]
+    others = [item for item in items if not _is_meant(item, config)]
     items[:] = [item for item in items if item not in others]
     items.sort(key=_place)
     for item in items:
@@ -114,24 +117,38 @@ def _machines(artifact: Path, config: pytest.Config) -> Sequence[str]:
     if config.getoption("--kept"):
         return ("first",)
     chosen = format_of(artifact)
-    # What `wires` tests is the same in all images; the one for NFS needs no password.
-    wires = ("wires",) if _read_manifest(artifact)["release"]["ACCESS"] == "nfs" else ()
-    machines = ("first", "second", *wires) if chosen.whole_contract else chosen.machines
+    # What the other two test is the same in all images; the one for NFS needs no password.
+    others = ("second", "wires") if _access(artifact) == "nfs" else ()
+    machines = ("first", *others) if chosen.whole_contract else chosen.machines
     return machines[:1] if config.getoption("--smoke") else machines
 
 
-def _is_meant(item: pytest.Item, smoke: bool) -> bool:
+def _is_meant(item: pytest.Item, config: pytest.Config) -> bool:
     """Return whether a test is for its machine and for the access kind of its artifact."""
     assert isinstance(item, pytest.Function)
     machine, artifact = item.callspec.params["machine"], item.callspec.params["artifact"]
+    assert isinstance(machine, str)
     assert isinstance(artifact, Path)
-    role = machine if machine in ("first", "second", "wires") else "brief"
-    role = "smoke" if smoke else role
-    access = _read_manifest(artifact)["release"]["ACCESS"]
-    roles = item.get_closest_marker("machines")
-    return role in (roles.args if roles else ("first",)) and all(
-        access in mark.args for mark in item.iter_markers("access")
-    )
+    access = _access(artifact)
+    wanted = item.get_closest_marker("machines")
+    return not _roles(artifact, machine, config).isdisjoint(
+        wanted.args if wanted else ("first",)
+    ) and all(access in mark.args for mark in item.iter_markers("access"))
+
+
+def _roles(artifact: Path, machine: str, config: pytest.Config) -> set[str]:
+    """Return what a machine of an artifact is tested as."""
+    if config.getoption("--smoke"):
+        return {"smoke"}
+    if not format_of(artifact).whole_contract:
+        return {"brief"}
+    # The machine that has less to do.
+    restarted = "second" if "second" in _machines(artifact, config) else "first"
+    return {machine, "restarts"} if machine == restarted else {machine}
+
+
+def _access(artifact: Path) -> str:
+    return str(_read_manifest(artifact)["release"]["ACCESS"])
 
 
 def _read_manifest(artifact: Path) -> dict[str, Any]:

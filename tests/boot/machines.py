@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from hyraxvm.tools.figures import COSTS
 from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import MachineSpec
 from tests.boot.guest import Guest
@@ -18,12 +19,35 @@ RecordProperty = Callable[[str, object], None]
 
 EXTRA = 4 * 2**30  # bytes by which the second copy's disk is larger
 _guests: list[Guest] = []  # the guests that run now
+_started: list[Guest] = []  # all guests, those that have ended too
+_before = pytest.StashKey[Iterable[float]]()
+
+
+def _used() -> tuple[float, int]:
+    """Return what all guests have used so far: CPU time (s), lines typed on their consoles."""
+    return (
+        sum(guest.machine.cpu_seconds for guest in _started),
+        sum(guest.console.typed for guest in _started),
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Note when each test starts, so that its report shows what it has used."""
+    item.stash[_before] = _used()
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.when == "teardown":
+        # Time in which the guest's CPUs do nothing is spent waiting.
+        cpu, turns = (now - then for now, then in zip(_used(), item.stash[_before], strict=True))
+        item.user_properties += zip(COSTS, (round(cpu, 1), turns), strict=True)
     report = yield
     if report.failed:
         for guest in _guests:
@@ -48,6 +72,7 @@ def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
 def watched(guest: Guest) -> Iterator[Guest]:
     """Show the guest's console in the reports of tests that fail; keep its journal at the end."""
     _guests.append(guest)
+    _started.append(guest)
     try:
         yield guest
     finally:

@@ -47,6 +47,7 @@ def test_the_banner_shows_product_address_and_how_to_log_in(
     assert "then type: hyrax-setup" in shown
 
 
+@pytest.mark.machines("first")
 def test_a_wrong_password_is_refused(guest: Guest) -> None:
     assert guest.console.try_login(USER, "not-" + PASSWORD, 60) is False
 
@@ -109,12 +110,15 @@ def test_the_version_file_equals_the_manifest(guest: Guest, artifact: Artifact) 
     assert guest.release() == artifact.manifest["release"]
 
 
+@pytest.mark.machines("first")
 def test_packages_are_those_of_the_manifest(guest: Guest, artifact: Artifact) -> None:
     text = guest.fetch("dpkg-query -W -f '${Package}\\t${Version}\\n'").decode()
     installed = dict(line.split("\t") for line in text.splitlines())
     assert installed == artifact.manifest["packages"]
 
 
+# The programs on the disk are the same in all formats.
+@pytest.mark.machines("first")
 @pytest.mark.parametrize(
     ("access", "package", "module", "program"),
     [("nfs", "nfs-common", "nfsv4", "mount.nfs4"), ("smb", "cifs-utils", "cifs", "mount.cifs")],
@@ -134,6 +138,7 @@ def test_it_has_the_client_of_its_protocol_and_no_other(
         assert guest.run(loaded).status == 1
 
 
+@pytest.mark.machines("first")
 def test_nobody_else_can_log_in_and_no_key_of_the_build_is_left(guest: Guest) -> None:
     assert guest.check("sudo -n awk -F: '$2 !~ /^[!*]/ {print $1}' /etc/shadow") == "opendap"
     assert guest.check("sudo -n passwd --status root").split()[1] == "L"

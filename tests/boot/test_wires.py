@@ -21,7 +21,7 @@ from hyraxvm.tools.settings_disk import write_disk
 from hyraxvm.vm.console import LOGIN_PROMPT
 from hyraxvm.vm.qemu import HTTP, SSH
 from tests.boot.clients import netcdf4
-from tests.boot.data import CASES, assert_same, local
+from tests.boot.data import CASES, Case, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, Artifact, Guest
 from tests.boot.machines import RecordProperty, booted
@@ -166,10 +166,13 @@ name = "ocean"
         guest.check(
             "sudo -n cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub | tee ~/identity"
         )
+        guest.check(
+            "mkdir /srv/hyrax/data/mine && cp /srv/hyrax/sample/sst.nc /srv/hyrax/data/mine"
+        )
 
 
-def test_a_copy_keeps_its_address_and_gets_its_own_identity(
-    power: Power,
+def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
+    power: Power, files: FileServer, samples: Path, record_property: RecordProperty
 ) -> None:
     with power(
         *("-uuid", COPY),
@@ -178,6 +181,16 @@ def test_a_copy_keeps_its_address_and_gets_its_own_identity(
         password=PASSWORD,
     ) as guest:
         guest.wait_ready()
+        # The data sets of the boot before are served: on the file server, and on the own disk.
+        for case in (CASES[0], CASES[5]):
+            url = guest.url(f"data/ocean/{case.file}")
+            assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
+        took = time.monotonic() - guest.machine.started
+        record_property("seconds from power-on to the values of a data set", round(took, 1))
+        for folder in ("data/mine", "sample"):
+            found = netcdf4(guest.url(f"{folder}/sst.nc"), "sst", None)
+            assert_same(found, local(samples, Case("sst.nc", "sst")))
+        assert guest.check("systemctl --failed --no-legend --plain") == ""
         assert (
             guest.check("hostname; cat /sys/class/net/eth0/address") == "wires\n00:0c:29:00:00:02"
         )

@@ -10,6 +10,7 @@ from hyraxvm.config.model import FULL, LEVELS, SMOKE
 from hyraxvm.core import cache, code
 from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.workspace import Workspace
+from hyraxvm.formats import format_of
 
 TESTS = ROOT / "tests" / "boot"
 STAGE = "hyraxvm.stages.boot_test.stage"
@@ -33,14 +34,29 @@ def key(artifact: Path) -> str:
     return cache.digest(cache.file_digest(artifact), *claims, code.digest(ROOT, TESTS, STAGE))
 
 
+def expected_seconds(workspace: Workspace, artifact: Path, level: str) -> float:
+    """Return how long the last test of a file of that name took, or else a guess."""
+    found = _read(workspace, artifact)
+    if found and found.get("level") == level:
+        return float(found["seconds"])
+    return 1000.0 if format_of(artifact).whole_contract else 100.0
+
+
 def read(workspace: Workspace, artifact: Path, level: str = FULL) -> dict[str, Any] | None:
     """Return the verdict of an earlier test if it still counts, or None: test the file again.
 
     `level` is the least that counts: the whole contract is more than a smoke boot.
     """
+    found = _read(workspace, artifact)
+    enough = found and LEVELS.index(found["level"]) >= LEVELS.index(level)
+    return found if found and enough and found.get("key") == key(artifact) else None
+
+
+def _read(workspace: Workspace, artifact: Path) -> dict[str, Any] | None:
+    """Return the last verdict, whether it still counts or not; None if there is none."""
     try:
         found: dict[str, Any] = json.loads((reports(workspace, artifact) / FILE).read_text())
-        enough = LEVELS.index(found["level"]) >= LEVELS.index(level)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError):
         return None
-    return found if enough and found.get("key") == key(artifact) else None
+    whole = isinstance(found, dict) and found.get("level") in LEVELS and "seconds" in found
+    return found if whole else None

@@ -23,7 +23,7 @@ address=$(sed -n 's/^Address=//p' "$file" 2>/dev/null)
     echo "2: $2    inet $address scope global $2" >"$HYRAX_ROOT/addresses" """,
     "ip": r"""
 case "$*" in
-*-4*addr*) cat "$HYRAX_ROOT/addresses" ;;
+*addr*) cat "$HYRAX_ROOT/addresses" ;;
 route*) file=$HYRAX_ROOT/etc/systemd/network/40-hyrax-eth0.network
     gateway=$(sed -n 's/^Gateway=//p' "$file" 2>/dev/null)
     echo "default via ${gateway:-192.0.2.1} dev eth0" ;;

@@ -170,6 +170,24 @@ def test_banner(guest: Guest, http: dict[str, str]) -> None:
     assert guest.read("calls.log").count("agetty --reload") == calls == 1
 
 
+def test_the_banner_compares_the_password_again_when_it_has_changed(
+    guest: Guest, http: dict[str, str]
+) -> None:
+    hashes = [
+        subprocess.run(
+            ["openssl", "passwd", "-6", word], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for word in ("opendap", "another")
+    ]
+    for hashed, shown in (*zip(hashes, ("opendap / opendap", "opendap"), strict=True),) * 2:
+        guest.write("etc/shadow", f"opendap:{hashed}:20000::::::\n")
+        for _ in range(2):
+            assert f"log in as: {shown}      then type" in banner(guest)
+    # The second banner of each round has not read the hashes again.
+    guest.write("usr/lib/hyrax-vm/password-changed", "#!/bin/sh\nexit 1\n")
+    assert "log in as: opendap      then type" in banner(guest)
+
+
 def test_banner_of_trouble(guest: Guest, port: int, closed_port: int) -> None:
     divert_curl(guest, closed_port)
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
@@ -269,6 +287,49 @@ def quick_state(guest: Guest, name: str) -> str:
     script = f'. "$HYRAX_ROOT/usr/lib/hyrax-vm/lib.sh"; quick_state {name}; say "$state"'
     argv = ["sh", "-c", script]
     return subprocess.run(argv, env=guest.env, capture_output=True, text=True).stdout.strip()
+
+
+# Those for which a number is given are plain: the shell parses them itself.
+PLACES = {
+    "nfs://10.0.2.2:40123/data": 40123,
+    "nfs://10.0.2.2/export/sst": 2049,
+    "nfs://files.example.org:64999/x": 64999,
+    "nfs://h:1/a:b": 1,
+    "smb://nas/share/a.b_c-d": 445,
+    "smb://nas:999/share": 999,
+    "nfs://h:65535/x": None,
+    "nfs://h:65536/x": None,
+    "nfs://h:0/x": None,
+    "nfs://h:x/x": None,
+    "nfs://h:1:2/x": None,
+    "nfs://h:/x": None,
+    "nfs:///x": None,
+    "nfs://[2001:db8::1]:1049/x": None,
+    "nfs://h/a%20b": None,
+    "nfs://h/a%2": None,
+    "nfs://h/a b": None,
+    "nfs://h/a/../b": None,
+    "nfs://h/..": None,
+    "nfs://h//x": None,
+    "ftp://h/x": None,
+    "": None,
+}
+
+
+def test_a_plain_url_is_parsed_as_by_the_parser_and_without_it(guest: Guest) -> None:
+    for url, port in PLACES.items():
+        script = '. "$HYRAX_ROOT/usr/lib/hyrax-vm/lib.sh"; parse_place "$1" && say "$host" "$port"'
+        argv = ["sh", "-c", script, "sh", url]
+        done = subprocess.run(argv, env=guest.env, capture_output=True, text=True)
+        status, out, _ = guest.run("usr/lib/hyrax-vm/data-url", url)
+        assert (done.returncode == 0) == (status == 0), url
+        assert done.stdout.split() == out.splitlines()[1:3], url
+        if port is not None:
+            env = {**guest.env, "HYRAX_ROOT": str(guest.root)}
+            script = script.replace("parse_place", "LIB=/nowhere; parse_place")
+            argv = ["sh", "-c", script, "sh", url]
+            done = subprocess.run(argv, env=env, capture_output=True, text=True)
+            assert done.stdout.split()[1:] == [str(port)], url
 
 
 def test_status_and_banner_agree(guest: Guest, port: int, closed_port: int) -> None:

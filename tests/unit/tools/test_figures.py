@@ -14,6 +14,8 @@ JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" tests="2" time="81.5">
 <testcase name="test_start[{name}@first]" time="40.25"><properties>
 <property name="seconds from power-on to the first DAP answer" value="{start}" />
+<property name="CPU seconds of the guest" value="12.5" />
+<property name="lines typed on the console" value="3" />
 <property name="accelerator" value="tcg" /></properties></testcase>
 <testcase name="test_short[{name}@first]" time="0.5" />
 </testsuite></testsuites>
@@ -77,6 +79,8 @@ def test_the_slowest_tests_come_first(artifacts: Path) -> None:
     lines = figures.slowest(artifacts).splitlines()
     assert [line.split()[0] for line in lines] == ["seconds", "40.2", "40.2", "0.5", "0.5"]
     assert "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64.zip: test_short[" in "".join(lines)
+    costs = [line.split()[1:3] for line in lines]
+    assert costs == [["CPU", "typed"], ["12.5", "3"], ["12.5", "3"], ["-", "-"], ["-", "-"]]
 
 
 def test_only_what_is_between_the_marks_is_written(artifacts: Path, tmp_path: Path) -> None:

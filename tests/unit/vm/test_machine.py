@@ -98,7 +98,10 @@ def test_machine_resets_and_shows_the_firmware_on_the_console(tmp_path: Path) ->
     spec = spec_of(disk(tmp_path), firmware="efi", memory_mib=256)
     with VirtualMachine(spec, tmp_path / "s", tmp_path / "logs") as machine:
         machine.reset()
+        begun = machine.cpu_seconds
         machine.console.expect("BdsDxe", 60)
+        used = machine.cpu_seconds
+    assert 0 < begun < used == machine.cpu_seconds
     assert b"BdsDxe" in (tmp_path / "logs" / "console.log").read_bytes()
 
 

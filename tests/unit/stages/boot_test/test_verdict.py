@@ -34,7 +34,7 @@ def test_the_whole_contract_counts_as_a_smoke_boot_and_not_the_reverse(
     artifact.write_bytes(b"an artifact")
     key = verdict.key(artifact)
     for level, counts in ((SMOKE, {SMOKE}), (FULL, {SMOKE, FULL})):
-        leave(workspace, artifact, json.dumps({"key": key, "level": level}))
+        leave(workspace, artifact, json.dumps({"key": key, "level": level, "seconds": 90}))
         assert {one for one in (SMOKE, FULL) if verdict.read(workspace, artifact, one)} == counts
     artifact.write_bytes(b"another artifact")
     assert verdict.read(workspace, artifact, SMOKE) is None
@@ -72,3 +72,18 @@ def test_what_is_no_verdict_is_none(workspace: Workspace, tmp_path: Path, text: 
     assert verdict.read(workspace, artifact, SMOKE) is None
     leave(workspace, artifact, text)
     assert verdict.read(workspace, artifact, SMOKE) is None
+
+
+def test_a_test_is_expected_to_take_as_long_as_the_last_of_its_kind(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    whole, brief = tmp_path / "x.zip", tmp_path / "x.ova"
+    guess = verdict.expected_seconds(workspace, whole, FULL)
+    assert guess > verdict.expected_seconds(workspace, brief, FULL)
+    for text in ("{", '{"level": "full"}'):
+        leave(workspace, whole, text)
+        assert verdict.expected_seconds(workspace, whole, FULL) == guess
+    # The key of an older file: the verdict does not count any more, its time does.
+    leave(workspace, whole, json.dumps({"key": "old", "level": FULL, "seconds": 90.5}))
+    assert verdict.expected_seconds(workspace, whole, FULL) == 90.5
+    assert verdict.expected_seconds(workspace, whole, SMOKE) == guess

@@ -26,8 +26,15 @@ is_local() {
     is_name "$1" && [ ! -f "$CONF/$1.conf" ] && ! in_mount_table "$1" && [ -d "$ROOT$DATA/$1" ]
 }
 
-# conf_value NAME KEY
-conf_value() { sed -n "s/^$2=//p" "$CONF/$1.conf" 2>/dev/null; }
+# conf_value NAME KEY. Without a program: to start one takes longer than all the rest.
+conf_value() {
+    [ -r "$CONF/$1.conf" ] || return 0
+    while IFS= read -r line; do
+        case $line in
+        "$2="*) say "${line#*=}" ;;
+        esac
+    done <"$CONF/$1.conf"
+}
 
 # data_url NAME: its source, a URL or a folder
 data_url() { if [ -f "$CONF/$1.conf" ]; then conf_value "$1" URL; else say "$DATA/$1"; fi; }
@@ -49,14 +56,18 @@ add_hint() {
 # is_mounted NAME: are its data mounted? Read from the kernel's mount table, which a hung file server
 # cannot block. The automount itself (autofs) does not count.
 is_mounted() {
-    awk -v where="$DATA/$1" '$2 == where && $3 != "autofs" { found = 1 } END { exit !found }' \
-        "$ROOT/proc/self/mounts" 2>/dev/null
+    while read -r _ point fstype _; do
+        [ "$point" != "$DATA/$1" ] || [ "$fstype" = autofs ] || return 0
+    done <"$ROOT/proc/self/mounts"
+    return 1
 }
 
 # in_mount_table NAME: is anything at all mounted there, an automount too?
 in_mount_table() {
-    awk -v where="$DATA/$1" '$2 == where { found = 1 } END { exit !found }' \
-        "$ROOT/proc/self/mounts" 2>/dev/null
+    while read -r _ point _; do
+        [ "$point" != "$DATA/$1" ] || return 0
+    done <"$ROOT/proc/self/mounts"
+    return 1
 }
 
 # refresh_banner: updates the banner and the landing page at once.
@@ -79,16 +90,41 @@ is_open() {
     fi
 }
 
+# parse_place URL: sets host and port. Parses the plain URLs that hyrax-data keeps; leaves the others to
+# data-url, which takes ten times as long.
+parse_place() {
+    case $1 in
+    nfs://[a-z0-9]*/* | smb://[a-z0-9]*/*)
+        host=${1#*://}
+        host=${host%%/*}
+        port=${host#*:}
+        host=${host%%:*}
+        case $1 in
+        *[!A-Za-z0-9._:/-]* | *//*//* | */./* | */../* | */. | */..) ;;
+        *)
+            case ${1%%:*}:$port in
+            nfs:"$host") port=2049; return ;;
+            smb:"$host") port=445; return ;;
+            ???:[1-9] | ???:[1-9][0-9] | ???:[1-9][0-9][0-9] | ???:[1-9][0-9][0-9][0-9]) return ;;
+            ???:[1-5][0-9][0-9][0-9][0-9] | ???:6[0-4][0-9][0-9][0-9]) return ;;
+            esac
+            ;;
+        esac
+        ;;
+    esac
+    parsed=$("$LIB/data-url" "$1" 2>/dev/null) || return 1
+    { read -r _ && read -r host && read -r port; } <<END
+$parsed
+END
+}
+
 # quick_state NAME: sets state (local, mounted, waiting, away) and detail, the same in words.
 # Uses only the mount table and a connection to the port: nothing slower, and never the data.
 quick_state() {
-    parsed=$("$LIB/data-url" "$(data_url "$1")" 2>/dev/null)
-    host=$(echo "$parsed" | sed -n 2p)
-    port=$(echo "$parsed" | sed -n 3p)
-    if [ -z "$parsed" ] && [ -f "$CONF/$1.conf" ]; then
-        state=away detail='its settings cannot be read'
-    elif [ -z "$parsed" ]; then
+    if [ ! -f "$CONF/$1.conf" ]; then
         state=local detail="on this VM's own disk"
+    elif ! parse_place "$(conf_value "$1" URL)"; then
+        state=away detail='its settings cannot be read'
     elif [ -e "$ROOT/run/hyrax/away/$1" ] || ! is_open "$host" "$port"; then
         state=away detail="away, $host does not answer"
     elif is_mounted "$1"; then

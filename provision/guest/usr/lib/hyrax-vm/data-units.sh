@@ -3,8 +3,14 @@
 #
 # The .conf is written last and removed last: a data set exists as long as its .conf does.
 
-# unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path
-unit() { systemd-escape --path --suffix="$2" "$DATA/$1"; }
+# unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path. Most names have
+# nothing that systemd escapes.
+unit() {
+    case $1 in
+    *-*) systemd-escape --path --suffix="$2" "$DATA/$1" ;;
+    *) say "srv-hyrax-data-$1.$2" ;;
+    esac
+}
 
 # private PATH < content: as write_file, but only root may read the file
 private() { (umask 077 && write_file "$1"); }

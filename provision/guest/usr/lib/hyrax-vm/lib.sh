@@ -81,9 +81,11 @@ server_name() {
 # On a hung mount not even SIGKILL may end a process. `timeout` would wait for such a process; this
 # function does not. For the same reason send its output to a file: it would hold a pipe open.
 # 9>&-: a process that is left behind must not keep hyrax-data's lock.
+# The pauses grow, from 0.05 to 0.4 s: on an emulated CPU each `sleep` takes time from the command.
 child=
 with_deadline() {
-    ticks=$(($1 * 20))
+    ticks=$(($1 * 100))
+    pause=05
     shift
     setsid "$@" 9>&- </dev/null &
     child=$!
@@ -92,8 +94,13 @@ with_deadline() {
             kill_child
             return 124
         fi
-        ticks=$((ticks - 1))
-        sleep 0.05
+        sleep "0.$pause"
+        ticks=$((ticks - ${pause#0}))
+        case $pause in
+        05) pause=10 ;;
+        10) pause=20 ;;
+        20) pause=40 ;;
+        esac
     done
     pid=$child
     child=
@@ -108,10 +115,14 @@ kill_child() {
 
 # addresses: prints a line like "eth0 192.0.2.7" for each global IPv4 address, then for each IPv6 one
 addresses() {
-    for family in -4 -6; do
-        ip -o $family address show scope global 2>/dev/null |
-            sed -n 's|^[0-9]*: *\([^ ]*\) *inet6* \([^/ ]*\).*|\1 \2|p'
-    done | grep -v '^lo ' || :
+    all=$(ip -o address show scope global 2>/dev/null)
+    for family in inet inet6; do
+        while read -r _ link kind address _; do
+            [ "$kind" != "$family" ] || [ "$link" = lo ] || say "$link ${address%%/*}"
+        done <<END
+$all
+END
+    done
 }
 
 # links: the network adapters that have hardware behind them, one a line
@@ -148,8 +159,13 @@ url_host() {
 }
 
 # base_url: the server's URL as seen from outside; with a placeholder while there is no address
-base_url() {
-    first=$(addresses | sed -n '1s/^[^ ]* //p')
+base_url() { url_at "$(addresses)"; }
+
+# url_at ADDRESSES: the same where it is known what `addresses` prints
+url_at() {
+    first=${1%%"
+"*}
+    first=${first#* }
     if [ -n "$first" ]; then
         printf 'http://%s:%s/opendap/' "$(url_host "$first")" "$PORT"
     else
