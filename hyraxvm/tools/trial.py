@@ -46,7 +46,7 @@ from hyraxvm.vm.machine import free_port
 from hyraxvm.vm.qemu import HTTP, SSH, Drive, MachineSpec
 
 FOLDER: Final = "try"  # in artifacts/
-READY: Final = 300.0  # seconds until SSH answers, on a busy machine without KVM
+READY: Final = 600.0  # seconds until SSH answers, on a busy machine without KVM
 SETTINGS: Final = "name=opt/org.opendap.hyrax/settings,file=hyrax.toml"
 
 # Runs a shell script as root in the guest, with an input; returns what it prints.
@@ -124,7 +124,7 @@ class Trial:
         return [
             *("ssh", "-i", str(self.folder / "key"), "-p", str(kept.ports(self.folder)[SSH])),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
-            *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "BatchMode=yes"),
+            *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30", "-o", "BatchMode=yes"),
             "opendap@127.0.0.1",
         ]
 
