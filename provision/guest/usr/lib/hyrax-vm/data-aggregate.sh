@@ -114,9 +114,9 @@ compare_files() {
 }
 
 does_not_fit() {
-    more=$(comm -23 "$work/this" "$work/first" | head -n 1)
-    less=$(comm -13 "$work/this" "$work/first" | head -n 1)
-    fail "$each does not fit $first: it ${more:+has '$more'}${more:+${less:+, }}${less:+lacks '$less'}"
+    more=$(comm -23 "$work/this" "$work/first" | sed "s/.*/has '&'/; q")
+    less=$(comm -13 "$work/this" "$work/first" | sed "s/.*/lacks '&'/; q")
+    fail "$each does not fit $first: it $more${more:+${less:+, }}$less"
 }
 
 write_ncml() {
