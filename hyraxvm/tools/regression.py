@@ -165,7 +165,7 @@ def place_data(command: Callable[[str], str], checkout: Path) -> None:
         if command(f"sudo -n sh -c 'ls {held} 2>/dev/null | wc -l'").strip() == "0":
             raise Failure(
                 f"the server's image has no {held.removeprefix('/opt/hyrax')}; "
-                f"put the suite's files into {checkout / 'data'}"
+                f"copy /usr/share/hyrax/data of the server's OCI image to {checkout / 'data'}"
             )
         # Readable for all by root's umask; data sets beside them stay unchanged.
         command(f"sudo -n cp -r --no-preserve=ownership,mode {held}/. {DATA}/")

@@ -14,12 +14,12 @@ from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.provision.samples import make_samples
 from hyraxvm.vm.qemu import Drive, MachineSpec
 from tests.boot.guest import Guest
-from tests.boot.machines import booted, pytest_runtest_makereport
+from tests.boot.machines import booted, pytest_runtest_makereport, pytest_runtest_protocol
 from tests.boot.nfs import NfsServer
 from tests.servers.build import FILES, STANDIN, Built, build, recipe
 from tests.servers.images import make_files, make_standin
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_protocol"]
 DEADLINE = 1200  # seconds for one test, with the boots in it
 
 

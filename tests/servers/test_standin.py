@@ -99,6 +99,10 @@ def test_no_id_is_shared_between_image_and_guest(hyrax: Guest, standin: Built) -
         assert hyrax.check(f"systemctl is-active {unit}") == "active"
 
 
+def test_acknowledgements_on_the_loopback_are_not_delayed(hyrax: Guest) -> None:
+    assert " quickack 1" in hyrax.check("ip route get 127.0.0.1")
+
+
 def test_only_the_service_and_ssh_listen(hyrax: Guest) -> None:
     open_ports: set[int] = set()
     local: set[int] = set()

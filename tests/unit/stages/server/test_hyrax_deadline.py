@@ -48,9 +48,10 @@ class Process:
 def deadline(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The program, which looks every 50 ms."""
     text = PROGRAM.read_text()
-    assert "sleep $pause;" in text
+    pause = "sleep(time - $ended < $while ? 1 : $pause);"
+    assert pause in text
     copy = tmp_path / "bes-deadline"
-    copy.write_text(text.replace("sleep $pause;", "select undef, undef, undef, 0.05;"))
+    copy.write_text(text.replace(pause, "select undef, undef, undef, 0.05;"))
     argv = dying_with_parent(["perl", str(copy)])
     env = {"HYRAX_ROOT": str(tmp_path), "PATH": "/usr/bin:/bin"}
     process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
@@ -81,6 +82,17 @@ def test_only_what_computes_without_end_is_ended(
             f"bes-deadline: ended process {loops.real.pid} of the BES, which computed for 60 s "
             "and moved no data\n"
         )
+        # The next process that gets the same request has less time.
+        other_try = Process(tmp_path)
+        everything.append(other_try)
+        time.sleep(0.3)
+        other_try.works(900)
+        time.sleep(0.3)
+        assert other_try.real.poll() is None
+        other_try.works(200)
+        assert other_try.real.wait(10) == -9
+        assert "which computed for 10 s" in deadline.stderr.readline()
+        assert [reads.real.poll(), writes.real.poll(), waits.real.poll()] == [None] * 3
     finally:
         for each in everything:
             each.real.kill()

@@ -255,3 +255,14 @@ def test_a_java_without_an_archive_of_its_own_gets_one(tmp_path: Path) -> None:
 def test_a_request_that_wants_too_much_memory_ends_alone(image: server.ServerImage) -> None:
     bes = guest_tar.render_units(recipe(), image)["hyrax-bes.service"].splitlines()
     assert {"MemoryMax=60%", "OOMPolicy=continue"} <= set(bes)
+
+
+def test_acknowledgements_on_the_loopback_are_not_delayed(image: server.ServerImage) -> None:
+    unit = guest_tar.render_units(recipe(), image)["hyrax-settings.service"]
+    command = re.search(r"^ExecStartPre=-/usr/sbin/(ip route .*)$", unit, re.MULTILINE)
+    assert command
+    script = f"ip link set lo up && {command[1]} && ip route get 127.0.0.1"
+    argv = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    done = subprocess.run(argv, capture_output=True, text=True, env={"PATH": path}, check=True)
+    assert " quickack 1" in done.stdout
