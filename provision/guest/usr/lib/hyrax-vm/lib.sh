@@ -180,6 +180,13 @@ listening() {
         "$ROOT/proc/net/tcp" "$ROOT/proc/net/tcp6" 2>/dev/null
 }
 
+# free_mib: prints the MiB that are free for what slow readers have not fetched yet
+free_mib() {
+    # shellcheck disable=SC2046  # two numbers
+    set -- $(stat -f -c '%a %S' "$ROOT/var/cache/hyrax-front-door" 2>/dev/null)
+    say "$((${1:-0} * ${2:-0} / 1048576))"
+}
+
 # healthy PORT: does the server answer within 10 s, through the front door or on its own port? (Java
 # on an emulated CPU is slow.)
 healthy() {

@@ -9,15 +9,16 @@ if [ -r "$ROOT/usr/lib/hyrax/front-door" ]; then
     . "$ROOT/usr/lib/hyrax/front-door"
 fi
 # What a slow reader has not yet fetched waits on the disk, so that the data server is free: all of
-# them together take at most half of what is free now.
-free=$(stat -f -c '%a %S' "$ROOT/var/cache/hyrax-front-door" | awk '{ print int($1 * $2 / 1048576) }')
-buffer=$((${free:-0} / 2 / all_connections))
+# them together take at most half of what is free now. `health` follows what is free.
+free=$(free_mib)
+buffer=$((free / 2 / all_connections))
 [ "$buffer" -le 256 ] || buffer=256
 {
     say "limit_conn reader $reader_connections;"
     say "limit_conn readers $all_connections;"
     say "proxy_max_temp_file_size ${buffer}m;"
 } >"$new/data-limits.conf"
+say "$free" >"$new/free"
 cat >"$new/http-method.conf" <<END
 map \$request_method \$data_server_method {
     default \$request_method;
