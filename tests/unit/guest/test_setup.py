@@ -20,7 +20,7 @@ EMAIL [a-z.]+@[a-z.]+ hyrax-server.service who is asked
 TYPES (nc|h5):[a-z*.]+ hyrax-server.service names of data files
 """
 # Rows of the main menu.
-DATA, NETWORK, PASSWORD, SSH, SERVER, UPGRADES, DIAGNOSE = range(7)
+DATA, NETWORK, PASSWORD, SSH, SERVER, HTTPS, UPGRADES, DIAGNOSE = range(8)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ CONF=$ROOT/etc/hyrax/data.d
 UNITS=$ROOT/etc/systemd/system
 PORT=8080        # of the front door
 SERVER_PORT=8081 # of the data server, on the loopback
+HTTPS_PORT=443   # of the front door when HTTPS is on
+HTTP_PORT=80     # of the front door for an ACME server
 
 me=${0##*/}
 say() { printf '%s\n' "$*"; }
@@ -196,3 +198,5 @@ healthy() {
 
 # shellcheck source=provision/guest/usr/lib/hyrax-vm/data-sets.sh
 . "$LIB/data-sets.sh"
+# shellcheck source=provision/guest/usr/lib/hyrax-vm/https.sh
+. "$LIB/https.sh"

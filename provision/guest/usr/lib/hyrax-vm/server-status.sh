@@ -15,6 +15,7 @@ status() {
     look_at_network
     look_at_processor
     look_at_front_door
+    look_at_https
     look_at_units
     look_at_answers
     look_at_data
@@ -57,6 +58,21 @@ look_at_front_door() {
         fi
     else
         found "front door" broken "port $PORT does not answer; $unit is $(property ActiveState)" "hyrax-server logs; hyrax-server restart"
+    fi
+}
+
+# look_at_https: only when HTTPS is on
+look_at_https() {
+    [ -d "$HTTPS" ] || return 0
+    problem=$(certificate_state)
+    if ! https_is_on; then
+        found https broken "$problem" "hyrax-server https renew"
+    elif ! https_answers; then
+        found https broken "port $HTTPS_PORT does not answer" "hyrax-server logs; hyrax-server restart"
+    elif [ "$(certificate_days "$HTTPS_PEM")" -lt 0 ]; then
+        found https broken "$problem" "hyrax-server https --help"
+    else
+        found https ok "$(https_url), ${problem:-certificate until $(certificate_date "$HTTPS_PEM")}"
     fi
 }
 
