@@ -70,6 +70,12 @@ server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null 
 # setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
 setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
 
+# ask_whom: a sentence for errors: whom to ask; nothing when the administrator has set no address
+ask_whom() {
+    email=$(server_setting EMAIL)
+    [ -z "$email" ] || say " Ask $email."
+}
+
 # server_name: the data server's name for people; only Hyrax is called Hyrax
 server_name() {
     case $(release SERVER) in

@@ -62,8 +62,10 @@ Readers fetch the certificate once, compare the fingerprint, and keep the file:
   openssl s_client -connect $address:$HTTPS_PORT </dev/null | openssl x509 >hyrax-vm.pem
   openssl x509 -noout -fingerprint -sha256 -in hyrax-vm.pem
 Then their programs trust it:
-  netCDF-C, ncdf4 of R, netCDF4 of Python: a line in ~/.ncrc
+  netCDF-C (ncdump, ncdf4 of R): a line in ~/.ncrc
                  HTTP.SSL.CAINFO=/path/of/hyrax-vm.pem
+  Python (netCDF4, xarray)
+                 netCDF4.rc_set("HTTP.SSL.CAINFO", "/path/of/hyrax-vm.pem")
   Python (pydap) export REQUESTS_CA_BUNDLE=/path/of/hyrax-vm.pem
   R (httr)       httr::set_config(httr::config(cainfo = "/path/of/hyrax-vm.pem"))
   curl           curl --cacert /path/of/hyrax-vm.pem

@@ -115,6 +115,14 @@ look_at_answers() {
 
 # ask_server PATH [SECONDS]: the HTTP status, 000 for no answer
 ask_server() { curl -s -m "${2:-20}" -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$1"; }
+# ask_listing NAME: as ask_server; the front door would ask for the password of a restricted one
+ask_listing() {
+    if is_restricted "$1"; then
+        PORT=$SERVER_PORT ask_server "/opendap/data/$1/"
+    else
+        ask_server "/opendap/data/$1/"
+    fi
+}
 in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP $1"; fi; }
 
 # look_at_data: finds which link of each data set is broken: file server, mount, permission or server
@@ -124,7 +132,7 @@ look_at_data() {
     sets=$(printf '%s\n' "$rows" | sed '/^$/d' |
         while IFS=$SEP read -r name state problem source; do
             next="hyrax-data status $name" code=200
-            [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_server "/opendap/data/$name/")
+            [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_listing "$name")
             if [ -n "$problem" ]; then
                 printf '%s\037broken\037%s: %s\037%s\n' "$name" "$(link_of "$name" "$state")" "$problem" "$next"
             elif [ "$code" != 200 ]; then
