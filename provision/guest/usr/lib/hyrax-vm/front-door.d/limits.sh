@@ -17,8 +17,27 @@ buffer=$((free / 2 / all_connections))
     say "limit_conn reader $reader_connections;"
     say "limit_conn readers $all_connections;"
     say "proxy_max_temp_file_size ${buffer}m;"
+    rate=$(setting LIMIT_RATE)
+    [ -z "$rate" ] || say "limit_rate $rate;"
+    requests=$(setting LIMIT_REQUESTS)
+    # As many as are allowed in a minute or a second may come at once.
+    [ -z "$requests" ] || say "limit_req zone=requests burst=${requests%/*} nodelay;"
 } >"$new/data-limits.conf"
 say "$free" >"$new/free"
+often=
+if [ -n "$requests" ]; then
+    say "limit_req_zone \$reader zone=requests:4m rate=$(say "$requests" | sed 's|/|r/|');" >"$new/http-requests.conf"
+    often=" This server answers at most $(say "$requests" | sed 's|/s| a second|; s|/m| a minute|') of one reader."
+fi
+cat >"$new/server-busy.conf" <<END
+location @busy {
+    default_type text/plain;
+    add_header Retry-After 10 always;
+    return 503 "Too many requests at the same time. Try again in some seconds, with fewer at once.$often$(ask_whom)\n";
+}
+END
+cp "$LIB/robots.txt" "$new/robots.txt"
+[ ! -f "$ROOT/etc/hyrax/robots.txt" ] || cp "$ROOT/etc/hyrax/robots.txt" "$new/robots.own"
 cat >"$new/http-method.conf" <<END
 map \$request_method \$data_server_method {
     default \$request_method;
