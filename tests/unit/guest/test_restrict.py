@@ -157,6 +157,22 @@ def test_no_other_spelling_gets_in(shared: HttpsDoor, path: str, scheme: str) ->
     assert b"a.nc.dods" not in body and b"Dataset" not in body
 
 
+def test_joined_files_of_a_restricted_one_are_restricted_too(restricted: HttpsDoor) -> None:
+    for name, folder in (("all", "sst"), ("deep", "sst/2020"), ("other", "sst.2020")):
+        restricted.guest.write(
+            f"srv/hyrax/data/{name}.ncml", f'<scan location="/data/{folder}" regExp="x"/>\n'
+        )
+    restricted.reload()
+    for path in ("all.ncml.dds", "all.ncml", "deep.ncml.dods", "all%2encml.das"):
+        assert restricted.get(f"/opendap/data/{path}").status == 403, path
+        assert ask(restricted, f"/opendap/data/{path}")[0] == 401
+    assert restricted.get("/opendap/data/other.ncml.dds").status == 404
+    arguments = ("aggregate", "more", "--over", "sst/*.nc", "--dim", "x")
+    restricted.guest.write("etc/hyrax-vm-release", "SERVER=hyrax\nACCESS=nfs\nSERVER_USER=nobody\n")
+    status, _, err = restricted.guest.data(*arguments)
+    assert (status, "'sst' is restricted, and the joined files would be open" in err) == (2, True)
+
+
 def test_a_mistake_in_a_setting_opens_nothing(restricted: HttpsDoor) -> None:
     """Without its settings, as at a boot with a bad file, the front door keeps the data set."""
     restricted.stop()

@@ -16,6 +16,10 @@ under=$(hidden_under)
     for name in $names; do
         # Its folder, all that is in it, and responses that are about the folder itself.
         say "    \"~/$under$(quoted "$name")(/|\$|\.[A-Za-z0-9]+\$)\" $name;"
+        # Files that hyrax-data aggregate has joined are for the same readers.
+        grep -l "location=\"/data/$(quoted "$name")[/\"]" "$ROOT$DATA"/*.ncml 2>/dev/null | while read -r each; do
+            say "    \"~/$under$(quoted "${each##*/}")\" $name;"
+        done
     done
     say '}'
     cat <<'END_OF_MAPS'
