@@ -136,8 +136,8 @@ class Server(Model):
     folder: Name | None = None
     packages: list[DebianPackage] = Field(default_factory=list)
     data_root: AbsolutePath
-    # Where an image that is taken as it is listens; others are made to listen at SERVER_PORT.
-    port: Annotated[int, Field(ge=1, le=65535)] = SERVER_PORT
+    # Where an image without a folder listens, in a network of its own; others: SERVER_PORT.
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
     health_path: UrlPath
     memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
     writable: list[AbsolutePath] = Field(default_factory=list)

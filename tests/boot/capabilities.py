@@ -16,11 +16,10 @@ from hyraxvm.core.paths import PROVISION
 class Capabilities(toml.Model):
     """How a server answers; a suffix is appended to the URL of a data file."""
 
-    # HTTP status for a missing file, a wrong constraint, HEAD, and the URL of the file itself.
+    # HTTP status for a missing file, a wrong constraint, and the URL of the file itself.
     # None: any; for a wrong constraint any error.
     missing: int = 404
     bad_constraint: int | None = None
-    head: int | None = None
     file: int | None = None
     # Whether DAP4 is served too.
     dap4: bool | None = None

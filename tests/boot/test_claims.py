@@ -34,7 +34,7 @@ def test_a_response_that_is_not_claimed_is_refused(guest: Guest, server: Capabil
         assert guest.get(f"/opendap/sample/sst.nc{suffix}").status >= 400, suffix
 
 
-def test_the_url_of_the_file_and_head_answer_as_claimed(
+def test_the_url_of_the_file_answers_as_claimed_and_head_as_get(
     guest: Guest, server: Capabilities, samples: Path
 ) -> None:
     answer = guest.get("/opendap/sample/sst.nc")
@@ -46,8 +46,7 @@ def test_the_url_of_the_file_and_head_answer_as_claimed(
         asked.request("HEAD", "/opendap/sample/sst.nc.dds")
         head = asked.getresponse()
         assert head.read() == b""
-        if server.head is not None:
-            assert head.status == server.head
+        assert head.status == 200
     finally:
         asked.close()
 

@@ -46,8 +46,6 @@ STANDIN: dict[str, object] = {
     "title": "stand-in (not Hyrax)",
     "folder": "hyrax",
     "data_root": "/usr/share/hyrax",
-    "home": "/usr/share/tomcat/webapps/ROOT",
-    "port": 8080,
     "health_path": "/opendap/sample/sst.nc.dds",
     "memory_mib": 2048,
     "trim": ["/usr/share/doc", "/usr/share/man", "/usr/share/locale/*", "/var/cache/*",

@@ -26,8 +26,8 @@ def test_the_entrypoint_of_the_image_runs_as_its_user(plain: Guest, files: Built
 
 def test_its_port_is_passed_on_and_not_open(plain: Guest, samples: Path) -> None:
     assert plain.get(SAMPLE).body == (samples / "sst.nc").read_bytes()
-    # Only servers that name a place for the landing page have it.
-    assert "Directory listing for /" in plain.get("/").text
+    assert "files 3.11 (not Hyrax)" in plain.get("/").text
+    assert "Directory listing for /" in plain.get("/opendap/").text
     ports = set()
     for line in plain.check("sudo -n ss -H -lnt").splitlines():
         host, _, port = line.split()[3].rpartition(":")

@@ -336,6 +336,7 @@ def edit_server(root: ET.Element) -> None:
     for valve in root.iter("Valve"):
         if (valve.get("className") or "").endswith("AccessLogValve"):
             valve.set("maxDays", "14")
+            valve.set("requestAttributesEnabled", "true")  # the reader, not the front door
 
 
 def edit_olfs(root: ET.Element) -> None:

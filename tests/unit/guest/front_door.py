@@ -134,6 +134,10 @@ class FrontDoor:
 
     def start(self) -> None:
         assert self.write() == (0, "", "")
+        self.run()
+
+    def run(self) -> None:
+        """Start nginx with the configuration that is there."""
         command = [
             "nginx",
             "-e",

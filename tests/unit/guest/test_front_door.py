@@ -191,12 +191,16 @@ def test_a_server_that_is_away_is_said_to_be_away(closed: FrontDoor, server: Dat
 
 
 def test_the_log_has_a_line_of_bounded_length_for_each_answer(door: FrontDoor) -> None:
-    door.get(f'{ECHO}?"\\{"x" * 50_000}', {"User-Agent": "a" * 1000})
+    door.get(ECHO)  # of this machine itself
+    door.guest.run("usr/bin/hyrax-server", "set", "proxy", "127.0.0.1")
+    door.reload()
+    reader = {"User-Agent": "a" * 1000, "X-Forwarded-For": "198.51.100.7"}
+    door.get(f'{ECHO}?"\\{"x" * 50_000}', reader)
     log = door.guest.root / "var/log/hyrax-front-door/access.log"
     until(lambda: log.read_text() != "")
     (line,) = [json.loads(row) for row in log.read_text().splitlines()]
     assert line["path"].startswith(f'{ECHO}?"\\xxx')
-    assert (line["status"], line["method"], line["address"]) == (200, "GET", "127.0.0.1")
+    assert (line["status"], line["method"], line["address"]) == (200, "GET", "198.51.100.7")
     assert len(log.read_text()) < 1000
 
 
@@ -378,13 +382,29 @@ def test_a_large_download_to_a_slow_reader_does_not_fill_the_disk(
         answered(closed)
 
 
-def test_without_space_on_the_disk_nothing_waits_there(closed: FrontDoor) -> None:
-    closed.guest.stand_in("stat", "echo 1000 4096")
+def test_the_space_for_slow_readers_follows_the_disk(closed: FrontDoor) -> None:
+    def free(mib: int) -> int:
+        """Have this many MiB free; return how often `health` has the front door set up again."""
+        closed.guest.stand_in("stat", f"echo {mib * 256} 4096")
+        closed.guest.write("calls.log", "")
+        assert closed.guest.run("usr/lib/hyrax-vm/health", "once") == (0, "", "")
+        return closed.guest.read("calls.log").count("--no-block reload hyrax-front-door.service")
+
+    limits = "run/hyrax/front-door/data-limits.conf"
+    assert free(8192) == 0  # there is no front door yet
     closed.start()
-    assert "proxy_max_temp_file_size 0m;" in closed.guest.read(
-        "run/hyrax/front-door/data-limits.conf"
-    )
+    assert "proxy_max_temp_file_size 8m;" in closed.guest.read(limits)
+    assert [free(mib) for mib in (16_000, 8192, 4097)] == [0, 0, 0]
+    assert free(17_000) == 1
+    assert free(4000) == 1
+    # A full disk: nothing waits there.
+    assert free(3) == 1
+    closed.reload()
+    assert "proxy_max_temp_file_size 0m;" in closed.guest.read(limits)
     assert closed.get("/opendap/8.bin").body == bytes(8 * MIB)
+    assert [free(mib) for mib in (0, 5, 500)] == [0, 0, 0]
+    closed.guest.write("run/hyrax/front-door.problem", "unknown directive\n")
+    assert free(8192) == 0
 
 
 def test_a_port_that_is_taken_does_not_make_the_test_fail(door: FrontDoor) -> None:

@@ -109,6 +109,8 @@ def test_each_command(guest: Guest, port: int, http: dict[str, str]) -> None:
         "user": None,
         "version": "4.1",
         "options": "timeo=100",
+        "users": [],
+        "hidden": False,
     }
     arguments = ("--as=sst", "--nfs-version=4.1", "--options=timeo=100")
     empty = "the NFS export is empty; files put there later appear by themselves"

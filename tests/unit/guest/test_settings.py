@@ -97,6 +97,13 @@ def test_a_good_file_is_good_and_checking_it_changes_nothing(vm: Guest) -> None:
             "data: 'http://x/' is not an nfs:// or",
         ),
         ('export/sst"', 'export/sst"\ncolor = "red"', 13, "color is not a key of [[data]]"),
+        (
+            "[network]",
+            '[https]\nself_signed = "maybe"\n\n[network]',
+            7,
+            "self_signed: expected true or false",
+        ),
+        ("[network]", '[https]\nacme = "dap"\n\n[network]', 6, "https: 'dap' is not a domain name"),
         ("rain-2020", "../etc", 15, "data: '../etc' cannot be a name"),
         ('url = "nfs://127.0.0.20/export/rain"\n', "", 14, "[[data]] needs a url"),
     ],

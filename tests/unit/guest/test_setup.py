@@ -20,7 +20,7 @@ EMAIL [a-z.]+@[a-z.]+ hyrax-server.service who is asked
 TYPES (nc|h5):[a-z*.]+ hyrax-server.service names of data files
 """
 # Rows of the main menu.
-DATA, NETWORK, PASSWORD, SSH, SERVER, UPGRADES, DIAGNOSE = range(7)
+DATA, NETWORK, PASSWORD, SSH, SERVER, HTTPS, UPGRADES, DIAGNOSE = range(8)
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_an_nfs_export_is_added_tested_and_removed(machine: Guest, port: int) ->
     assert "http://192.0.2.7:8080/opendap/data/2020/\r\n\r\nDone." in shown
     assert f"NAME=2020\nURL={url}\n" in machine.read("etc/hyrax/data.d/2020.conf")
     menu.press(ENTER)
-    menu.choose("Served now (1): 2020", 3)
+    menu.choose("Served now (1): 2020", 5)
     menu.answer("Which one do you want to stop")
     menu.answer("Stop serving 2020?")  # "no" is what Enter means
-    menu.choose("Served now (1): 2020", 3)
+    menu.choose("Served now (1): 2020", 5)
     menu.answer("Which one")
     menu.answer("Stop serving", "\t")
     assert "2020 is no longer served" in menu.answer("Press Enter")

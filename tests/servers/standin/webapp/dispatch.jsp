@@ -1,5 +1,9 @@
 <%@page trimDirectiveWhitespaces="true" contentType="text/plain" import="java.io.*,java.net.*,java.nio.file.*"%><%@taglib prefix="s" uri="urn:standin"%><%
 // Hands the path to the stand-in of the BES; `/java` describes this process.
+if (!request.getMethod().equals("GET")) {
+    response.sendError(405); // as the OLFS does
+    return;
+}
 String path = request.getPathInfo();
 if (path == null) path = request.getRequestURI().substring(request.getContextPath().length());
 if (path.startsWith("/hyrax/")) path = path.substring(6);
@@ -8,6 +12,8 @@ if (path.equals("/java")) {
     out.println();
     out.println("user " + System.getProperty("user.name"));
     out.println("heap " + Runtime.getRuntime().maxMemory() / 1048576);
+    out.println("url " + request.getRequestURL());
+    out.println("client " + request.getRemoteAddr());
     out.println("level " + config.getInitParameter("logLevel"));
     String home = System.getProperty("catalina.home");
     for (String name : new String[] {"logs", "work", "temp", "conf", "webapps/opendap/WEB-INF/conf/cache"})

@@ -97,7 +97,8 @@ def test_server_xml_has_one_connector_and_no_shutdown_port(image: server.ServerI
     assert connector.get("connectionTimeout") == "20000"
     host, valve = root.find(".//Host"), root.find(".//Valve[@maxDays]")
     assert host is not None and host.get("autoDeploy") == "false"
-    assert valve is not None and valve.get("maxDays") == "14"
+    assert valve is not None
+    assert (valve.get("maxDays"), valve.get("requestAttributesEnabled")) == ("14", "true")
     assert "<!-- kept -->" in text
 
 

@@ -82,6 +82,8 @@ check_pattern() {
     aggregation=$name
     check_known "${folder%%/*}"
     name=$aggregation # check_known has set it
+    ! is_restricted "${folder%%/*}" ||
+        usage_error "'${folder%%/*}' is restricted, and the joined files would be open; join them first: hyrax-data unrestrict ${folder%%/*}, hyrax-data aggregate, hyrax-data restrict"
 }
 
 # shape FILE: the declarations in a DDS without the file's name and without the length of $dim, one a

@@ -9,6 +9,7 @@ help() {
     status) status_help ;;
     test) test_help ;;
     remove) remove_help ;;
+    restrict | unrestrict) restrict_help ;;
     *) all_help ;;
     esac
 }
@@ -23,6 +24,7 @@ $("$(release ACCESS)_help")
   hyrax-data test NAME       fetch a listing and a DDS through the server
   hyrax-data remove NAME     stop serving it; the data stay where they are
   hyrax-data aggregate NAME  serve many files as one data set (with Hyrax)
+  hyrax-data restrict NAME   only for readers with a password, over HTTPS
   hyrax-data COMMAND --help  explain a command and its options
   --json                     with any of them: JSON output for programs
 

@@ -53,6 +53,21 @@ add_hint() {
     esac
 }
 
+# is_restricted NAME: is it for some readers only? is_hidden NAME: is it left out of listings?
+RESTRICT=$ROOT/etc/hyrax/restrict.d
+is_restricted() { [ -f "$RESTRICT/$1.htpasswd" ]; }
+is_hidden() { is_restricted "$1" && [ -f "$RESTRICT/$1.hidden" ]; }
+restricted_sets() {
+    for each in "$RESTRICT"/*.htpasswd; do
+        [ ! -f "$each" ] || basename "$each" .htpasswd
+    done
+}
+users_of() { cut -d : -f 1 "$RESTRICT/$1.htpasswd" 2>/dev/null; }
+
+# hidden_under: what is before the name of a data set in the paths of this server; nothing when that is
+# not known. The server's own file /usr/lib/hyrax/front-door says it.
+hidden_under() { (. "$ROOT/usr/lib/hyrax/front-door" 2>/dev/null && say "${data_under:-}"); }
+
 # is_mounted NAME: are its data mounted? Read from the kernel's mount table, which a hung file server
 # cannot block. The automount itself (autofs) does not count.
 is_mounted() {

@@ -80,6 +80,7 @@ smb_look_around() { :; }
 smb_credentials() {
     password=
     if [ -n "$login" ]; then
+        guest_hint=' (to connect as a guest, leave --user out)'
         read_password
     elif [ -n "$password_file" ]; then
         usage_error "--password-file needs --user"
@@ -114,7 +115,7 @@ read_password() {
     fi
     # A file written on Windows ends its lines in CR LF.
     password=${password%"$(printf '\r')"}
-    [ -n "$password" ] || usage_error "$from is empty; $login needs a password (to connect as a guest, leave --user out)"
+    [ -n "$password" ] || usage_error "$from is empty; $login needs a password$guest_hint"
     [ ${#password} -le 512 ] || usage_error "$from has more than 512 bytes, which is too long for a password"
 }
 

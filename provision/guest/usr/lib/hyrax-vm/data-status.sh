@@ -10,7 +10,7 @@ list() {
     odd_folders
     [ -n "$(data_sets)" ] || say "no data sets; $(add_hint)" >&2
     for each in $(data_sets); do
-        printf '%-20s %s\n' "$each" "$(data_url "$each")"
+        printf '%-20s %s%s\n' "$each" "$(data_url "$each")" "$(restriction_of "$each")"
     done
 }
 
@@ -24,7 +24,13 @@ described() {
     *) set -- kind local "$@" ;;
     esac
     json_object name "$which" source "$from" url "$(base_url)data/$which/" user:text "$(conf_value "$which" LOGIN)" \
-        version:text "$(conf_value "$which" VERS)" options:text "$(conf_value "$which" OPTIONS)" "$@"
+        version:text "$(conf_value "$which" VERS)" options:text "$(conf_value "$which" OPTIONS)" \
+        users:json "$(users_json "$which")" hidden:flag "$(is_hidden "$which" && say yes)" "$@"
+}
+
+# restriction_of NAME: who may read it, in words; nothing when it is for everybody
+restriction_of() {
+    ! is_restricted "$1" || say " (for $(users_of "$1" | paste -s -d ' ')$(! is_hidden "$1" || say ', hidden'))"
 }
 
 # settings_of NAME: its settings in words; nothing when all are the defaults
@@ -75,6 +81,7 @@ table_row() {
     row "$each" "$state" "$space" "$(ago "$age")" "$([ -z "$rtt" ] || printf %.2f "$rtt")" "$(data_url "$each")"
     chosen=$(settings_of "$each")
     [ -z "$chosen" ] || say "    $chosen"
+    ! is_restricted "$each" || say "   $(restriction_of "$each")"
     [ -z "$problem" ] || say "    $problem"
 }
 
@@ -182,6 +189,8 @@ test_one() {
     [ $# -eq 1 ] || usage_error "test takes one name; see: hyrax-data list"
     check_known "$1"
     where=http://127.0.0.1:$PORT/opendap/data/$1/
+    # The front door would ask for a password.
+    ! is_restricted "$1" || where=http://127.0.0.1:$SERVER_PORT/opendap/data/$1/
     healthy "$PORT" || fail "the data server does not answer on port $PORT; see: hyrax-server status"
     look_at "$1"
     [ -z "$problem" ] || fail "$1 is $state: $problem"

@@ -15,6 +15,8 @@ CONF=$ROOT/etc/hyrax/data.d
 UNITS=$ROOT/etc/systemd/system
 PORT=8080        # of the front door
 SERVER_PORT=8081 # of the data server, on the loopback
+HTTPS_PORT=443   # of the front door when HTTPS is on
+HTTP_PORT=80     # of the front door for an ACME server
 
 me=${0##*/}
 say() { printf '%s\n' "$*"; }
@@ -67,6 +69,12 @@ server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null 
 
 # setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
 setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
+
+# ask_whom: a sentence for errors: whom to ask; nothing when the administrator has set no address
+ask_whom() {
+    email=$(server_setting EMAIL)
+    [ -z "$email" ] || say " Ask $email."
+}
 
 # server_name: the data server's name for people; only Hyrax is called Hyrax
 server_name() {
@@ -180,6 +188,13 @@ listening() {
         "$ROOT/proc/net/tcp" "$ROOT/proc/net/tcp6" 2>/dev/null
 }
 
+# free_mib: prints the MiB that are free for what slow readers have not fetched yet
+free_mib() {
+    # shellcheck disable=SC2046  # two numbers
+    set -- $(stat -f -c '%a %S' "$ROOT/var/cache/hyrax-front-door" 2>/dev/null)
+    say "$((${1:-0} * ${2:-0} / 1048576))"
+}
+
 # healthy PORT: does the server answer within 10 s, through the front door or on its own port? (Java
 # on an emulated CPU is slow.)
 healthy() {
@@ -189,3 +204,5 @@ healthy() {
 
 # shellcheck source=provision/guest/usr/lib/hyrax-vm/data-sets.sh
 . "$LIB/data-sets.sh"
+# shellcheck source=provision/guest/usr/lib/hyrax-vm/https.sh
+. "$LIB/https.sh"

@@ -15,6 +15,7 @@ status() {
     look_at_network
     look_at_processor
     look_at_front_door
+    look_at_https
     look_at_units
     look_at_answers
     look_at_data
@@ -60,6 +61,21 @@ look_at_front_door() {
     fi
 }
 
+# look_at_https: only when HTTPS is on
+look_at_https() {
+    [ -d "$HTTPS" ] || return 0
+    problem=$(certificate_state)
+    if ! https_is_on; then
+        found https broken "$problem" "hyrax-server https renew"
+    elif ! https_answers; then
+        found https broken "port $HTTPS_PORT does not answer" "hyrax-server logs; hyrax-server restart"
+    elif [ "$(certificate_days "$HTTPS_PEM")" -lt 0 ]; then
+        found https broken "$problem" "hyrax-server https --help"
+    else
+        found https ok "$(https_url), ${problem:-certificate until $(certificate_date "$HTTPS_PEM")}"
+    fi
+}
+
 look_at_units() {
     for unit in $(units); do
         state=$(property ActiveState)
@@ -99,6 +115,14 @@ look_at_answers() {
 
 # ask_server PATH [SECONDS]: the HTTP status, 000 for no answer
 ask_server() { curl -s -m "${2:-20}" -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$1"; }
+# ask_listing NAME: as ask_server; the front door would ask for the password of a restricted one
+ask_listing() {
+    if is_restricted "$1"; then
+        PORT=$SERVER_PORT ask_server "/opendap/data/$1/"
+    else
+        ask_server "/opendap/data/$1/"
+    fi
+}
 in_words() { if [ "$1" = 000 ]; then say "no answer within 20 s"; else say "HTTP $1"; fi; }
 
 # look_at_data: finds which link of each data set is broken: file server, mount, permission or server
@@ -108,7 +132,7 @@ look_at_data() {
     sets=$(printf '%s\n' "$rows" | sed '/^$/d' |
         while IFS=$SEP read -r name state problem source; do
             next="hyrax-data status $name" code=200
-            [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_server "/opendap/data/$name/")
+            [ -z "$answers" ] || [ -n "$problem" ] || code=$(ask_listing "$name")
             if [ -n "$problem" ]; then
                 printf '%s\037broken\037%s: %s\037%s\n' "$name" "$(link_of "$name" "$state")" "$problem" "$next"
             elif [ "$code" != 200 ]; then

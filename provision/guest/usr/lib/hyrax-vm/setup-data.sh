@@ -10,12 +10,16 @@ menu_data() {
         add "$(add_item)" \
         status "State of all data sets, and what is wrong" \
         test "Fetch one file through the server" \
+        restrict "Only for readers with a password, over HTTPS" \
+        unrestrict "For everybody again" \
         remove "Stop serving one; the data stay where they are" \
         copy "How to copy data to this VM's own disk"; do
         case $answer in
         add) "add_$access" ;;
         status) perform hyrax-data status ;;
         test) ! pick_data_set "Which one do you want to test?" || perform hyrax-data test "$answer" ;;
+        restrict) restrict_data_set ;;
+        unrestrict) ! pick_data_set "Which one do you want to open for everybody?" || perform hyrax-data unrestrict "$answer" ;;
         remove) remove_data_set ;;
         copy) add_local ;;
         esac
@@ -107,4 +111,14 @@ remove_data_set() {
     name=$answer
     ! confirm "Remove" "Stop serving $name?
 The data stay where they are, at $(data_url "$name")" || perform hyrax-data remove "$name"
+}
+
+restrict_data_set() {
+    pick_data_set "Which one do you want to restrict?" || return 0
+    name=$answer
+    ask_some "Restrict" "The user who may read it: letters, digits, dots, _, - and @. The next step asks for the password." || return 0
+    person=$answer
+    set -- hyrax-data restrict "$name" --user "$person"
+    ! confirm "Restrict" "Leave it out of listings, too?" || set -- "$@" --hidden
+    perform "$@"
 }

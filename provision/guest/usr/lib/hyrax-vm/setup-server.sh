@@ -28,6 +28,7 @@ menu_diagnose() {
         status "Are data served? If not, what is broken?" \
         test "Fetch one file of a data set through the server" \
         logs "The server's last messages" \
+        usage "How often the data are read" \
         restart "Stop and start the server" \
         drain "Send no new readers here (load balancers)" \
         undrain "Let load balancers send readers again" \
@@ -36,7 +37,7 @@ menu_diagnose() {
         status) perform hyrax-server status ;;
         test) ! pick_data_set "Which one do you want to test?" || perform hyrax-data test "$answer" ;;
         logs) perform hyrax-server logs ;;
-        restart | drain | undrain) perform hyrax-server "$answer" ;;
+        usage | restart | drain | undrain) perform hyrax-server "$answer" ;;
         support) perform hyrax-setup support ;;
         esac
     done

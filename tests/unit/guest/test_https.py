@@ -1,0 +1,418 @@
+"""`hyrax-server https`: real nginx, openssl, uacme and clients; pebble is the ACME server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.guest.front_door import DataServer
+from tests.unit.guest.guest_copy import Guest, edit
+from tests.unit.guest.https_door import HERE, Certificates, HttpsDoor, Pebble
+
+ECHO = "/opendap/echo"
+PEM = "etc/hyrax/https/server.pem"
+
+
+@pytest.fixture
+def server() -> Iterator[DataServer]:
+    made = DataServer()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def door(guest: Guest, server: DataServer) -> Iterator[HttpsDoor]:
+    made = HttpsDoor(guest, server.port)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    found = Certificates(tmp_path_factory.mktemp("certificates") / "made")
+    found.make("good")
+    found.make("other")
+    found.make("elsewhere", "DNS:data.example.org,DNS:*.example.net")
+    found.make("ended", begin=-20, end=-2)
+    found.make("future", begin=2)
+    found.make("short", end=12)
+    found.run("ec", "-in", "good.key", "-aes128", "-passout", "pass:secret", "-out", "locked.key")
+    found.run("x509", "-in", "good.pem", "-outform", "der", "-out", "good.der")
+    found.run("req", "-x509", "-newkey", "rsa:1024", "-noenc", "-subj", "/CN=weak",
+              "-addext", f"subjectAltName=IP:{HERE}",
+              "-keyout", "weak.key", "-out", "weak.pem")  # fmt: skip
+    return found
+
+
+def use(door: HttpsDoor, made: Certificates, name: str, *more: str) -> tuple[int, str, str]:
+    folder = made.folder
+    return door.https("--cert", str(folder / f"{name}.pem"), "--key", f"{folder / name}.key", *more)
+
+
+def handshake(door: HttpsDoor, *options: str) -> str:
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{door.https_port}", *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------ on and off
+
+
+def test_a_certificate_is_served_and_off_undoes_all_of_it(
+    door: HttpsDoor, made: Certificates
+) -> None:
+    before = door.guest.state()
+    with pytest.raises(OSError):
+        door.fetch(ECHO)
+    status, out, err = use(door, made, "good")
+    assert status == 0, err
+    assert out.startswith(f"HTTPS is on: https://{HERE}/opendap/, certificate until 20")
+    assert err.startswith("hyrax-server: readers' computers must trust the issuer")
+    code, body = door.fetch(ECHO, made.folder / "ca.pem")
+    seen = json.loads(body)["headers"]
+    assert (code, seen["X-Forwarded-Proto"]) == (200, "https")
+    assert seen["X-Forwarded-Port"] == str(door.https_port)
+    # Port 8080 answers as before.
+    assert door.seen(ECHO)["x-forwarded-proto"] == "http"
+    assert f"https:     https://{HERE}/opendap/\n" in banner(door)
+    said = json.loads(door.https("--json")[1])
+    assert (said["method"], said["url"], said["redirect"]) == (
+        "files",
+        f"https://{HERE}/opendap/",
+        False,
+    )
+    assert (said["days"], said["problem"]) == (89, None)
+    assert said["fingerprint"] in handshake_fingerprint(door)
+
+    status, out, _ = door.https("off")
+    assert (status, out) == (
+        0,
+        f"HTTPS is off; data are served at http://{HERE}:{door.port}/opendap/\n",
+    )
+    with pytest.raises(OSError):
+        door.fetch(ECHO)
+    assert door.seen(ECHO)["x-forwarded-proto"] == "http"
+    assert door.guest.state() == before
+    assert json.loads(door.https("--json")[1]) == {"method": None}
+
+
+def banner(door: HttpsDoor) -> str:
+    door.guest.run("usr/lib/hyrax-vm/banner")
+    return door.guest.read("run/hyrax/issue")
+
+
+def handshake_fingerprint(door: HttpsDoor) -> str:
+    shown = re.search("-----BEGIN.*END CERTIFICATE-----", handshake(door), re.S)
+    assert shown
+    return subprocess.run(
+        ["openssl", "x509", "-noout", "-fingerprint", "-sha256"],
+        input=shown[0],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_the_key_is_for_nginx_only_and_not_in_the_support_file(
+    door: HttpsDoor, made: Certificates, tmp_path: Path
+) -> None:
+    assert use(door, made, "good")[0] == 0
+    pem = door.guest.root / PEM
+    assert stat.S_IMODE(pem.stat().st_mode) == 0o600
+    key = (made.folder / "good.key").read_text().split("\n")[1]
+    assert key in pem.read_text()
+    left = [
+        path
+        for path in door.guest.root.rglob("*")
+        if path.is_file() and key in path.read_text("latin-1")
+    ]
+    assert left == [pem]
+    file = tmp_path / "support.tar.gz"
+    assert door.guest.run("usr/bin/hyrax-setup", "support", str(file))[0] == 0
+    text = subprocess.run(["tar", "-xzOf", file], capture_output=True, check=True).stdout.decode()
+    assert "server.pem" in text
+    assert f"METHOD=files\nHOST={HERE}\n" in text
+    assert key not in text and "PRIVATE KEY" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "spoken"),
+    [(["-tls1_3"], "TLSv1.3"), (["-tls1_2"], "TLSv1.2"), (["-tls1_1"], None), (["-tls1"], None),
+     (["-tls1_2", "-cipher", "AES128-SHA"], None),
+     (["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], None)],
+)  # fmt: skip
+def test_only_modern_tls_is_spoken(
+    door: HttpsDoor, made: Certificates, options: list[str], spoken: str | None
+) -> None:
+    assert use(door, made, "good")[0] == 0
+    # Debian's OpenSSL itself refuses old versions above level 0.
+    cipher = options if "-cipher" in options else [*options, "-cipher", "ALL:@SECLEVEL=0"]
+    said = handshake(door, *cipher)
+    if spoken is None:
+        assert "alert protocol version" in said or "alert handshake failure" in said
+    else:
+        assert f"New, {spoken}, Cipher is " in said
+
+
+def test_http_2_is_spoken_with_https_and_range_and_cors_are_alike(
+    door: HttpsDoor, made: Certificates
+) -> None:
+    assert use(door, made, "good")[0] == 0
+    done = subprocess.run(
+        ["/usr/bin/curl", "-s", "-k", "-i", "--http2", f"https://127.0.0.1:{door.https_port}{ECHO}"],
+        capture_output=True, text=True, check=True, timeout=20,
+    )  # fmt: skip
+    assert done.stdout.startswith("HTTP/2 200")
+    assert "access-control-allow-origin: *" in done.stdout.lower()
+
+
+def test_redirect_sends_readers_but_not_this_machine_and_not_health(
+    door: HttpsDoor, made: Certificates
+) -> None:
+    assert use(door, made, "good", "--redirect")[0] == 0
+    assert door.get(ECHO).status == 200  # the loopback
+    door.guest.run("usr/bin/hyrax-server", "set", "proxy", "127.0.0.1")
+    reader = {"X-Forwarded-For": "198.51.100.7", "Host": f"data.example.org:{door.port}"}
+    answer = door.get(f"{ECHO}?a[0:1]", reader)
+    assert answer.status == 301
+    assert answer.headers["Location"] == f"https://data.example.org{ECHO}?a[0:1]"
+    assert door.get("/health", reader).status in (200, 503)
+    assert door.get(ECHO, {**reader, "X-Forwarded-Proto": "https"}).status == 200
+    assert door.https("--no-redirect")[0] == 0
+    assert door.get(ECHO, reader).status == 200
+    assert door.fetch(ECHO, made.folder / "ca.pem")[0] == 200
+
+
+# ------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "more", "said"),
+    [
+        ("good.pem", "other.key", [], "does not fit the key"),
+        ("ended.pem", "ended.key", [], "the certificate has ended on 20"),
+        ("future.pem", "future.key", [], "the certificate begins on 20"),
+        ("elsewhere.pem", "elsewhere.key", [], "for data.example.org *.example.net, and this VM"),
+        ("good.pem", "good.key", ["--host", "data.example.org"], "192.0.2.7, not for 'data.exa"),
+        ("good.pem", "good.key", ["--host", "a;b"], "'a;b' is not a host name"),
+        ("good.pem", "locked.key", [], "needs a passphrase"),
+        ("good.der", "good.key", [], "not a certificate in PEM form"),
+        ("good.pem", "good.pem", [], "is not a private key in PEM form"),
+        ("gone.pem", "good.key", [], "is not a file"),
+        ("weak.pem", "weak.key", [], "nginx does not accept this: "),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
+def test_a_wrong_certificate_is_one_line_and_the_old_one_is_served_on(
+    door: HttpsDoor, made: Certificates, on: bool, cert: str, key: str, more: list[str], said: str
+) -> None:
+    if on:
+        assert use(door, made, "good")[0] == 0
+    before = door.guest.state()
+    status, out, err = door.https(
+        f"--cert={made.folder / cert}", f"--key={made.folder / key}", *more
+    )
+    complaints = [line for line in err.splitlines() if "must trust the issuer" not in line]
+    assert (status, out, len(complaints)) == (2, "", 1)
+    assert said in complaints[0]
+    assert door.guest.state() == before
+    assert door.get(ECHO).status == 200
+    if on:
+        assert door.fetch(ECHO, made.folder / "ca.pem")[0] == 200
+    else:
+        with pytest.raises(OSError):
+            door.fetch(ECHO)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cert", "a.pem"], "--cert and --key belong together"),
+        (["--cert"], "--cert needs a value"),
+        (["--self-signed", "--acme", "a.example.org"], "choose one of"),
+        (["--acme", "dap"], "'dap' is not a domain name"),
+        (["--acme", "dap.example.org"], "--acme needs --email"),
+        (["--acme", "dap.example.org", "--email", "me"], "--acme needs --email"),
+        (["--acme", "dap.example.org", "--email", "a@b.c", "--directory", "ftp://x"], "is not an https://"),
+        (["--redirect"], "HTTPS is off"),
+        (["--fly"], "'--fly' is not an option"),
+        (["renew"], "only a certificate from an ACME server"),
+        (["off", "now"], "off takes nothing after it"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(guest: Guest, arguments: list[str], said: str) -> None:
+    before = guest.state()
+    status, out, err = guest.run("usr/bin/hyrax-server", "https", *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert guest.state() == before
+
+
+def test_a_name_that_leads_here_or_that_is_given_is_good(
+    door: HttpsDoor, made: Certificates
+) -> None:
+    assert use(door, made, "elsewhere", "--host", "data.example.org")[0] == 0
+    assert json.loads(door.https("--json")[1])["url"] == "https://data.example.org/opendap/"
+    assert use(door, made, "elsewhere", "--host", "any.example.net")[0] == 0
+    door.guest.stand_in("getent", f'[ "$2" != data.example.org ] || echo "{HERE} STREAM $2"')
+    assert use(door, made, "elsewhere")[0] == 0
+    assert json.loads(door.https("--json")[1])["url"] == "https://data.example.org/opendap/"
+
+
+def test_a_certificate_that_ends_soon_is_on_the_banner(door: HttpsDoor, made: Certificates) -> None:
+    assert use(door, made, "good")[0] == 0
+    assert "the certificate" not in banner(door)
+    assert use(door, made, "short")[0] == 0
+    assert "the certificate ends on 20" in banner(door)
+    row = next(r for r in links(door) if r["link"] == "https")
+    assert (row["state"], "ends on" in row["detail"]) == ("ok", True)
+    # As time goes by.
+    (door.guest.root / PEM).write_text((made.folder / "ended.pem").read_text())
+    assert "the certificate has ended on 20" in banner(door)
+    assert next(r for r in links(door) if r["link"] == "https")["state"] == "broken"
+
+
+def links(door: HttpsDoor) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(
+        door.guest.run("usr/bin/hyrax-server", "status", "--json")[1]
+    )["links"]
+    return found
+
+
+# ------------------------------------------------------------------------ an ACME server
+
+
+@pytest.fixture
+def pebble(door: HttpsDoor, made: Certificates, tmp_path: Path) -> Iterator[Pebble]:
+    found = Pebble(tmp_path / "pebble", made, door)
+    yield found
+    found.stop()
+
+
+def acme(door: HttpsDoor, pebble: Pebble, host: str, *more: str) -> tuple[int, str, str]:
+    return door.https(
+        "--acme", host, "--email", "me@example.org", "--directory", pebble.directory, *more
+    )
+
+
+def test_a_certificate_comes_from_an_acme_server_and_is_renewed(
+    door: HttpsDoor, pebble: Pebble, tmp_path: Path
+) -> None:
+    status, out, err = acme(door, pebble, "dap.example.org")
+    assert status == 0, err
+    assert out.startswith("HTTPS is on: https://dap.example.org/opendap/")
+    (tmp_path / "root.pem").write_bytes(pebble.issuer())
+    assert door.fetch(ECHO, tmp_path / "root.pem")[0] == 200
+    for key in (door.guest.root / "etc/hyrax/https").rglob("*.pem"):
+        assert "cert" in key.name or stat.S_IMODE(key.stat().st_mode) in (0o600, 0o400), key
+    # Port 80 answers the ACME server, and sends others to HTTPS.
+    plain = subprocess.run(
+        ["/usr/bin/curl", "-s", "-i", "-H", "Host: dap.example.org", f"http://127.0.0.1:{door.acme_port}{ECHO}"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert f"Location: https://dap.example.org{ECHO}" in plain
+
+    # The timer leaves a good one alone, and renews one that ends soon.
+    before = (door.guest.root / PEM).read_text()
+    assert door.guest.run("usr/lib/hyrax-vm/certificate")[0] == 0
+    assert (door.guest.root / PEM).read_text() == before
+    edit(door.guest.root / "usr/lib/hyrax-vm/https.sh", "RENEW_DAYS=33 ", "RENEW_DAYS=9999 ")
+    status, _, err = door.guest.run("usr/lib/hyrax-vm/certificate")
+    assert status == 0, err
+    after = (door.guest.root / PEM).read_text()
+    assert after != before
+    assert door.fetch(ECHO, tmp_path / "root.pem")[0] == 200
+
+    # One that cannot be renewed is served on, and the banner says why.
+    pebble.stop()
+    status, _, err = door.guest.run("usr/lib/hyrax-vm/certificate")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "the certificate for dap.example.org is not renewed" in err
+    assert (door.guest.root / PEM).read_text() == after
+    assert door.fetch(ECHO, tmp_path / "root.pem")[0] == 200
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
+def test_a_domain_that_does_not_lead_here_changes_nothing(
+    door: HttpsDoor, made: Certificates, pebble: Pebble, on: bool
+) -> None:
+    if on:
+        assert use(door, made, "good")[0] == 0
+    before = door.guest.state()
+    door.guest.stand_in("getent", "echo '240.0.0.1 STREAM x'")
+    status, out, err = acme(door, pebble, "away.example.org")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "no certificate for away.example.org: " in err
+    assert "away.example.org leads to 240.0.0.1, this VM is 192.0.2.7: port 80 there must" in err
+    assert door.guest.state() == before
+    assert door.get(ECHO).status == 200
+    if on:
+        assert door.fetch(ECHO, made.folder / "ca.pem")[0] == 200
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", door.acme_port)).close()
+
+
+def test_later_means_that_the_timer_gets_it(door: HttpsDoor, pebble: Pebble) -> None:
+    status, out, err = acme(door, pebble, "dap.example.org", "--later")
+    assert (status, err) == (0, "")
+    assert out.startswith("HTTPS begins as soon as dap.example.org has a certificate")
+    assert "there is no certificate yet" in banner(door)
+    assert door.guest.run("usr/lib/hyrax-vm/certificate")[0] == 0
+    assert door.fetch(ECHO)[0] == 200
+    assert "https:     https://dap.example.org/opendap/\n" in banner(door)
+
+
+# ------------------------------------------------------------------------ a self-signed one
+
+
+def test_a_self_signed_one_is_trusted_by_those_who_have_it(door: HttpsDoor, tmp_path: Path) -> None:
+    status, out, err = door.https("--self-signed", "--host", "127.0.0.1")
+    assert (status, err) == (0, "")
+    said = json.loads(door.https("--json")[1])
+    assert said["method"] == "self-signed"
+    assert f"Its fingerprint (SHA-256):\n  {said['fingerprint']}\n" in out
+    assert said["fingerprint"] in handshake_fingerprint(door)
+    # The line that is printed fetches it.
+    (line,) = re.findall(r"openssl s_client .*", out)
+    subprocess.run(["sh", "-c", f"{line} 2>/dev/null"], cwd=tmp_path, check=True, timeout=20)
+    trusted = tmp_path / "hyrax-vm.pem"
+    assert door.fetch(ECHO, trusted)[0] == 200
+    assert "192.0.2.7" in subprocess.run(
+        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", trusted],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    url = f"https://127.0.0.1:{door.https_port}{ECHO}"
+    assert (
+        subprocess.run(
+            ["/usr/bin/curl", "-sf", "-o", "/dev/null", "--cacert", trusted, url]
+        ).returncode
+        == 0
+    )
+    assert subprocess.run(["/usr/bin/curl", "-sf", "-o", "/dev/null", url]).returncode == 60
+    before = (door.guest.root / PEM).read_text()
+    assert door.guest.run("usr/lib/hyrax-vm/certificate")[0] == 0
+    assert (door.guest.root / PEM).read_text() == before
+
+
+def test_the_settings_file_switches_it_on(door: HttpsDoor) -> None:
+    door.guest.write("mine.toml", "[https]\nself_signed = true\nredirect = true\n")
+    status, out, err = door.guest.run(
+        "usr/bin/hyrax-setup", "apply", str(door.guest.root / "mine.toml")
+    )
+    assert status == 0, out + err
+    said = json.loads(door.https("--json")[1])
+    assert (said["method"], said["redirect"]) == ("self-signed", True)
+    assert door.fetch(ECHO)[0] == 200
