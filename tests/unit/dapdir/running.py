@@ -95,7 +95,11 @@ class Server:
         """Return the memory (PSS) of all processes, in bytes."""
         total = 0
         for pid in self.processes():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            except OSError:  # it has just ended
+                continue
+            for line in lines:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
         return total

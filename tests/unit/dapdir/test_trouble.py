@@ -22,7 +22,7 @@ from dapdir.worker import HEADER, MAX_PIECE, Reader, Task
 from tests.unit.dapdir.data_files import make_classic, make_endless
 from tests.unit.dapdir.running import Server
 
-PATIENCE = 2
+PATIENCE = 4
 
 
 class Ask(Protocol):
@@ -150,7 +150,7 @@ def test_an_endless_file_stops_nobody(guarded: Server, place: Path) -> None:
     def damaged(_: int) -> None:
         answer = guarded.get("/data/one/endless.nc.dds")
         assert answer.status == 500
-        assert "/endless.nc is damaged: reading it took more than 2 seconds" in answer.text
+        assert "/endless.nc is damaged: reading it took more than 4 seconds" in answer.text
 
     connection = guarded.connect()
     connection.request("GET", "/opendap/data/one/long.nc.dods", headers={"Connection": "close"})
@@ -166,17 +166,17 @@ def test_an_endless_file_stops_nobody(guarded: Server, place: Path) -> None:
                 assert guarded.get(f"/{folder}/classic.nc.dods?plain").status == 200
                 assert guarded.get(f"/{folder}/").status == 200
             slowest, answers = max(slowest, time.monotonic() - before), answers + 1
-            assert time.monotonic() - started < 3 * PATIENCE + 4
+            assert time.monotonic() - started < 10 * PATIENCE
         for each in waiting:
             each.result()
-    assert answers > 2 and slowest < PATIENCE + 1, (answers, slowest)
+    assert answers > 2 and slowest < 2 * PATIENCE, (answers, slowest)
     values = np.frombuffer((head + response.read()).split(b"\nData:\n", 1)[1][8:], ">f4")
     np.testing.assert_array_equal(values, np.arange(20_000_000, dtype="f4"))
     connection.close()
     # The file is remembered, until it is another one.
     before = time.monotonic()
     damaged(0)
-    assert time.monotonic() - before < PATIENCE / 2
+    assert time.monotonic() - before < PATIENCE
     make_classic(place / "data" / "one" / "endless.nc")
     assert guarded.get("/data/one/endless.nc.dds").status == 200
 
@@ -214,9 +214,8 @@ def test_a_hung_file_system_is_said_to_and_not_remembered(guarded: Server) -> No
     with ThreadPoolExecutor(2) as pool:
         hung = [pool.submit(guarded.get, f"/data/one/{n}.dds") for n in ("classic.nc", "long.nc")]
         time.sleep(0.3)
-        started = time.monotonic()
         assert guarded.get("/data/two/classic.nc.dods?plain").status == 200
-        assert time.monotonic() - started < PATIENCE
+        assert not any(each.done() for each in hung)
         for each in hung:
             answer = each.result()
             assert answer.status == 503 and "does not answer" in answer.text
@@ -228,7 +227,7 @@ def test_health_reads_a_sample(guarded: Server, place: Path) -> None:
     assert (answer.status, answer.text) == (200, "ok: read classic.nc\n")
     make_endless(place / "sample" / "classic.nc")
     answer = guarded.get("/health")
-    assert answer.status == 500 and "more than 2 seconds" in answer.text
+    assert answer.status == 500 and "more than 4 seconds" in answer.text
     (place / "sample" / "classic.nc").unlink()
     assert guarded.get("/health").status == 200
 
@@ -237,8 +236,8 @@ def test_a_file_that_nobody_reads_is_closed(guarded: Server, place: Path) -> Non
     assert guarded.get("/data/two/classic.nc.dods").status == 200
     assert guarded.get("/data/two/classic.nc").status == 200
     assert guarded.get("/data/two/").status == 200
-    deadline = time.monotonic() + 8
-    while any("two" in str(link) for link in links(guarded)):
+    deadline = time.monotonic() + 9
+    while any("/data/two" in str(link) for link in links(guarded)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import uvicorn
 
+from .app import Application, Protocol
 from .pool import PATIENCE, Pool
 from .settings import Settings
-from .app import Application, Protocol
 
 MAX_WORKERS = 4
 

@@ -166,14 +166,15 @@ class Rows:
 
     def at(self, position: int, room: int) -> Step:
         """Return lines from `position` on."""
-        lines: list[str] = []
+        lines: list[bytes] = []
         size = 0
         for number in range(position, self._count):
-            lines.append(self._line(number))
-            size += len(lines[-1])
-            if size > room // 4:  # a character has at most four octets
+            line = self._line(number).encode("utf-8", "replace")
+            if lines and size + len(line) > min(room, blocks.BLOCK):
                 break
-        return ["".join(lines).encode("utf-8", "replace")], max(1, len(lines))
+            lines.append(line)
+            size += len(line)
+        return [b"".join(lines)], max(1, len(lines))
 
 
 def dods(file: File, dataset: Dataset) -> Segments:

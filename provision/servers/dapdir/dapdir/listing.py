@@ -114,11 +114,11 @@ def directory_page(
 def _row(entry: Entry) -> str:
     size = "" if entry.size is None else f"{entry.size:,}"
     date = "" if entry.modified is None else f"{entry.modified:%Y-%m-%d %H:%M:%S}"
-    views = _VIEWS if entry.is_data else ()
-    links = " ".join(f'<a href="{entry.href}.{view}">{view}</a>' for view in views)
+    views, href = _VIEWS if entry.is_data else (), entry.href
+    links = " ".join(f'<a href="{href}.{view}">{view}</a>' for view in views)
     name = escape(shown(entry.name)) + ("/" if entry.is_directory else "")
     return (
-        f'<tr><td><a href="{entry.href}{".html" if entry.is_data else ""}">{name}</a>'
+        f'<tr><td><a href="{href}{".html" if entry.is_data else ""}">{name}</a>'
         f'<td class="n">{size}<td class="n d">{date}<td>{links}</tr>\n'
     )
 

@@ -48,7 +48,7 @@ for _name, _result, _arguments in (
 # H5public.h, H5Opublic.h, H5Lpublic.h, H5Tpublic.h, H5Dpublic.h of HDF5 1.12 and later
 _GROUP, _DATASET = 0, 1
 _HARD, _SOFT = 0, 1
-_FLOAT = 1
+_INTEGER, _FLOAT = 0, 1
 _VIRTUAL = 3
 _BASIC = 1
 _Visit = ctypes.CFUNCTYPE(c_int, c_int64, c_char_p, POINTER(c_int), c_void_p)
@@ -155,9 +155,10 @@ def _unreadable(group: int, link: bytes) -> str:
     try:
         if _LIB.H5Pget_external_count(plist) > 0 or _LIB.H5Pget_layout(plist) == _VIRTUAL:
             return "its values are in another file"
-        # netCDF-C takes other sizes of numbers for strings, and crashes.
-        if _LIB.H5Tget_class(kind) == _FLOAT and _LIB.H5Tget_size(kind) not in (4, 8):
-            return f"a number of {8 * _LIB.H5Tget_size(kind)} bits"
+        # netCDF-C takes these for strings or for other numbers, and may crash.
+        number, size = _LIB.H5Tget_class(kind), _LIB.H5Tget_size(kind)
+        if (number == _FLOAT and size not in (4, 8)) or (number == _INTEGER and size > 8):
+            return f"a number of {8 * size} bits"
         return ""
     finally:
         _LIB.H5Tclose(kind)

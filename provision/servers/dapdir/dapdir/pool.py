@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import mmap
 import multiprocessing
@@ -23,13 +24,17 @@ from .tree import shown
 from .worker import HEADER, MAX_PIECE, MiB, Reply, State, Task
 
 PATIENCE = 20.0  # seconds that a task may take
-SLOW = 1.0  # seconds after which a task does not count as active: others need the processor
+WAITING = 1.0  # seconds after which a task that waits for a file server is slow
+COMPUTING = 4.0  # seconds after which any task is slow
 EXTRA = 8  # processes that may be there while others are slow
 SLOW_IN_FOLDER = 4  # processes that one data set may occupy
 CONDEMNED = 600.0  # seconds for which a file that ended a process is not read
 MAX_CONDEMNED = 100
-BUDGET = 48 * MiB  # of pieces that are made or are on their way to clients
+MAX_PROVEN = 10_000  # paths that were answered before
+BUDGET = 96 * MiB  # of pieces that are made or are on their way to clients
+MAKING = 3  # times the size of a piece is taken while it is made
 MIN_PIECE = 64 * 1024
+IDLE = 10.0  # seconds after which an additional process that does nothing ends
 TICK = 0.25  # seconds
 _log = logging.getLogger("dapdir")
 
@@ -46,6 +51,11 @@ class Job:
     since: float = field(default_factory=time.monotonic)
     limit: int = 0
     again: bool = False
+
+    @property
+    def file(self) -> str:
+        """The path without the suffix that names a response."""
+        return self.request.path.rpartition(".")[0]
 
     @property
     def folder(self) -> str:
@@ -80,14 +90,16 @@ class Process:
 
     @property
     def slow(self) -> bool:
-        """Whether it is busy with a slow job."""
-        return self.job is not None and self.seconds() > SLOW
+        """Whether its job is slow: others need another process."""
+        seconds = self.seconds() if self.job else 0
+        return seconds > COMPUTING or (seconds > WAITING and not self.computes())
 
     def start(self, job: Job, condemned: dict[Identity, RequestError]) -> None:
         """Begin a job."""
         self.job, self.since = job, time.monotonic()
         task = Task(job.request, job.state, job.head, job.limit, condemned)
-        self.channel.send(worker.written(task, self.shared))
+        with contextlib.suppress(OSError):  # if it has just ended, its end is heard
+            self.channel.send(worker.written(task, self.shared))
 
     def computes(self) -> bool:
         """Return whether it is running or could run: it does not wait for a file server."""
@@ -108,6 +120,7 @@ class Pool:
         self._processes: list[Process] = []
         self._waiting: list[Job] = []
         self._condemned: dict[Identity, tuple[float, RequestError]] = {}
+        self._proven: set[str] = set()
         self._left = BUDGET
         self._loop = asyncio.get_running_loop()
         self._ticker = self._loop.create_task(self._tick())
@@ -153,18 +166,23 @@ class Pool:
             process = idle.pop(job.slot, None) or idle.pop(min(idle))
             self._waiting.remove(job)
             job.slot = process.slot
-            job.limit = max(MIN_PIECE, min(job.limit, self._left // 2))
-            self._left -= job.limit
+            job.limit = max(MIN_PIECE, min(job.limit, self._left // (2 * MAKING)))
+            self._left -= job.limit * MAKING
             now = time.monotonic()
             condemned = {i: error for i, (until, error) in self._condemned.items() if until > now}
             process.start(job, condemned)
 
     def _held_up(self, job: Job) -> bool:
-        """Return whether the same file, or several of the same data set, are slow."""
-        slow = [p.job for p in self._processes if p.job and p.slow]
-        if any(other.request.path == job.request.path for other in slow):
+        """Return whether the same file, or several of the same data set, are slow.
+
+        A file that was never read yet may be one that occupies processes: it gets one.
+        """
+        busy = [p for p in self._processes if p.job]
+        same = [p for p in busy if p.job and p.job.file == job.file]
+        if same and (job.file not in self._proven or any(p.slow for p in same)):
             return True
-        return sum(other.folder == job.folder for other in slow) >= SLOW_IN_FOLDER
+        folder = [p for p in busy if p.job and p.job.folder == job.folder]
+        return len(folder) >= SLOW_IN_FOLDER and sum(p.slow for p in folder) >= SLOW_IN_FOLDER
 
     def _replace(self) -> None:
         """Have as many active processes as there should be."""
@@ -190,14 +208,19 @@ class Pool:
         job, process.job, process.since = process.job, None, time.monotonic()
         if job is None:
             return
-        self._left += job.limit
+        self._left += job.limit * MAKING
         if job.done.cancelled():
             pass
         elif reply.error:
             job.done.set_exception(reply.error)
         else:
             data = process.shared[HEADER : HEADER + reply.size]
+            if process.slot >= self._size:  # it may not be needed again
+                process.shared.madvise(mmap.MADV_REMOVE)
             self._left -= reply.size
+            if len(self._proven) > MAX_PROVEN:
+                self._proven.clear()
+            self._proven.add(job.file)
             job.done.set_result((reply, data))
         self._dispatch()
 
@@ -209,7 +232,7 @@ class Pool:
         code = process.process.exitcode
         job = process.job
         if job and not process.doomed:
-            self._left += job.limit
+            self._left += job.limit * MAKING
             unread = worker.noted(process.shared) is None and not job.again
             if code == 0 or unread:  # it ended before it began this job, because it had grown
                 job.limit, job.again = MAX_PIECE, True
@@ -238,7 +261,7 @@ class Pool:
             for process in list(self._processes):
                 if process.job and not process.doomed and process.seconds() > self._patience:
                     self._end(process, process.job)
-                elif not process.job and process.seconds() > SLOW * 10:
+                elif not process.job and process.seconds() > IDLE:
                     self._dismiss(process)
             for job in list(self._waiting):
                 if time.monotonic() - job.since > 2 * self._patience and self._held_up(job):
@@ -260,7 +283,7 @@ class Pool:
         self._fail(
             process, job, RequestError(500, message) if computes else away(name), remember=computes
         )
-        self._left += job.limit
+        self._left += job.limit * MAKING
         process.doomed = True
         process.process.kill()
 

@@ -32,7 +32,7 @@ from .site import IDLE, Request, Site
 MiB = 1024 * 1024
 MAX_PIECE = 16 * MiB
 READER_MEMORY = 320 * MiB  # that a process may take, besides what all share
-RECYCLED = 96 * MiB  # a process that keeps more than this between two tasks ends
+RECYCLED = 64 * MiB  # a process that has grown by so much between two tasks ends
 QUICK = 0.02  # seconds; a shorter task does not change the memory much
 _HEADER = struct.Struct("4q")  # identity of the file that is read
 HEADER = 64
@@ -119,6 +119,7 @@ class Reader:
         self._target = memoryview(shared)[HEADER:]
         self._condemned: dict[Identity, RequestError] = {}
         self._site = Site(root, settings, self._enter)
+        self._before = _private()
 
     def do(self, task: Task) -> Reply:
         """Do a task."""
@@ -163,12 +164,12 @@ class Reader:
 
     def has_grown(self) -> bool:
         """Return whether this process keeps too much memory although it closed all files."""
-        if _private() < RECYCLED:
+        if _private() < self._before + RECYCLED:
             return False
         self._site.close()
         gc.collect()
         native.give_memory_back()
-        return _private() >= RECYCLED
+        return _private() >= self._before + RECYCLED
 
 
 def _private() -> int:
