@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+import h5py
 import netCDF4
 import numpy as np
 import pytest
@@ -261,3 +262,13 @@ def test_too_much_memory_is_said_to_be(guarded: Server, place: Path) -> None:
         )[:10] = 1
     answer = guarded.get("/data/one/chunk.nc.dods?v[0:9]")
     assert answer.status == 500 and "too large" in answer.text
+
+
+def test_a_file_overwritten_in_place_is_read_again(guarded: Server, place: Path) -> None:
+    """HDF5 would give what it remembers of the old content as long as that is open."""
+    for value in range(5):
+        with h5py.File(place / "sample" / "rewritten.h5", "w") as file:
+            file[f"v{value}"] = np.full(3, value, "f8")
+        assert f"Float64 v{value}[" in guarded.get("/sample/rewritten.h5.dds").text
+        body = guarded.get("/sample/rewritten.h5.dods").body
+        assert body.endswith(np.full(3, value, ">f8").tobytes())

@@ -92,7 +92,7 @@ class Process:
     def slow(self) -> bool:
         """Whether its job is slow: others need another process."""
         seconds = self.seconds() if self.job else 0
-        return seconds > COMPUTING or (seconds > WAITING and not self.computes())
+        return seconds > COMPUTING or (seconds > WAITING and self.waits())
 
     def start(self, job: Job, condemned: dict[Identity, RequestError]) -> None:
         """Begin a job."""
@@ -101,13 +101,13 @@ class Process:
         with contextlib.suppress(OSError):  # if it has just ended, its end is heard
             self.channel.send(worker.written(task, self.shared))
 
-    def computes(self) -> bool:
-        """Return whether it is running or could run: it does not wait for a file server."""
+    def waits(self) -> bool:
+        """Return whether it waits for a file server: then nothing but a kill interrupts it."""
         try:
             state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
-            return True
-        return state == "R"
+            return False
+        return state in "DT"
 
 
 class Pool:
@@ -277,11 +277,11 @@ class Pool:
         It may remain for a while, if it waits for a file server, and is in the way of others that
         read there until then.
         """
-        computes = process.computes()
+        waits = process.waits()
         name = _name(job)
         message = f"{name} is damaged: reading it took more than {self._patience:g} seconds"
         self._fail(
-            process, job, RequestError(500, message) if computes else away(name), remember=computes
+            process, job, away(name) if waits else RequestError(500, message), remember=not waits
         )
         self._left += job.limit * MAKING
         process.doomed = True

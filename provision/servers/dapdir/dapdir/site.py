@@ -194,7 +194,7 @@ class Site:
             if kind == "data":
                 self._entering(identity)
             if held is None:
-                self._make_room()
+                self._make_room(identity)
                 taken, descriptor = descriptor, -1
                 held = self._held[kind, path, identity] = Held(make(taken))
         except OSError as error:
@@ -211,7 +211,12 @@ class Site:
             held.answers[request] = answer
         return held.answers[request]
 
-    def _make_room(self) -> None:
+    def _make_room(self, identity: Identity) -> None:
+        # HDF5 shares what it knows of a file between all that opened it: of a file that was
+        # overwritten in place, it would give the old content.
+        changed = [k for k in self._held if k[2][:2] == identity[:2] and k[2] != identity]
+        for key in changed:
+            self._held.pop(key).opened.close()
         while len(self._held) >= MAX_OPEN:
             oldest = min(self._held, key=lambda key: self._held[key].used)
             self._held.pop(oldest).opened.close()
