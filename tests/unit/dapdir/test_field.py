@@ -117,11 +117,14 @@ def test_a_virtual_dataset_does_not_lead_to_other_files(field: Server, tmp_path:
 
 
 def cycle(group: h5py.Group, name: str, target: h5py.Group | h5py.SoftLink) -> None:
-    group.create_group("a")[name] = target
+    made = group.create_group("a")
+    made[name] = target
+    if isinstance(target, h5py.Group) and target != group:
+        target["back"] = made
 
 
 LINKS: dict[str, tuple[Fill, str]] = {
-    "itself": (lambda f: cycle(f, "loop", f.create_group("b")) or f["b"].__setitem__("x", f["a"]),
+    "itself": (lambda f: cycle(f, "loop", f.create_group("b").create_group("c").parent),
                "holds itself"),
     "root": (lambda f: cycle(f, "root", f["/"]), "holds itself"),
     "soft": (lambda f: cycle(f, "soft", h5py.SoftLink("/a")), "holds itself"),

@@ -48,7 +48,7 @@ def values_of(kind: str, shape: tuple[int, ...], seed: int) -> Block:
         return np.array(words, dtype=object)
     if kind[0] == "f":
         special = generator.choice([0, np.nan, np.inf, -1], shape)
-        return (generator.standard_normal(shape) + special).astype(kind)
+        return np.asarray(generator.standard_normal(shape) + special).astype(kind)
     limits = np.iinfo(kind)
     most = min(limits.max, 2**53)
     values = generator.integers(max(limits.min, -most), most, shape, endpoint=True)
