@@ -26,7 +26,7 @@ Projection = list[tuple[str, list[tuple[int, int, int]]]]
 _INDEX = rf"\d{{1,{MAX_INDEX_DIGITS}}}"
 _SLAB = re.compile(rf"\[({_INDEX})(?::({_INDEX}))?(?::({_INDEX}))?\]", re.ASCII)
 _BRACKETS = re.compile("%(?:5B|5D|3A|2C)", re.IGNORECASE)  # [ ] : ,
-_PART = re.compile(rf"([^][.,()&=<>]+)((?:{_SLAB.pattern})*)", re.ASCII)
+_PART = re.compile(rf"([^][.,()&=<>]*)((?:{_SLAB.pattern})*)", re.ASCII)
 _NO_SELECTIONS = "selections are not supported: use [hyperslabs] to get a part of an array"
 
 

@@ -6,6 +6,12 @@ import errno
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
+# A file system that fails or hangs; what a library returns may be any other number.
+AWAY = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
+    errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOTCONN, errno.ECONNRESET,
+    errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE,
+}  # fmt: skip
 _OVERLOAD = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 

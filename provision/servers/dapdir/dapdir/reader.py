@@ -18,7 +18,7 @@ import numpy as np
 
 from . import native
 from .blocks import Slices
-from .errors import RequestError, away, damaged, from_oserror, too_large
+from .errors import AWAY, RequestError, away, damaged, from_oserror, too_large
 from .model import Array, Dataset, Grid, Stored
 from .names import STRING_DIMENSION, STRING_LENGTH, client_name, dap_name, text_of
 
@@ -61,10 +61,12 @@ class File:
             self._dataset, omitted = self._open()
             self.model = _Builder(self._dataset, name, omitted).model
             self._measure()
-        except BaseException as error:
+        except (RuntimeError, OSError, ValueError, IndexError, MemoryError) as error:
+            failure = self._explained(error)
             self.close()
-            if isinstance(error, (RuntimeError, OSError, ValueError, IndexError, MemoryError)):
-                raise self._explained(error) from None
+            raise failure from None
+        except BaseException:
+            self.close()
             raise
 
     def _open(self) -> tuple[netCDF4.Dataset, dict[str, str]]:
@@ -103,10 +105,17 @@ class File:
         return True
 
     def _explained(self, error: Exception) -> RequestError:
-        """Return the answer to a failure of the library, which hides the cause."""
+        """Return the answer to a failure of the library, which hides the cause.
+
+        Its numbers mean anything; a plain read of the file shows a fault of the file system.
+        """
         if isinstance(error, MemoryError):
             return too_large(self.name)
-        if isinstance(error, OSError) and error.errno and error.errno > 0:
+        try:
+            os.pread(self.descriptor, 8, 0)
+        except OSError as cause:
+            return from_oserror(cause, self.name)
+        if isinstance(error, OSError) and error.errno in AWAY:
             return from_oserror(error, self.name)
         return damaged(self.name)
 
@@ -123,14 +132,8 @@ class File:
                 values: Any = native.strings(stored.variable, part)
             else:
                 values = np.asarray(stored.variable[part] if part else stored.variable[...])
-        except (RuntimeError, OSError, IndexError, ValueError) as error:
-            try:
-                self._is_hdf5()
-            except OSError as cause:
-                raise from_oserror(cause, self.name) from None
+        except (RuntimeError, OSError, IndexError, ValueError, MemoryError) as error:
             raise self._explained(error) from None
-        except MemoryError:
-            raise too_large(self.name) from None
         self.check_unchanged()
         return values
 
