@@ -57,7 +57,7 @@ def bench(
     from hyraxvm import formats
     from hyraxvm.config import images
     from hyraxvm.core.workspace import Workspace
-    from hyraxvm.tools import bench, bench_build, figures
+    from hyraxvm.tools import bench, bench_build, bench_serve, figures
 
     if what == ["build"]:
         table = read_table()
@@ -69,6 +69,9 @@ def bench(
     elif what == ["transfer"]:
         for line in bench.transfer(size):
             print(line)
+    elif what == ["serve"]:
+        for line in bench_serve.serve():
+            print(line)
     elif what == ["report"]:
         found = figures.collect(Workspace.here().artifacts)
         print(figures.table(found))
@@ -78,7 +81,7 @@ def bench(
         print(figures.slowest(Workspace.here().artifacts))
     else:
         raise UserError(
-            "bench measures nothing else; expected: build, transfer, report or slowest; "
+            "bench measures nothing else; expected: build, transfer, serve, report or slowest; "
             "type: ./inv bench report"
         )
 

@@ -100,7 +100,7 @@ def test_fingerprints_as_people_copy_them() -> None:
         ),
         (
             ["bench", "sleep"],
-            "expected: build, transfer, report or slowest; type: ./inv bench report",
+            "expected: build, transfer, serve, report or slowest; type: ./inv bench report",
         ),
         (["verify", "/nowhere"], "/nowhere: no such file"),
         (["verify"], "no file is named; type: ./inv verify FILE..."),

@@ -3,12 +3,12 @@
 import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import netCDF4
 import numpy as np
-from dapdir.array import Block
 
+Block = np.ndarray[Any, Any]
 Format = Literal["NETCDF4", "NETCDF3_64BIT_DATA"]
 
 BIG = (1, 100, 1000, 1000)
@@ -173,3 +173,22 @@ def make_traps(root: Path) -> None:
         unix.bind(os.path.relpath(root / "socket.nc"))
     if os.geteuid() == 0:
         os.mknod(root / "device.nc", 0o600 | 0o020000, os.makedev(1, 5))
+
+
+def make_endless(path: Path) -> None:
+    """Make a file that HDF5 2.2.0 never ends reading: one octet in its global heap is wrong."""
+    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
+        file.createDimension("t", None)
+        file.createDimension("y", 20)
+        file.createVariable("a", "f4", ("t", "y"))[:] = np.ones((12, 20))
+        file.createVariable("s", str, ("y",))[0] = "word"
+    data = bytearray(path.read_bytes())
+    # HDF5 file format, III.E: a head of 16 octets; then objects, each with an index, at 8 its size,
+    # and behind 16 octets its data, padded to 8.  The object 0 is what is free.
+    at = data.index(b"GCOL") + 16
+    while data[at] or data[at + 1]:
+        size = int.from_bytes(data[at + 8 : at + 16], "little")
+        at += 16 + -(-size // 8) * 8
+    assert data[at + 8]
+    data[at + 8] = 0
+    path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""A real dapdir under Gunicorn on a free loopback port."""
+"""A real dapdir, started as the image does, on a free loopback port."""
 
 import http.client
 import os
@@ -41,9 +41,7 @@ class Answer:
 
 
 class Server:
-    def __init__(
-        self, root: Path, log: Path, workers: int = 2, home: Path | str = "", **settings: str
-    ) -> None:
+    def __init__(self, root: Path, log: Path, workers: int = 2, **settings: str) -> None:
         self.root = Path(root)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -53,7 +51,6 @@ class Server:
             root,
             DAPDIR_BIND=f"127.0.0.1:{self.port}",
             DAPDIR_WORKERS=str(workers),
-            DAPDIR_HOME=str(home),
             **settings,
         )
         self.log = Path(log)
@@ -98,7 +95,11 @@ class Server:
         """Return the memory (PSS) of all processes, in bytes."""
         total = 0
         for pid in self.processes():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            except OSError:  # it has just ended
+                continue
+            for line in lines:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
         return total

@@ -2,14 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn
 from xml.etree import ElementTree
 
 import netCDF4
 import numpy as np
 import pytest
-from dapdir import listing
+from dapdir import bodies, listing
 from dapdir.tree import Tree
+from siphon.catalog import TDSCatalog
 
 from tests.unit.dapdir.running import Server
 
@@ -88,24 +89,32 @@ def test_listing_survives_entries_that_vanish_or_fail(
 ) -> None:
     touched: list[str] = []
 
-    class Entry:
-        def __init__(self, real: os.DirEntry[str]) -> None:
-            self.name, self._real = real.name, real
-            self.is_symlink, self.is_dir, self.is_file = (
-                real.is_symlink, real.is_dir, real.is_file,
-            )  # fmt: skip
+    def stat(name: str, **_options: object) -> NoReturn:
+        touched.append(name)
+        raise OSError(116, "Stale file handle")
 
-        def stat(self, follow_symlinks: bool) -> NoReturn:
-            touched.append(self.name)
-            raise OSError(116, "Stale file handle")
-
-    entries = [
-        listing.entry_of(cast("os.DirEntry[str]", Entry(e))) for e in Tree(str(root)).scan([])
-    ]
-    page = listing.directory_page("/", [e for e in entries if e]).decode()
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        found = Tree(str(root)).scan(descriptor)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", stat)
+            entries = [listing.entry_of(entry, descriptor) for entry in found]
+    finally:
+        os.close(descriptor)
+    body = listing.directory_page("/", len(entries), lambda number: entries[number])
+    pieces, after = body.piece(bodies.START, 1_000_000)
+    page = b"".join(piece for piece in pieces if isinstance(piece, bytes)).decode()
+    assert after is None
     assert 'href="./classic.nc.dds"' in page and 'href="./sub/"' in page
     # Directories, which may be mounts of file servers that hang, are not even looked at.
     assert "classic.nc" in touched and not {"sub", "subdir", "sibling"} & set(touched)
+
+
+def test_siphon_finds_urls_that_open(server: Server) -> None:
+    catalog = TDSCatalog(f"{server.url}/catalog.xml")
+    urls = catalog.datasets["classic.nc"].access_urls
+    with netCDF4.Dataset(urls["OPENDAP"]) as file:
+        assert file["plain"][1, 2] == 900_000
 
 
 def test_ascii(server: Server) -> None:

@@ -11,7 +11,8 @@ from typing import TextIO
 from urllib.parse import quote
 
 import pytest
-from dapdir.app import Application
+from dapdir.errors import RequestError
+from dapdir.site import Request, Site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ def check_refusal(server: Server, path: str, answer: Answer) -> None:
     [
         "/../outside.nc", "/%2e%2e/outside.nc", "/..%2foutside.nc", "/%252e%252e%252foutside.nc",
         "/sub/../../outside.nc", "/sub/%2e%2e/classic.nc", "/./classic.nc", "/..\\outside.nc",
-        "/..%5coutside.nc", "/../root-sibling/classic.nc", "//classic.nc", "/sub//classic.nc",
+        "/..%5coutside.nc", "/../root-sibling/classic.nc", "//../outside.nc",
         "/%2fetc%2fpasswd", "//etc/passwd", "/classic.nc%00", "/%00/classic.nc",
         "/classic.nc%0d%0aX: y", "/.dot.nc", "/.hidden/classic.nc", "/hyrax/../../outside.nc",
         "/out.nc", "/absolute.nc", "/sibling/classic.nc", "/passwd.txt", "/to-hidden.nc",
@@ -44,7 +45,8 @@ def test_refused(server: Server, path: str, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../", "/sibling/", "/.hidden/", "/%2e%2e/", "/nope/", "/classic.nc/", "/sub//", "//"]
+    "path",
+    ["/../", "/sibling/", "/.hidden/", "/%2e%2e/", "/nope/", "/classic.nc/", "//../", "//etc/"],
 )
 def test_refused_directories(server: Server, path: str) -> None:
     for leaf in ("", "contents.html", "catalog.xml"):
@@ -69,7 +71,7 @@ def test_no_path_leads_out(server: Server, parts: list[str], last: str) -> None:
     assert b"outside.nc" not in answer.body or answer.status != 200
     assert b"root:" not in answer.body
     if answer.status == 200 and last == "classic.nc":
-        assert all(part in ("sub", "hyrax") for part in parts)
+        assert all(part in ("sub", "hyrax", "", "%2f") for part in parts)
 
 
 @pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="Linux only")
@@ -130,11 +132,12 @@ def test_permission_denied(root: Path, tmp_path: Path) -> None:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-        app = Application(str(place))
+        site = Site(str(place))
         for path in ("/opendap/locked.nc.dds", "/opendap/locked.nc", "/opendap/closed/"):
-            environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
-            body = app(environ, lambda status, headers: sink.write(f"{status}\n"))
-            sink.write(f"{b''.join(body).decode()}\n")
+            try:
+                site.answer(Request(path))
+            except RequestError as error:
+                sink.write(f"{error.status} {error.message}\n")
 
     base = Path("/tmp") if os.geteuid() == 0 else tmp_path
     place = base / f"dapdir-permission-{os.getpid()}"
@@ -149,7 +152,7 @@ def test_permission_denied(root: Path, tmp_path: Path) -> None:
         (place / "closed").chmod(0o755)
         shutil.rmtree(place)
     assert status == 0, said
-    assert said.count("403 Forbidden\n") == 3, said
+    assert said.count("403 permission denied") == 3, said
     assert "permission denied: locked.nc" in said
     assert str(place) not in said
 

@@ -59,6 +59,9 @@ def test_without_settings_nothing_differs(server: Server) -> None:
     ("name", "value", "said"),
     [
         ("EMAIL", "me", "'me' is not an e-mail address"),
+        ("DAPDIR_BIND", "8081", "'8081' must be ADDRESS:PORT"),
+        ("DAPDIR_WORKERS", "9", "'9' must be a number from 1 to 4"),
+        ("DAPDIR_PATIENCE", "x", "'x' must be a number of seconds"),
         ("EMAIL", "a@b><script>", "is not an e-mail address"),
         ("SYMLINKS", "maybe", "must be yes or no"),
         ("TYPES", "nc:*.dat;x", "'nc:*.dat;x' must be nc:PATTERN"),
@@ -71,7 +74,7 @@ def test_a_wrong_one_ends_the_start_with_one_line(
 ) -> None:
     monkeypatch.setenv("DAPDIR_ROOT", str(tmp_path))
     monkeypatch.setenv(name, value)
-    monkeypatch.setattr(program.Server, "run", lambda _: pytest.fail("it starts"))
+    monkeypatch.setattr(program, "_serve", lambda *_: pytest.fail("it starts"))
     with pytest.raises(SystemExit) as raised:
         program.main()
     told = str(raised.value.code)  # goes to standard error; status 1

@@ -13,13 +13,12 @@ from typing import Self
 import netCDF4
 import numpy as np
 import pytest
-from dapdir.array import Block
 
-from tests.unit.dapdir.data_files import BIG, big_row
+from tests.unit.dapdir.data_files import BIG, Block, big_row
 from tests.unit.dapdir.running import Server
 
 MB = 1_000_000
-LIMIT = 300 * MB
+LIMIT = 250 * MB
 
 
 @pytest.fixture

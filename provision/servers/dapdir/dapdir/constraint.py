@@ -1,48 +1,48 @@
 """Parses DAP2 constraint expressions strictly, and applies them to a dataset's model.
 
-pydap's own parser accepts negative numbers, ignores what does not match, and clips hyperslabs to
-the array; this one refuses whatever is not exactly right.
+Whatever is not exactly right is refused: nothing is clipped or ignored.
 Grammar: DAP 2.0 (ESE-RFC-004), section 4.1; projections only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 from urllib.parse import unquote
 
-from pydap.model import BaseType, DatasetType, GridType, StructureType
-
 from .errors import RequestError
+from .model import Array, Dataset, Grid
 from .tree import shown
 
-MAX_LENGTH = 8000
+MAX_PARTS = 16  # of a name, between its dots
+MAX_ENCODED = 4  # times that a client may have encoded a name
 MAX_INDEX_DIGITS = 10
 
 Slices = tuple[slice, ...]
+Member = TypeVar("Member", Array, Array | Grid)
 Projection = list[tuple[str, list[tuple[int, int, int]]]]
 
 _INDEX = rf"\d{{1,{MAX_INDEX_DIGITS}}}"
 _SLAB = re.compile(rf"\[({_INDEX})(?::({_INDEX}))?(?::({_INDEX}))?\]", re.ASCII)
 _BRACKETS = re.compile("%(?:5B|5D|3A|2C)", re.IGNORECASE)  # [ ] : ,
-_PART = re.compile(rf"([^][.,()&=<>]+)((?:{_SLAB.pattern})*)", re.ASCII)
+_PART = re.compile(rf"([^][.,()&=<>]*)((?:{_SLAB.pattern})*)", re.ASCII)
 _NO_SELECTIONS = "selections are not supported: use [hyperslabs] to get a part of an array"
 
 
-def constrain(dataset: DatasetType, query: str) -> DatasetType:
+def constrain(dataset: Dataset, query: str) -> Dataset:
     """Return the part of `dataset` that a URL's query asks for; all of it for an empty query.
 
     Raises RequestError 400 for anything malformed, unknown, out of range or unsupported.
     """
-    if len(query) > MAX_LENGTH:
-        raise RequestError(400, f"the constraint is longer than {MAX_LENGTH} characters")
     # Names in a DDS are percent-encoded ("a%20b").  Clients send them like that, with the brackets
     # after them encoded or not, or encode everything again: the first valid reading counts.
     readings = [query, _BRACKETS.sub(lambda m: unquote(m[0]), query)]
     readings.append(unquote(query, errors="replace"))
+    names = Names(dataset)
     for reading in dict.fromkeys(readings):
         try:
-            return _apply(dataset, parse(reading))
+            return _apply(dataset, parse(reading), names)
         except RequestError as error:
             failure = error
     raise failure
@@ -68,7 +68,7 @@ def _parse_item(item: str) -> Projection:
         position = match.end()
         if position == len(item):
             return parts
-        if item[position] != ".":
+        if item[position] != "." or len(parts) > MAX_PARTS:
             break
         position += 1
     raise RequestError(400, f"malformed constraint: {shown(item)!r}")
@@ -99,75 +99,100 @@ def slices_of(triples: list[tuple[int, int, int]], shape: tuple[int, ...], name:
     return tuple(slice(start, last + 1, stride) for start, stride, last in triples)
 
 
-def _apply(dataset: DatasetType, projections: list[Projection]) -> DatasetType:
+class Names:
+    """The names in a dataset, found however often or partly a client encoded them."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Take the dataset; its names are decoded when they are first needed."""
+        self._dataset = dataset
+        self._decoded: dict[str, str] = {}
+
+    def find(self, name: str, members: Mapping[str, Member]) -> Member | None:
+        """Return the member of the dataset, or of a Grid in it, with this name."""
+        if name in members:
+            return members[name]
+        if members is not self._dataset.members:
+            decoded = _decoded_names(members)
+        else:
+            decoded = self._decoded = self._decoded or _decoded_names(members)
+        return members.get(decoded.get(_decode(name), ""))
+
+
+def _decoded_names(members: Mapping[str, Member]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in members:
+        decoded = _decode(name)
+        found[decoded] = "" if decoded in found else name  # not one of two
+    return found
+
+
+def _decode(name: str) -> str:
+    for _ in range(MAX_ENCODED):
+        name = unquote(name)
+    return name
+
+
+def _apply(dataset: Dataset, projections: list[Projection], names: Names) -> Dataset:
     if not projections:
         return dataset
     chosen: dict[str, Slices] = {}
     for projection in projections:
-        for identity, slices in _choose(dataset, projection):
+        for identity, slices in _choose(dataset, projection, names):
             if chosen.setdefault(identity, slices) != slices:
                 raise RequestError(400, f"{identity} is requested twice, with different hyperslabs")
-    return _rebuild(dataset, chosen)
+    members = {}
+    for name, member in dataset.members.items():
+        part = _part(member, chosen)
+        if part is not None:
+            members[name] = part
+    return Dataset(dataset.name, members, dataset.attributes)
 
 
-def _choose(dataset: DatasetType, projection: Projection) -> Iterator[tuple[str, Slices]]:
+def _choose(dataset: Dataset, projection: Projection, names: Names) -> Iterator[tuple[str, Slices]]:
     """Yield the arrays that one projection names, as (id, slices)."""
-    found = dataset
-    rest = list(projection)
-    while rest:
-        known = {child.name: child for child in found.children()}
-        name, triples = rest.pop(0)
-        while not (key := _key(name, known)) and rest and not triples:
-            # RFC 3986 allows clients to send the "%2E" of a name as a dot.
-            more, triples = rest.pop(0)
-            name = f"{name}.{more}"
-        if not key:
-            raise RequestError(400, f"no such variable: {shown(name)!r}")
-        found = known[key]
-        if rest and isinstance(found, BaseType):
-            raise RequestError(400, f"{found.id} has no members")
-        if rest and triples:
+    found: Array | Grid | None
+    found, triples, rest = _find(dataset.members, projection, names)
+    if isinstance(found, Grid) and rest:
+        if triples:
             raise RequestError(400, f"{found.id} has a hyperslab, but only a member is requested")
-    if isinstance(found, GridType):
-        slices = slices_of(triples, found.array.shape, found.id)
-        yield found.array.id, slices
-        for map_, slice_ in zip(found.maps.values(), slices, strict=True):
-            yield map_.id, (slice_,)
-    else:
-        yield found.id, slices_of(triples, found.shape, found.id)
+        found, triples, rest = _find(found.members, rest, names)
+    if rest:
+        raise RequestError(400, f"{found.id} has no members")
+    slices = slices_of(triples, found.shape, found.id)
+    if isinstance(found, Array):
+        yield found.id, slices
+        return
+    array, *maps = found.members.values()
+    yield array.id, slices
+    for map_, slice_ in zip(maps, slices, strict=True):
+        yield map_.id, (slice_,)
 
 
-def _key(name: str, known: Collection[str]) -> str:
-    """Find the known name, however often or partly a client encoded it; "" if there is none."""
-    if name in known:
-        return name
-    same = [candidate for candidate in known if _decoded(candidate) == _decoded(name)]
-    return same[0] if len(same) == 1 else ""
+def _find(
+    members: Mapping[str, Member], projection: Projection, names: Names
+) -> tuple[Member, list[tuple[int, int, int]], Projection]:
+    """Return what the first part of a name leads to, its hyperslabs, and the rest of the name."""
+    (name, triples), *rest = projection
+    while (found := names.find(name, members)) is None and rest and not triples:
+        # RFC 3986 allows clients to send the "%2E" of a name as a dot.
+        (more, triples), *rest = rest
+        name = f"{name}.{more}"
+    if found is None:
+        raise RequestError(400, f"no such variable: {shown(name)!r}")
+    return found, triples, rest
 
 
-def _decoded(name: str) -> str:
-    while (decoded := unquote(name)) != name:
-        name = decoded
-    return name
-
-
-def _rebuild(container: StructureType, chosen: dict[str, Slices]) -> StructureType:
-    kind = type(container)
-    if isinstance(container, GridType) and not _still_a_grid(container, chosen):
-        # DAP 2.0, 4.1: if only some members of a Grid are requested, it becomes a Structure.
-        kind = StructureType
-    result = kind(container.name, attributes=container.attributes)
-    for child in container.children():
-        if isinstance(child, StructureType):
-            rebuilt = _rebuild(child, chosen)
-            if len(rebuilt):
-                result[child.name] = rebuilt
-        elif child.id in chosen:
-            data = child.data.select(chosen[child.id])
-            result[child.name] = BaseType(child.name, data, child.dims, child.attributes)
-    return result
-
-
-def _still_a_grid(grid: GridType, chosen: dict[str, Slices]) -> bool:
-    array, *maps = (chosen.get(child.id) for child in grid.children())
-    return array is not None and maps == [(slice_,) for slice_ in array]
+def _part(member: Array | Grid, chosen: dict[str, Slices]) -> Array | Grid | None:
+    if isinstance(member, Array):
+        return member.select(chosen[member.id]) if member.id in chosen else None
+    found = {
+        name: array.select(chosen[array.id])
+        for name, array in member.members.items()
+        if array.id in chosen
+    }
+    if not found:
+        return None
+    # DAP 2.0, 4.1: if only some members of a Grid are requested, it becomes a Structure.
+    array, *maps = (chosen.get(array.id) for array in member.members.values())
+    whole = array is not None and maps == [(slice_,) for slice_ in array]
+    return Grid(found.get(member.name, member.array), found, whole)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 
 from .errors import RequestError, from_oserror, no_such
+
+Found = tuple[str, str]
+"""Name of an entry, and its kind: `l` for a symbolic link, `d` for a directory, `f` for a file."""
 
 
 def split(path: str) -> list[str]:
@@ -32,6 +34,17 @@ def shown(path: str) -> str:
     text = path.encode("utf-8", "replace").decode("utf-8", "replace")
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_symlink():
+            return "l"
+        if entry.is_dir(follow_symlinks=False):
+            return "d"
+        return "f" if entry.is_file(follow_symlinks=False) else ""
+    except OSError:
+        return ""
 
 
 class Tree:
@@ -80,22 +93,15 @@ class Tree:
             raise
         return found
 
-    def scan(self, parts: list[str]) -> Iterator[os.DirEntry[str]]:
-        """Yield the servable entries of a directory, sorted by name, without touching any."""
-        name = "/".join(parts) + "/"
-        directory = self.directory(parts)
-        try:
-            with os.scandir(directory) as found:
-                entries = sorted((e for e in found if self._served(e)), key=lambda e: e.name)
-            # DirEntry.stat() works relative to the descriptor: it must still be open.
-            yield from entries
-        except OSError as error:
-            raise from_oserror(error, shown(name)) from None
-        finally:
-            os.close(directory)
+    def scan(self, directory: int) -> list[Found]:
+        """Return the servable entries of an open directory, sorted by name.
 
-    def _served(self, entry: os.DirEntry[str]) -> bool:
-        return servable(entry.name) and (self._links or not entry.is_symlink())
+        None of them is touched: one may be the mount point of a file server that does not answer.
+        """
+        with os.scandir(directory) as found:
+            entries = [(e.name, _kind(e)) for e in found if servable(e.name)]
+        hidden = "" if self._links else "l"
+        return sorted((name, kind) for name, kind in entries if kind and kind != hidden)
 
     def _path(self, parts: list[str]) -> str:
         return "/".join([self._root, *parts])
