@@ -1,4 +1,4 @@
-"""The landing page in Chromium, as dapdir serves it behind a forwarded port."""
+"""The landing page in Chromium, as the front door serves it on a forwarded port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from selenium.webdriver.common.by import By
 from hyraxvm.stages.provision.samples import make_samples
 from tests.unit.browser import Browser
 from tests.unit.dapdir.running import Server
-from tests.unit.guest.guest_copy import RELEASE, Guest, Pattern
+from tests.unit.guest.front_door import FrontDoor
+from tests.unit.guest.guest_copy import RELEASE, Guest, Pattern, edit
 
 VM = "http://192.0.2.7:8080"
 
@@ -20,21 +21,24 @@ VM = "http://192.0.2.7:8080"
 def site(tmp_path_factory: pytest.TempPathFactory, pattern: Pattern) -> Iterator[str]:
     """The URL of the page of a machine with many data sets, some with long names."""
     guest = Guest(tmp_path_factory.mktemp("guest"), pattern)
-    guest.write("etc/hyrax-vm-release", f"{RELEASE}BASE=debian-12\nARCH=amd64\n")
     for name in ("sst", "w" * 63, "a-long-name.with.dots_and-lines-2020"):
         guest.write(f"etc/hyrax/data.d/{name}.conf", f"NAME={name}\nURL=nfs://127.0.0.1:1/{name}\n")
     (guest.root / "srv/hyrax/data/mine").mkdir(parents=True)
     data = guest.root / "srv/hyrax"
     (data / "sample").mkdir()
     make_samples(data / "sample")
-    home = guest.root / "run/hyrax/www"
-    home.mkdir(parents=True)
-    server = Server(data, tmp_path_factory.mktemp("log") / "log", workers=1, home=home)
+    server = Server(data, tmp_path_factory.mktemp("log") / "log", workers=1)
+    door = FrontDoor(guest, server.port)
+    guest.write("etc/hyrax-vm-release", f"{RELEASE}BASE=debian-12\nARCH=amd64\n")
     guest.stand_in("curl", f'exec /usr/bin/curl --connect-to ::127.0.0.1:{server.port} "$@"')
     try:
+        door.start()
+        # The page shows the port that a machine has.
+        edit(guest.root / "usr/lib/hyrax-vm/lib.sh", f"\nPORT={door.port} ", "\nPORT=8080 ")
         assert guest.run("usr/lib/hyrax-vm/landing") == (0, "", "")
-        yield server.url.removesuffix("/opendap")
+        yield f"http://127.0.0.1:{door.port}"
     finally:
+        door.stop()
         server.stop()
 
 
