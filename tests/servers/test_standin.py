@@ -152,7 +152,7 @@ def test_links_are_followed_only_when_the_administrator_says_so(hyrax: Guest) ->
 def test_the_landing_page_needs_no_tomcat(hyrax: Guest) -> None:
     hyrax.check(f"sudo -n systemctl stop {TOMCAT}")
     try:
-        assert "standin 0.1 (not Hyrax)" in hyrax.get("/").text
+        assert "standin 0.1.0.2 (not Hyrax)" in hyrax.get("/").text
         assert hyrax.get(DDS).status == 503
     finally:
         hyrax.check("hyrax-server restart", 300)
