@@ -111,6 +111,50 @@ def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own: Server, root: 
     assert watch.peak < LIMIT
 
 
+def size_of(server: Server, path: str) -> int:
+    """Read a response; return its octets."""
+    connection = server.connect()
+    connection.request("GET", f"/opendap{path}")
+    response = connection.getresponse()
+    assert response.status == 200
+    size = 0
+    while part := response.read(MB):
+        size += len(part)
+    connection.close()
+    return size
+
+
+def test_many_readers_in_bounded_memory(own: Server, root: Path) -> None:
+    """Many variables with chunks, a long row of characters, and a large directory, all at once."""
+    with netCDF4.Dataset(root / "many.nc", "w") as file:
+        file.createDimension("y", 1024)
+        file.createDimension("x", 1024)
+        for number in range(24):
+            file.createVariable(
+                f"v{number}", "f4", ("y", "x"), compression="zlib", complevel=1,
+                chunksizes=(512, 512),
+            )[:] = number  # fmt: skip
+    with netCDF4.Dataset(root / "row.nc", "w") as file:
+        file.createDimension("n", 40_000_000)
+        row = file.createVariable(
+            "c", "S1", ("n",), compression="zlib", complevel=1, chunksizes=(1_000_000,)
+        )
+        row[:] = np.full(40_000_000, b"x")
+    (root / "many").mkdir()
+    for number in range(10_000):
+        (root / "many" / f"file-{number:06d}.nc").touch()
+    paths = ["/many.nc.dods", "/row.nc.dods", "/many/", "/many/catalog.xml"] * 3
+    paths += [f"/many.nc.dods?v{number}" for number in range(10)]
+    with Watch(own) as watch, ThreadPoolExecutor(len(paths)) as pool:
+        sizes = dict(zip(paths, pool.map(lambda path: size_of(own, path), paths), strict=True))
+    print(f"many readers: peak {watch.peak / MB:.0f} MB")
+    assert watch.peak < LIMIT
+    assert sizes["/many.nc.dods?v3"] > 4 * 1024**2
+    assert sizes["/many.nc.dods"] > 24 * 4 * 1024**2
+    assert sizes["/row.nc.dods"] > 40_000_000
+    assert own.get("/many/").text.count(".nc.dods") == 10_000
+
+
 def test_sixteen_at_once_are_all_right(server: Server, root: Path) -> None:
     with netCDF4.Dataset(root / "types.nc") as types, netCDF4.Dataset(root / "classic.nc") as file:
         types.set_auto_maskandscale(False)

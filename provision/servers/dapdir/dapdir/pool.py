@@ -34,6 +34,7 @@ MAX_PROVEN = 10_000  # paths that were answered before
 BUDGET = 96 * MiB  # of pieces that are made or are on their way to clients
 MAKING = 3  # times the size of a piece is taken while it is made
 MIN_PIECE = 64 * 1024
+FIRST_PIECE = 1 * MiB
 IDLE = 10.0  # seconds after which an additional process that does nothing ends
 TICK = 0.25  # seconds
 _log = logging.getLogger("dapdir")
@@ -138,7 +139,8 @@ class Pool:
             slot = zlib.crc32(request.path.rpartition(".")[0].encode("utf-8", "replace"))
             slot %= self._size
         job = Job(request, state, head, slot, self._loop.create_future())
-        job.limit = MIN_PIECE if small else MAX_PIECE
+        # The first piece is there soon, and does not keep others waiting.
+        job.limit = MIN_PIECE if small else MAX_PIECE if state else FIRST_PIECE
         self._waiting.append(job)
         self._dispatch()
         reply, data = await job.done
@@ -235,7 +237,7 @@ class Pool:
             self._left += job.limit * MAKING
             unread = worker.noted(process.shared) is None and not job.again
             if code == 0 or unread:  # it ended before it began this job, because it had grown
-                job.limit, job.again = MAX_PIECE, True
+                job.again = True
                 self._waiting.insert(0, job)
             else:
                 name = _name(job)
