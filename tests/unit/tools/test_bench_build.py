@@ -97,7 +97,7 @@ def test_what_is_to_be_measured_is_checked_first() -> None:
     for words, message in (
         (["bench", "build", "--image", "nsf"], "nsf"),
         (["bench", "build", "--format", "iso"], "iso"),
-        (["bench", "biuld"], "expected: build, transfer, report or slowest"),
+        (["bench", "biuld"], "expected: build, transfer, serve, report or slowest"),
     ):
         argv = [sys.executable, "-m", "hyraxvm.cli", *words]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)

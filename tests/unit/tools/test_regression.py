@@ -125,7 +125,7 @@ def test_files_of_the_checkout_go_where_the_suite_looks_for_them(
 
 
 def test_an_image_without_the_files_says_what_to_do(checkout: Path) -> None:
-    with pytest.raises(Failure, match=r"has no .*/usr/share/hyrax/data; put .* into .*/data"):
+    with pytest.raises(Failure, match=r"has no /usr/share/hyrax/data; copy .* to .*/data"):
         regression.place_data(lambda text: "0\n", checkout)
 
 

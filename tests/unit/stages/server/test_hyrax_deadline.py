@@ -68,7 +68,7 @@ def test_only_what_computes_without_end_is_ended(
     everything = [reads, writes, loops, waits, other]
     try:
         for _ in range(7):  # 70 s of processor time
-            assert loops.real.poll() is None
+            assert loops.used >= 6000 or loops.real.poll() is None
             reads.works(1000, read=1)
             writes.works(1000, written=1)
             loops.works(1000)

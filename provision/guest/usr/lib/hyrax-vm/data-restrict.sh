@@ -64,8 +64,8 @@ restrict() {
     new_users
     [ -z "$check" ] || return 0
     lock
-    mkdir -p "$RESTRICT" && for_nginx 750 "$RESTRICT" &&
-        put_users <"$work/users" || fail "/etc/hyrax cannot be written; is the disk full? See: df -h"
+    { mkdir -p "$RESTRICT" && for_nginx 750 "$RESTRICT" && put_users <"$work/users"; } ||
+        fail "/etc/hyrax cannot be written; is the disk full? See: df -h"
     case $hidden in
     yes) : >"$RESTRICT/$name.hidden" ;;
     no) rm -f "$RESTRICT/$name.hidden" ;;
@@ -84,6 +84,7 @@ new_users() {
         if [ "$file" = - ]; then cat; else cat "$file" 2>/dev/null; fi | head -c 1000000 | tr -d '\r' | grep . >"$work/users" ||
             usage_error "'$(plain "$file")' has no users; name an htpasswd file, as 'htpasswd -B' writes it"
         # crypt(5) and Apache's own; a password that is not hashed is refused.
+        # shellcheck disable=SC2016  # a pattern: nothing is to be expanded
         bad=$(grep -v -n -x -E '[A-Za-z0-9._@-]{1,64}:(\$(apr1|1|5|6|y|2[aby])\$[./A-Za-z0-9$=]{8,200}|\{SSHA\}[A-Za-z0-9+/=]+)' "$work/users" | head -n 1 | cut -d : -f 1)
         [ -z "$bad" ] || usage_error "line $bad of '$(plain "$file")' is not USER:HASH; make such lines with: htpasswd -B, or openssl passwd -6"
     else
