@@ -223,7 +223,7 @@ def test_it_is_replaced_whole_and_only_when_it_changes(answering: Guest) -> None
     answering.write("sick", "")
     landing(answering)
     assert page.stat().st_ino != before.st_ino
-    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html"]
+    assert sorted(path.name for path in page.parent.iterdir()) == ["catalog.xml", "index.html"]
     assert [p.name for p in (answering.root / "run/hyrax").iterdir()] == ["www"]
 
 
