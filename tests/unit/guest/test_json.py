@@ -101,7 +101,7 @@ def test_each_command(guest: Guest, port: int, http: dict[str, str]) -> None:
     assert of(guest, "status") == (0, [])
     url = f"nfs://127.0.0.1:{port}/it's%20%22%C3%A9"
     (guest.root / "export").mkdir()
-    kept = {
+    kept: dict[str, object] = {
         "name": "sst",
         "source": url,
         "url": "http://192.0.2.7:8080/opendap/data/sst/",

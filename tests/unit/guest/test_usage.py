@@ -296,7 +296,7 @@ def test_robots_see_catalogs_and_fetch_no_data(door: HttpsDoor) -> None:
     text = door.get("/robots.txt").text
     parser = urllib.robotparser.RobotFileParser()
     parser.parse(text.splitlines())
-    assert parser.crawl_delay("any") == 10
+    assert str(parser.crawl_delay("any")) == "10"
     # The standard library's parser knows no wildcards (RFC 9309, 2.2.3).
     rules = [
         row.split(": ", 1) for row in text.splitlines() if row.startswith(("Allow", "Disallow"))

@@ -80,7 +80,7 @@ def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 
     library = "usr/lib/hyrax-vm"
     texts = {
         f"{library}/{name}": (guest_tar.PROVISION / "guest" / library / name).read_text()
-        for name in ("lib.sh", "data-sets.sh")
+        for name in ("lib.sh", "data-sets.sh", "https.sh")
     } | {
         "usr/lib/hyrax-vm/hyrax-settings": files["usr/lib/hyrax-vm/hyrax-settings"][0],
         "etc/hyrax/site.conf": files["etc/hyrax/site.conf"][0],
@@ -119,6 +119,16 @@ def test_an_administrators_patterns_come_before_the_images_own(
     )
     assert settings.count("BES.User") == 0
     assert not [line for line in types if line.endswith("=")]
+
+
+@pytest.mark.parametrize(
+    ("conf", "size"), [("LIMIT_SIZE=2G\n", 2_000_000_000), ("LIMIT_SIZE=50M\n", 50_000_000)]
+)
+def test_the_size_of_an_answer_is_limited(
+    image: server.ServerImage, tmp_path: Path, conf: str, size: int
+) -> None:
+    lines = written(image, tmp_path, conf, 2_000_000).splitlines()
+    assert f"BES.MaxResponseSize.bytes={size}" in lines
 
 
 @pytest.mark.parametrize(
