@@ -122,6 +122,16 @@ def test_an_administrators_patterns_come_before_the_images_own(
 
 
 @pytest.mark.parametrize(
+    ("conf", "size"), [("LIMIT_SIZE=2G\n", 2_000_000_000), ("LIMIT_SIZE=50M\n", 50_000_000)]
+)
+def test_the_size_of_an_answer_is_limited(
+    image: server.ServerImage, tmp_path: Path, conf: str, size: int
+) -> None:
+    lines = written(image, tmp_path, conf, 2_000_000).splitlines()
+    assert f"BES.MaxResponseSize.bytes={size}" in lines
+
+
+@pytest.mark.parametrize(
     ("conf", "total_kb", "wanted"),
     [
         ("", 2_000_000, {"heap": "488", "mail": None, "links": 1}),
