@@ -66,6 +66,7 @@ users_of() { cut -d : -f 1 "$RESTRICT/$1.htpasswd" 2>/dev/null; }
 
 # hidden_under: what is before the name of a data set in the paths of this server; nothing when that is
 # not known. The server's own file /usr/lib/hyrax/front-door says it.
+# shellcheck source=provision/servers/hyrax/guest/usr/lib/hyrax/front-door
 hidden_under() { (. "$ROOT/usr/lib/hyrax/front-door" 2>/dev/null && say "${data_under:-}"); }
 
 # is_mounted NAME: are its data mounted? Read from the kernel's mount table, which a hung file server
