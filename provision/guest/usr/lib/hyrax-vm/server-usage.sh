@@ -28,8 +28,11 @@ usage() {
         --month) month=${2:-}; shift ;;
         --by) by=${2:-}; shift ;;
         --csv) form=csv ;;
-        # shellcheck disable=SC2034  # usage_error reads json
-        --json) form=json json=yes ;;
+        --json)
+            form=json
+            # shellcheck disable=SC2034  # usage_error reads it
+            json=yes
+            ;;
         -h | --help) usage_help; exit 0 ;;
         *) usage_error "'$(plain "$1")' is not an option of usage; see: hyrax-server usage --help" ;;
         esac
