@@ -43,7 +43,9 @@ def power(artifact: Artifact, scratch: Path) -> Power:
     def boot(*extra: str, password: str) -> Iterator[Guest]:
         logs = artifact.reports / f"wires-{len(runs) + 1}"
         runs.append(logs)
-        with booted(replace(disk, cpus=1, nics=(), extra=extra), scratch / logs.name, logs) as guest:
+        with booted(
+            replace(disk, cpus=1, nics=(), extra=extra), scratch / logs.name, logs
+        ) as guest:
             guest.password = password
             yield guest
             guest.machine.powerdown(120)
