@@ -91,6 +91,14 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [self.process.pid, *map(int, children.read_text().split())]
 
+    def processor_time(self) -> int:
+        """Return the processor time of all processes, in clock ticks."""
+        total = 0
+        for pid in self.processes():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total
+
     def memory(self) -> int:
         """Return the memory (PSS) of all processes, in bytes."""
         total = 0

@@ -31,6 +31,7 @@ _log = logging.getLogger("dapdir")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Piece = tuple[Reply, bytes, int]
 
 _HEADERS = {
     "Server": SERVER,
@@ -90,8 +91,11 @@ class Application:
         self, request: Request, reply: Reply, data: bytes, slot: int, receive: Receive, send: Send
     ) -> None:
         gone = asyncio.create_task(_disconnected(receive))
+        small, after = False, None
         try:
             while True:
+                if reply.state and not small:  # the next piece is made while this one is sent
+                    after = self._after(request, reply, slot, small)
                 started = time.monotonic()
                 try:
                     for start in range(0, len(data), SLICE):
@@ -104,12 +108,22 @@ class Application:
                 if gone.done():
                     return
                 small = time.monotonic() - started > SLOW
-                reply, data, slot = await self._pool.make(request, reply.state, False, slot, small)
+                made, after = after or self._after(request, reply, slot, small), None
+                reply, data, slot = await made
         except RequestError as error:
             # The body is not ended, by which the client notices the failure.
             _log.error("response cut short: %s", error.message)
         finally:
             gone.cancel()
+            if after:
+                after.add_done_callback(self._unsent)
+
+    def _after(self, request: Request, reply: Reply, slot: int, small: bool) -> asyncio.Task[Piece]:
+        return asyncio.create_task(self._pool.make(request, reply.state, False, slot, small))
+
+    def _unsent(self, made: asyncio.Task[Piece]) -> None:
+        if not made.cancelled() and made.exception() is None:
+            self._pool.sent(made.result()[0].size)
 
     async def _refuse(self, path: str, error: RequestError, send: Send) -> None:
         content_type, description, body = listing.error_page(path, error, self._settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 MiB = 1024 * 1024
-BLOCK = 1 * MiB
+BLOCK = 4 * MiB
 
 Slices = tuple[slice, ...]
 
