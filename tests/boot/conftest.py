@@ -141,7 +141,7 @@ def _roles(artifact: Path, machine: str, config: pytest.Config) -> set[str]:
     """Return what a machine of an artifact is tested as."""
     if config.getoption("--smoke"):
         return {"smoke"}
-    if not format_of(artifact).whole_contract:
+    if not config.getoption("--kept") and not format_of(artifact).whole_contract:
         return {"brief"}
     # The machine that has less to do.
     restarted = "second" if "second" in _machines(artifact, config) else "first"

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from contextlib import suppress
 import pytest
 
 from tests.unit.guest.front_door import MIB, SAMPLE, DataServer, FrontDoor, free_port, until
-from tests.unit.guest.guest_copy import Guest
+from tests.unit.guest.guest_copy import Guest, edit
 
 ECHO = "/opendap/echo"
 
@@ -227,6 +228,27 @@ def test_health_follows_the_values_of_the_samples(door: FrontDoor, server: DataS
         server.pages[values] = right
         assert door.guest.run(*once)[0] == 0
         assert health(door)[0] == 200
+
+
+def test_health_is_looked_at_again_and_again(door: FrontDoor, server: DataServer) -> None:
+    script = door.guest.root / "usr/lib/hyrax-vm/health"
+    edit(script, "PAUSE=10", "PAUSE=0.1")
+    (values,) = (path for path in server.pages if ".ascii" in path)
+    right = server.pages[values]
+    loop = subprocess.Popen([script], env=door.guest.env)
+    try:
+        until(lambda: health(door)[0] == 200)
+        # Another process of the script, such as that of `hyrax-server drain`, has seen a fault.
+        server.pages[values] = "Error {"
+        assert door.guest.run("usr/lib/hyrax-vm/health", "once")[0] == 0
+        server.pages[values] = right
+        until(lambda: health(door)[0] == 200)
+        server.pages[values] = "Error {"
+        until(lambda: health(door) == (503, "the data server does not serve its samples\n"))
+    finally:
+        loop.terminate()
+        loop.wait(20)
+    assert health(door)[0] == 503
 
 
 def test_a_drained_server_serves_on(door: FrontDoor) -> None:
