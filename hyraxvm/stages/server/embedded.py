@@ -136,9 +136,9 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
         f'cp -r {shlex.quote(str(package))} "$1{modules}/"',
         f"echo '{account}' > \"$1/etc/passwd\"",
         f"echo '{user}:x:{UID}:' > \"$1/etc/group\"",
-        # Remove what the server never reads: test suites, headers, type stubs, pydap's own server.
+        # Remove what the server never reads: test suites, headers, type stubs.
         f'cd "$1{modules}"; rm -rf bin include share numpy/f2py numpy/distutils '
-        "numpy/_core/include numpy/_core/lib numpy/random/lib pydap/wsgi pydap/server pydap/apis; "
+        "numpy/_core/include numpy/_core/lib numpy/random/lib; "
         r"find . -depth -type d \( -name tests -o -name test -o -name __pycache__ -o "
         r"-name .mypy_cache \) -exec rm -rf {} +; find . -type f \( -name '*.pyi' "
         r"-o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' -o -name '*.[ch]' \) -delete",
