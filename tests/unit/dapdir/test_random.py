@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ Variable = tuple[str, str, tuple[int, ...], bool]
 """Name, type, shape, and whether it is compressed in chunks."""
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0%"), min_size=1, max_size=8)
+NAMES = NAMES.filter(lambda name: name != ".")  # HDF5's name of the group itself
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 
 
@@ -112,7 +114,7 @@ def check(
             np.testing.assert_array_equal(served[...], expected)
             part = tuple(slice(0, n, 2) for n in shape)
             np.testing.assert_array_equal(served[part], expected[part])
-            if shape and "%5B" not in dap_name(names[name]):
+            if shape and not re.search("%5[BD]", dap_name(names[name])):
                 # pydap's client takes brackets in a name for those of a hyperslab.
                 other = dataset[dap_name(names[name])].data[:]
                 np.testing.assert_array_equal(other, expected)

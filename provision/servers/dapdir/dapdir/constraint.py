@@ -25,7 +25,8 @@ Projection = list[tuple[str, list[tuple[int, int, int]]]]
 
 _INDEX = rf"\d{{1,{MAX_INDEX_DIGITS}}}"
 _SLAB = re.compile(rf"\[({_INDEX})(?::({_INDEX}))?(?::({_INDEX}))?\]", re.ASCII)
-_BRACKETS = re.compile("%(?:5B|5D|3A|2C)", re.IGNORECASE)  # [ ] : ,
+_BRACKETS = re.compile("%(?:5B|5D|3A)", re.IGNORECASE)  # [ ] :
+_COMMAS = re.compile("%2C", re.IGNORECASE)
 _PART = re.compile(rf"([^][.,()&=<>]*)((?:{_SLAB.pattern})*)", re.ASCII)
 _NO_SELECTIONS = "selections are not supported: use [hyperslabs] to get a part of an array"
 
@@ -36,9 +37,10 @@ def constrain(dataset: Dataset, query: str) -> Dataset:
     Raises RequestError 400 for anything malformed, unknown, out of range or unsupported.
     """
     # Names in a DDS are percent-encoded ("a%20b").  Clients send them like that, with the brackets
-    # after them encoded or not, or encode everything again: the first valid reading counts.
-    readings = [query, _BRACKETS.sub(lambda m: unquote(m[0]), query)]
-    readings.append(unquote(query, errors="replace"))
+    # after them encoded or not, the commas between them too, or encode everything again: the first
+    # valid reading counts.
+    brackets = _BRACKETS.sub(lambda m: unquote(m[0]), query)
+    readings = [query, brackets, _COMMAS.sub(",", brackets), unquote(query, errors="replace")]
     names = Names(dataset)
     for reading in dict.fromkeys(readings):
         try:
