@@ -15,7 +15,7 @@ WARN_DAYS=30  # the banner warns when a certificate ends within this time
 RENEW_DAYS=33 # uacme renews a little earlier
 
 # https_value KEY
-https_value() { sed -n "s/^$1=//p" "$HTTPS/settings" 2>/dev/null; }
+https_value() { [ ! -e "$HTTPS/settings" ] || value_of "$1" "$HTTPS/settings"; }
 
 # https_is_on: is there a certificate to serve with?
 https_is_on() { [ -s "$HTTPS_PEM" ]; }

@@ -64,8 +64,20 @@ upper() { printf '%s' "$1" | tr '[:lower:]' '[:upper:]'; }
 # drained: prints when this server was drained; fails when it is not
 drained() { cat "$ROOT/var/lib/hyrax/drained" 2>/dev/null; }
 
+# value_of KEY FILE: prints the value of the last line KEY=VALUE of a file, or nothing. It starts no program:
+# the front door, the banner and the page ask for a dozen values.
+value_of() {
+    found_value=
+    while IFS= read -r found_line; do
+        case $found_line in
+        "$1="*) found_value=${found_line#*=} ;;
+        esac
+    done 2>/dev/null <"$2"
+    [ -z "$found_value" ] || say "$found_value"
+}
+
 # server_setting KEY: prints the value that was set with `hyrax-server set`, or nothing
-server_setting() { sed -n "s/^$1=//p" "$ROOT/etc/hyrax/server.conf" 2>/dev/null | tail -n 1; }
+server_setting() { [ ! -e "$ROOT/etc/hyrax/server.conf" ] || value_of "$1" "$ROOT/etc/hyrax/server.conf"; }
 
 # setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
 setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
