@@ -61,9 +61,11 @@ def test_the_image_has_no_shell_and_says_so(plain: Guest) -> None:
     status, said = plain.run("hyrax-server console")
     assert status == 1
     assert "no shell" in said
-    status, said = plain.run("hyrax-server set email a@b.example")
-    assert status == 1
-    assert "has no settings" in said
+    # Only the front door has settings.
+    status, said = plain.run("hyrax-server set symlinks yes")
+    assert status == 2
+    assert "'symlinks' is not a setting; expected one of: " in said
+    assert "proxy" in said
 
 
 def test_a_file_server_that_hangs_is_detached_and_comes_back(

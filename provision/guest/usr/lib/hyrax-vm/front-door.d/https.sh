@@ -12,7 +12,7 @@ if [ -n "$method" ] && https_is_on; then
         [ -z "$ipv6" ] || say "listen [::]:$HTTPS_PORT ssl http2 backlog=4096;"
         say "ssl_certificate $HTTPS_PEM;"
         say "ssl_certificate_key $HTTPS_PEM;"
-        cat <<'END_OF_TLS'
+        lines <<'END_OF_TLS'
 # "Intermediate" of Mozilla's guideline 5.7: all clients of the last ten years. No Strict-Transport-
 # Security: it would send readers of port 8080 to HTTPS, too.
 ssl_protocols TLSv1.2 TLSv1.3;
@@ -25,7 +25,7 @@ END_OF_TLS
 fi
 if [ "$redirect" = yes ]; then
     # This machine and load balancers ask on port 8080 as before.
-    cat >"$new/http-redirect.conf" <<'END_OF_MAP'
+    lines >"$new/http-redirect.conf" <<'END_OF_MAP'
 map $reader_scheme,$remote_addr,$uri $to_https {
     default "";
     "~^https," "";

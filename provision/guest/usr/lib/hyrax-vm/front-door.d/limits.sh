@@ -29,7 +29,7 @@ if [ -n "$requests" ]; then
     say "limit_req_zone \$reader zone=requests:4m rate=$(say "$requests" | sed 's|/|r/|');" >"$new/http-requests.conf"
     often=" This server answers at most $(say "$requests" | sed 's|/s| a second|; s|/m| a minute|') of one reader."
 fi
-cat >"$new/server-busy.conf" <<END
+lines >"$new/server-busy.conf" <<END
 location @busy {
     default_type text/plain;
     add_header Retry-After 10 always;
@@ -38,7 +38,7 @@ location @busy {
 END
 cp "$LIB/robots.txt" "$new/robots.txt"
 [ ! -f "$ROOT/etc/hyrax/robots.txt" ] || cp "$ROOT/etc/hyrax/robots.txt" "$new/robots.own"
-cat >"$new/http-method.conf" <<END
+lines >"$new/http-method.conf" <<END
 map \$request_method \$data_server_method {
     default \$request_method;
     HEAD $head_method;

@@ -1,13 +1,13 @@
 # shellcheck shell=sh disable=SC2154  # its variables are front-door's
 # front-door: /metrics for Prometheus, on this machine and to the networks that are set; `metrics` answers.
 {
-    cat <<END
+    lines <<END
 location = /metrics {
     allow 127.0.0.0/8;
     allow ::1;
 END
     for each in $(setting METRICS); do say "    allow $each;"; done
-    cat <<END
+    lines <<END
     deny all;
     proxy_pass http://unix:$ROOT/run/hyrax/metrics.sock:/;
     access_log off;

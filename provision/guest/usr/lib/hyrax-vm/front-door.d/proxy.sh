@@ -8,7 +8,7 @@
     for each in $trusted; do say "    $each 1;"; done
     say '}'
     for each in $trusted; do say "set_real_ip_from $each;"; done
-    cat <<'END'
+    lines <<'END'
 real_ip_header X-Forwarded-For;
 real_ip_recursive on;
 map $by_proxy,$http_x_forwarded_proto $reader_scheme {

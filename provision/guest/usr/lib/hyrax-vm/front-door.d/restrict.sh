@@ -22,7 +22,7 @@ under=$(hidden_under)
         done
     done
     say '}'
-    cat <<'END_OF_MAPS'
+    lines <<'END_OF_MAPS'
 map $restricted $realm {
     default "data set $restricted";
     "" off;
@@ -43,7 +43,7 @@ map "$uri $request_uri" $two_ways {
 }
 END_OF_MAPS
 } >"$new/http-restrict.conf"
-cat >"$new/data-restrict.conf" <<END
+lines >"$new/data-restrict.conf" <<END
 default_type text/plain;
 if (\$two_ways) {
     return 400 "A path with % ; # or a backslash is not served here: some data sets are restricted.\n";
@@ -58,7 +58,7 @@ END
 # Services of the data server that look into data sets which the path does not name; limits.sh has read
 # their names.
 if [ -n "${query_services:-}" ]; then
-    cat >"$new/server-restrict.conf" <<END
+    lines >"$new/server-restrict.conf" <<END
 location ~ ^/opendap/+(hyrax/+)?($query_services)(/|\$) {
     default_type text/plain;
     return 403 "This service is off here: some data sets are restricted.\n";
@@ -67,7 +67,7 @@ END
 fi
 # With a hidden one, the front door answers for the listing of all data sets; `landing` makes it.
 for name in $names; do
-    ! is_hidden "$name" || cat >"$new/server-hidden.conf" <<END
+    ! is_hidden "$name" || lines >"$new/server-hidden.conf" <<END
 location ~ ^/opendap/(hyrax/)?${under%/}(/|/(contents|catalog|index)\.html)?\$ {
     return 302 /;
 }

@@ -2,7 +2,7 @@
 # front-door: whose requests are in the log, and the page /usage.
 {
     # Of this machine's own questions there are many.
-    cat <<'END'
+    lines <<'END'
 map $remote_addr $logged {
     default 1;
     "~^127\." "";
@@ -10,7 +10,7 @@ map $remote_addr $logged {
 }
 END
     if [ "$(setting ANONYMOUS)" = yes ]; then
-        cat <<'END'
+        lines <<'END'
 # Networks only: /24 of IPv4, /48 of IPv6.
 map $remote_addr $logged_address {
     default "";
@@ -24,7 +24,7 @@ END
     fi
 } >"$new/http-address.conf"
 if [ "$(setting USAGE_PAGE)" = yes ]; then
-    cat >"$new/server-usage.conf" <<END
+    lines >"$new/server-usage.conf" <<END
 location = /usage {
     root $ROOT/run/hyrax/www;
     default_type text/html;
