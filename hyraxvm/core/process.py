@@ -10,17 +10,21 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hyraxvm.core.cancel import check_cancelled, stoppable
 from hyraxvm.core.errors import Failure
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 TAIL = 15  # lines of output that a failure quotes
+MOST_SAID = 500  # bytes that a failure of one line quotes
 
 
 def dying_with_parent(argv: Sequence[str]) -> list[str]:
@@ -124,6 +128,54 @@ def output(argv: Sequence[str], *, deadline: float = 60.0, cwd: Path | None = No
     if done.returncode != 0:
         raise Failure(f"{shlex.join(argv)}: exit status {done.returncode}: {done.stderr.strip()}")
     return done.stdout
+
+
+@contextmanager
+def piped(
+    argv: Sequence[str], *, deadline: float, stdin: Any, stdout: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `argv` while this block feeds it or reads from it; `stdin` and `stdout` are Popen's.
+
+    `deadline` is in seconds.  It ends when the block ends.
+
+    Raises `Failure`, of one line: the program is missing, exits with a status other than 0, or is
+    not done in time.
+    """
+    check_cancelled()
+    expired = threading.Event()
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                dying_with_parent(argv),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Failure(f"{argv[0]}: cannot be started ({error.strerror})") from error
+
+        def expire() -> None:
+            expired.set()
+            stop(process)
+
+        timer = threading.Timer(deadline, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            with stoppable(partial(stop, process)), process:
+                yield process
+        except BrokenPipeError:
+            pass  # its exit status and what it printed say why
+        finally:
+            timer.cancel()
+            stop(process)
+        errors.seek(0)
+        said = " ".join(errors.read(MOST_SAID).decode("utf-8", "replace").split())
+    if expired.is_set():
+        raise Failure(f"{argv[0]}: not done after {deadline:.0f} s")
+    if process.returncode:
+        raise Failure(f"{argv[0]}: exit status {process.returncode}: {said}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

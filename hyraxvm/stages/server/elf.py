@@ -15,6 +15,7 @@ MAGIC = b"\x7fELF\x02\x01"
 DEBUGGING = (b".debug_", b".zdebug_")
 LOADED = 2  # SHF_ALLOC: a process has it in its memory
 NOBITS = 8  # SHT_NOBITS: it has no bytes in the file
+MOST_NAMES = 2**24  # bytes of the sections' names
 SMALLEST = 4096  # bytes of a section; blanking a smaller one would save nothing
 
 
@@ -49,7 +50,7 @@ def debugging(stream: IO[bytes], size: int) -> tuple[Span, ...]:
     # Each is (name, type, flags, address, offset, size).
     sections = [struct.unpack_from("<IIQQQQ", stream.read(64)) for _ in range(count)]
     start, length = sections[names][4:6]
-    if start + length > size:
+    if start + length > size or length > MOST_NAMES:
         return ()
     stream.seek(start)
     text = stream.read(length)

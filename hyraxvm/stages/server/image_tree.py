@@ -16,13 +16,15 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from hyraxvm.core.errors import Failure
+from hyraxvm.stages.server.layer import Budget, read_layer
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+LONGEST = 64 * 2**20  # bytes of a file that is read into memory
 HOPS = 40  # symbolic links on one path, as in Linux
 NEWEST = 2**32 - 1  # seconds since 1970; squashfs stores no later time
 ATTRIBUTE = "SCHILY.xattr."
@@ -78,34 +80,35 @@ class Tree:
 
     nodes: dict[str, Node] = field(default_factory=dict)
     dropped_devices: int = 0
+    budget: Budget = field(default_factory=Budget)
+    # Directory -> names in it: removing a directory takes only as long as it is large.
+    _names: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def apply(self, layer: Path) -> None:
         """Apply one uncompressed layer, a tar, on top of the layers before it.
 
-        Raises `Failure`: the layer is not a tar, or an entry tries to leave the root.
+        Raises `Failure`: the layer is not a tar, an entry tries to leave the root, or the image
+        costs more than its budget.
         """
-        try:
-            # It stays open: the nodes read from it.
-            source = tarfile.open(layer, "r:", errors="surrogateescape")  # noqa: SIM115
-            members = [_sound(info, layer) for info in source]
-        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-            raise Failure(f"{layer.name}: is not a readable tar ({error})") from error
+        source, members = read_layer(layer, self.budget)
         added = []
         for info in members:
+            self.budget.check_time(layer.name)
             path = _clean(info.name, layer)
-            name = PurePosixPath(path).name
+            name = _split(path)[1]
             if name.startswith(WHITEOUT):
                 self._white_out(path, name, layer)
             elif path:
                 added.append((path, info))
         # Whiteouts apply to the layers below, wherever they are in the tar.
         for path, info in added:
+            self.budget.check_time(layer.name)
             self._add(path, info, source, layer)
 
     def _white_out(self, path: str, name: str, layer: Path) -> None:
         if name == WHITEOUT:
             raise Failure(f"{layer.name}: the whiteout {path!r} hides nothing; refused")
-        place = self._inside(str(PurePosixPath(path).parent), layer)
+        place = self._inside(_split(path)[0], layer)
         if name == OPAQUE:
             self._forget(place, keep=True)
         elif not name.startswith(WHITEOUT + WHITEOUT):  # aufs' own bookkeeping
@@ -115,14 +118,11 @@ class Tree:
         if info.type in DEVICES:
             self.dropped_devices += 1
             return
-        final = _join(
-            self._inside(str(PurePosixPath(path).parent), layer), PurePosixPath(path).name
-        )
+        parent, name = _split(path)
+        final = _join(self._inside(parent, layer), name)
         if info.islnk():
-            target = _clean(info.linkname, layer)
-            target = _join(
-                self._inside(str(PurePosixPath(target).parent), layer), PurePosixPath(target).name
-            )
+            parent, name = _split(_clean(info.linkname, layer))
+            target = _join(self._inside(parent, layer), name)
             node = self.nodes.get(target)
             if node is None or node.info.isdir():
                 raise Failure(
@@ -133,7 +133,7 @@ class Tree:
         old = self.nodes.get(final)
         if old is not None and not (old.info.isdir() and node.info.isdir()):
             self._forget(final)
-        self.nodes[final] = node
+        self._put(final, node)
 
     def _inside(self, folder: str, layer: Path) -> str:
         """Return the real directory of a path; follow links inside the root, make missing ones.
@@ -165,7 +165,9 @@ class Tree:
             if node is None:
                 if not make:
                     return None
-                node = self.nodes[here] = Node(_directory(here))
+                self.budget.take(repr(path[:200]), 1, len(here), 0)
+                node = Node(_directory(here))
+                self._put(here, node)
             if node.info.issym():
                 hops += 1
                 if hops > HOPS:
@@ -182,15 +184,23 @@ class Tree:
             done.append(part)
         return "/".join(done)
 
+    def _put(self, path: str, node: Node) -> None:
+        parent, name = _split(path)
+        self.nodes[path] = node
+        self._names.setdefault(parent, {})[name] = None
+
     def _forget(self, path: str, *, keep: bool = False) -> None:
         """Remove everything below `path`, and `path` itself unless `keep` is set."""
-        node = self.nodes.get(path)
-        if not path or (node is not None and node.info.isdir()):
-            below = f"{path}/" if path else ""
-            for name in [name for name in self.nodes if name.startswith(below)]:
-                del self.nodes[name]
-        if not keep:
-            self.nodes.pop(path, None)
+        rest = [path]
+        while rest:
+            here = rest.pop()
+            rest += [_join(here, name) for name in self._names.pop(here, ())]
+            if here != path:
+                del self.nodes[here]
+        if not keep and path in self.nodes:
+            del self.nodes[path]
+            parent, name = _split(path)
+            del self._names[parent][name]
 
     # ------------------------------------------------------------------ for a server's own folder
 
@@ -222,12 +232,7 @@ class Tree:
         found = self.resolve(path)
         if found is None:
             return []
-        below = found.lstrip("/") + "/" if found != "/" else ""
-        return sorted(
-            name.removeprefix(below)
-            for name in self.nodes
-            if name.startswith(below) and "/" not in name.removeprefix(below)
-        )
+        return sorted(self._names.get(found.lstrip("/"), ()))
 
     def called(self, name: str) -> list[str]:
         """Return every path whose last part is `name`."""
@@ -239,37 +244,51 @@ class Tree:
         return sorted(f"/{path}" for path in self.nodes if wanted.fullmatch(path))
 
     def read(self, path: str) -> bytes | None:
-        """Return the content of the file that `path` leads to, or None if it is not a file."""
+        """Return the content of the file that `path` leads to, or None if it is not a file.
+
+        Raises `Failure`: it is too long to be read into memory.
+        """
         node = self.node(path)
         if node is None or not node.info.isreg():
             return None
+        if node.info.size > LONGEST:
+            raise Failure(
+                f"the image's {path} has {node.info.size / 1e6:.0f} MB; must be at most "
+                f"{LONGEST / 1e6:.0f} MB"
+            )
         with node.open() as stream:
             return stream.read()
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
-        """Write a file that root owns; replace what is there."""
-        parent, name = path.lstrip("/").rpartition("/")[::2]
-        place = _join(self._follow(parent, make=True) or "", name)
+        """Write a file that root owns; replace what is there.
+
+        Raises `Failure`: a file is in the way of a directory, or links form a loop.
+        """
+        parent, name = _split(path.lstrip("/"))
+        place = _join(self._made(parent, f"file {path} cannot be written"), name)
         info = tarfile.TarInfo(place)
         info.size, info.mode = len(content), mode
         self._forget(place)
-        self.nodes[place] = Node(info, content=content)
+        self._put(place, Node(info, content=content))
 
     def make_dir(self, path: str, uid: int, gid: int, mode: int = 0o755) -> str:
         """Make a directory with this owner and mode, or change those of an existing one.
 
         Return its real path.  Raises `Failure`: a file is in the way, or the path is the root.
         """
-        try:
-            place = self._follow(path, make=True) or ""
-        except ValueError as error:
-            raise Failure(f"the image's directory {path} cannot be made: {error}") from error
+        place = self._made(path, f"directory {path} cannot be made")
         if not place:
             raise Failure(f"the image's directory {path} cannot be made: it is the image's root")
         node = self.nodes[place]
         node.info = copy.copy(node.info)
         node.info.uid, node.info.gid, node.info.mode = uid, gid, mode
         return f"/{place}"
+
+    def _made(self, path: str, fault: str) -> str:
+        try:
+            return self._follow(path, make=True) or ""
+        except ValueError as error:
+            raise Failure(f"the image's {fault}: {error}") from error
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Change the owner of `path` and everything below it, as `chown -R` does."""
@@ -333,26 +352,24 @@ class Tree:
                     tar.addfile(info)
 
 
-def merge(layers: Iterable[Path]) -> Tree:
+def merge(layers: Iterable[Path], budget: Budget | None = None) -> Tree:
     """Merge layers, the lowest one first; raise `Failure` as `Tree.apply` does."""
-    tree = Tree()
+    tree = Tree(budget=budget or Budget())
     for layer in layers:
         tree.apply(layer)
     return tree
 
 
-def _sound(info: tarfile.TarInfo, layer: Path) -> tarfile.TarInfo:
-    """Refuse a negative size while iterating: with it tarfile would seek back and loop for ever."""
-    if info.size < 0:
-        raise Failure(f"{layer.name}: the entry {info.name[:200]!r} has a negative size; refused")
-    return info
-
-
 def _clean(name: str, layer: Path) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name:
-        raise Failure(f"{layer.name}: the entry {name!r} leads out of the image; refused")
+        raise Failure(f"{layer.name}: the entry {name[:200]!r} leads out of the image; refused")
     return "/".join(parts)
+
+
+def _split(path: str) -> tuple[str, str]:
+    parent, _, name = path.rpartition("/")
+    return parent, name
 
 
 def _join(folder: str, name: str) -> str:

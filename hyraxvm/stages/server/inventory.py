@@ -7,6 +7,7 @@ A package's name is its package URL (purl) without `pkg:` and the version: `deb/
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from packageurl import PackageURL
@@ -27,7 +28,7 @@ ROW = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n"
 def packages(tree: Tree, scratch: Path) -> dict[str, str]:
     """Return package -> version, sorted; `scratch` is a directory for copies of rpm's databases.
 
-    Raises `Failure`: rpm cannot read a database, or lists no package of it.
+    Raises `Failure`: a database is damaged, or rpm lists no package of it.
     """
     system = _system(tree)
     found: dict[str, str] = {}
@@ -40,7 +41,8 @@ def packages(tree: Tree, scratch: Path) -> dict[str, str]:
         found |= {f"{maker}/{name}": version for name, version in listed.items()}
     for path in tree.glob("**/*.dist-info"):
         name, _, version = path.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
-        found[f"pypi/{name}"] = version
+        if name:
+            found[f"pypi/{name}"] = version
     return dict(sorted(found.items()))
 
 
@@ -72,7 +74,10 @@ def _dpkg(tree: Tree) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         if b"\nPackage: " in b"\n" + text:
-            found |= rootfs.parse_status(text.decode("utf-8", "replace"))
+            try:
+                found |= rootfs.parse_status(text.decode("utf-8", "replace"))
+            except KeyError as error:
+                raise Failure(f"the image's {DPKG}: a package has no field {error}") from error
     return found
 
 
@@ -81,14 +86,16 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
     # Two distributions, two places; in some images one is a link to the other.
     folders = dict.fromkeys(filter(None, map(tree.resolve, RPM)))
     for number, folder in enumerate(folders):
-        files = {name: tree.read(f"{folder}/{name}") for name in tree.listing(folder)}
-        if not RPM_FILES & files.keys():
+        names = tree.listing(folder)
+        if not RPM_FILES & set(names):
             continue
         copy = scratch / f"rpm-{number}"
         copy.mkdir(parents=True)
-        for name, content in files.items():
-            if content is not None:
-                (copy / name).write_bytes(content)
+        for name in names:
+            node = tree.node(f"{folder}/{name}")
+            if node is not None and node.info.isreg():
+                with node.open() as stream, (copy / name).open("wb") as sink:
+                    shutil.copyfileobj(stream, sink)
         rows = output(
             ["rpm", "--dbpath", str(copy), "--query", "--all", "--queryformat", ROW],
             deadline=DEADLINE,
@@ -104,4 +111,9 @@ def _rpm(tree: Tree, scratch: Path) -> dict[str, str]:
 
 def _apk(tree: Tree) -> dict[str, str]:
     text = (tree.read(APK) or b"").decode("utf-8", "replace")
-    return dict(re.findall(r"^P:(.+)\n(?:[^\n]+\n)*?V:(.+)$", text, re.MULTILINE))
+    found = {}
+    for paragraph in text.split("\n\n"):
+        fields = dict(line.partition(":")[::2] for line in paragraph.splitlines())
+        if fields.get("P") and fields.get("V"):
+            found[fields["P"]] = fields["V"]
+    return found

@@ -6,21 +6,21 @@ with a single image, for Linux on the base's architecture.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from hyraxvm.core import cache
 from hyraxvm.core.cache import StageCache
+from hyraxvm.core.cancel import check_cancelled
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.core.process import dying_with_parent, output, run
+from hyraxvm.core.process import output, piped, run
 from hyraxvm.stages.server.image_tree import Tree, merge
 
 DEADLINE = 3600.0  # seconds for a pull: Hyrax's image is some 800 MB
@@ -29,7 +29,12 @@ TAG = "server"  # of the image in a layout
 TRANSPORTS = ("docker", "oci-archive", "oci", "docker-archive")
 CHUNK = 1 << 20
 PLAIN = re.compile(r"(/[A-Za-z0-9._+@~=-]*)+")  # neither a unit nor a shell expands it
-LAYER = 20 * 10**9  # bytes of an unpacked layer at most: a small one could fill any disk
+LAYERS = 20 * 10**9  # bytes of all unpacked layers at most: a small one could fill any disk
+MOST_LAYERS = 500  # each is an open file; Docker makes at most 127
+DOCUMENT = 4 * 2**20  # bytes of a manifest or a configuration: more than skopeo takes
+UNPACKING = 900.0  # seconds for a layer
+PACKING = 1800.0  # seconds for the squashfs
+PACKERS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}  # by a file's first bytes
 
 
 class OciImage(BaseModel):
@@ -174,13 +179,13 @@ def read_image(layout: Path, arch: str) -> OciImage:
     """
     try:
         return _image(layout, arch)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         said = str(error).partition("\n")[0][:200]
         raise Failure(f"the image's configuration is damaged: {said}") from error
 
 
 def _image(layout: Path, arch: str) -> OciImage:
-    index = json.loads((layout / "index.json").read_text())
+    index = json.loads(_document(layout / "index.json"))
     digest = index["manifests"][0]["digest"]
     manifest = _blob(layout, digest)
     whole = _blob(layout, manifest["config"]["digest"])
@@ -193,6 +198,8 @@ def _image(layout: Path, arch: str) -> OciImage:
     layers = [layer["digest"] for layer in manifest["layers"]]
     if len(layers) != len(diff_ids):
         raise Failure(f"the image lists {len(layers)} layers and {len(diff_ids)} diff ids")
+    if len(layers) > MOST_LAYERS:
+        raise Failure(f"the image has {len(layers)} layers; must be at most {MOST_LAYERS}")
     command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
     variables = config.get("Env") or []
     for text in (*command, *variables):
@@ -234,53 +241,52 @@ def flatten(layout: Path, image: OciImage, scratch: Path, on_line: Callable[[str
     """
     scratch.mkdir(parents=True, exist_ok=True)
     tars = []
+    room = LAYERS
     pairs = zip(image.layers, image.diff_ids, strict=True)
     for number, (digest, diff_id) in enumerate(pairs, 1):
         on_line(f"layer {number} of {len(image.layers)}")
         tar = scratch / f"layer {number}"
-        if (found := _unpack(_path(layout, digest), tar)) != diff_id:
+        try:
+            found, size = _unpack(_path(layout, digest), tar, room)
+        except Failure as failure:
+            raise Failure(f"layer {number}: {failure}") from failure
+        if found != diff_id:
             raise Failure(f"layer {number}: its content is {found}, the image says {diff_id}")
+        room -= size
         tars.append(tar)
     return merge(tars)
 
 
-def _unpack(blob: Path, tar: Path) -> str:
-    """Uncompress a layer (zstd, gzip or plain); return the digest of what was written."""
+def _unpack(blob: Path, tar: Path, room: int) -> tuple[str, int]:
+    """Uncompress a layer (zstd, gzip or plain); return the digest and the bytes that were written.
+
+    Raises `Failure`: it is damaged, or has more than `room` bytes.
+    """
+    # Without a buffer, so that the program reads from the beginning.
+    with blob.open("rb", buffering=0) as stream, tar.open("wb") as sink:
+        head = stream.read(4)
+        stream.seek(0)
+        program = next((name for magic, name in PACKERS.items() if head.startswith(magic)), None)
+        if program is None:
+            return _copy(stream, sink, room)
+        with piped(
+            [program, "-dc"], deadline=UNPACKING, stdin=stream, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            return _copy(process.stdout, sink, room)
+
+
+def _copy(source: IO[bytes], sink: IO[bytes], room: int) -> tuple[str, int]:
     total = hashlib.sha256()
-    with blob.open("rb") as stream:
-        magic = stream.read(4)
-    with tar.open("wb") as sink:
-        if magic == b"\x28\xb5\x2f\xfd":
-            argv = dying_with_parent(["zstd", "-dcq", str(blob)])
-            with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                try:
-                    _copy(process.stdout, sink, total)
-                except Failure:
-                    process.kill()
-                    raise
-            if process.returncode:
-                raise Failure(f"zstd: exit status {process.returncode}")
-        elif magic[:2] == b"\x1f\x8b":
-            try:
-                with gzip.open(blob) as stream:
-                    _copy(stream, sink, total)
-            except (OSError, EOFError) as error:
-                raise Failure(f"{blob.name}: is a damaged gzip ({error})") from error
-        else:
-            with blob.open("rb") as stream:
-                _copy(stream, sink, total)
-    return f"sha256:{total.hexdigest()}"
-
-
-def _copy(source: Any, sink: Any, total: Any) -> None:
     size = 0
     while piece := source.read(CHUNK):
+        check_cancelled()
         size += len(piece)
-        if size > LAYER:
-            raise Failure(f"{Path(sink.name).name}: has more than {LAYER / 1e9:g} GB; refused")
+        if size > room:
+            raise Failure(f"has more than {LAYERS / 1e9:g} GB with those below it; refused")
         total.update(piece)
         sink.write(piece)
+    return f"sha256:{total.hexdigest()}", size
 
 
 def _path(layout: Path, digest: str) -> Path:
@@ -291,20 +297,28 @@ def _path(layout: Path, digest: str) -> Path:
 
 def _blob(layout: Path, digest: str) -> dict[str, Any]:
     path = _path(layout, digest)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Failure(f"{path}: the image's {digest} is missing") from error
+    content = _document(path)
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
         raise Failure(f"{path}: its content does not have the digest in its name")
     blob: dict[str, Any] = json.loads(content)
     return blob
 
 
+def _document(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(DOCUMENT + 1)
+    except OSError as error:
+        raise Failure(f"{path}: the image has no such file ({error.strerror})") from error
+    if len(content) > DOCUMENT:
+        raise Failure(f"{path}: is longer than {DOCUMENT} bytes; refused")
+    return content
+
+
 def squash(tree: Tree, squashfs: Path, log: Path) -> None:
     """Pack a tree as a zstd squashfs; the same tree gives the same bytes.
 
-    Raises `Failure`: tar2sqfs fails.
+    Raises `Failure`: tar2sqfs fails, or is not done in time.
     """
     argv = [
         *("tar2sqfs", "--quiet", "--no-skip", "--compressor", "zstd", "--comp-extra", "level=15"),
@@ -313,17 +327,7 @@ def squash(tree: Tree, squashfs: Path, log: Path) -> None:
     ]
     with (
         log.open("ab") as sink,
-        subprocess.Popen(
-            dying_with_parent(argv), stdin=subprocess.PIPE, stdout=sink, stderr=sink
-        ) as process,
+        piped(argv, deadline=PACKING, stdin=subprocess.PIPE, stdout=sink) as process,
     ):
         assert process.stdin is not None
-        try:
-            tree.write_tar(process.stdin)
-        except BrokenPipeError:
-            pass  # its exit status and its log say why
-        finally:
-            process.stdin.close()
-    if process.returncode:
-        tail = log.read_text(errors="replace").splitlines()[-5:]
-        raise Failure(f"tar2sqfs: exit status {process.returncode}; log: {log}\n" + "\n".join(tail))
+        tree.write_tar(process.stdin)

@@ -154,8 +154,8 @@ def test_a_layer_that_swells_without_end_is_refused(
     elif how == "zstd":
         done = subprocess.run(["zstd", "-c"], input=plain, capture_output=True, check=True)
         blob.write_bytes(done.stdout)
-    monkeypatch.setattr(oci, "LAYER", 5_000_000)
-    with pytest.raises(Failure, match=r"layer 1: has more than 0\.005 GB; refused"):
+    monkeypatch.setattr(oci, "LAYERS", 5_000_000)
+    with pytest.raises(Failure, match=r"layer 1: has more than 0\.005 GB with those below it; r"):
         oci.flatten(layout, image, tmp_path / "scratch", lambda line: None)
     assert (tmp_path / "scratch/layer 1").stat().st_size <= 6_000_000
 
