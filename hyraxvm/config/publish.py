@@ -45,9 +45,10 @@ class StoreSettings(Model):
 
 
 class Download(Model):
-    """Where users get releases without credentials."""
+    """Where users get releases without credentials; `mirrors` are tried after `url`, in turn."""
 
     url: Url
+    mirrors: Annotated[list[Url], Field(default_factory=list)]
 
 
 class Signing(Model):

@@ -1,25 +1,28 @@
 """`./inv download`: get a published file.  A file gets its name only if it is whole and signed.
 
-Only what the signature of `SHA256SUMS` covers is trusted.  The index only shows where to look; the
-signed `release.json` says what a release has.
+The signed index says which release is the newest, and where it is; the signed `release.json` says
+what it has.  Sites are tried in their order.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hyraxvm.config.names import SUMS
 from hyraxvm.core import archives, cache
-from hyraxvm.core.errors import UserError
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.progress import meter
 from hyraxvm.formats import FORMATS
 from hyraxvm.formats.verify import sums
+from hyraxvm.publish.signed_index import read_signed
 from hyraxvm.publish.site import Site
 from hyraxvm.release import index, signing
 
@@ -27,47 +30,81 @@ LOCK: Final = ".download.lock"  # in artifacts/, shared by downloads into it
 Say = Callable[[str], None]
 
 
-def download(
-    artifacts: Path,
-    site: Site,
-    fingerprint: str,
-    *,
-    image: str,
-    version: str,
-    kind: str,
-    folder: Path,
-    unpack: bool,
-    say: Say,
-) -> Path:
-    """Get one file; return its path, or that of the folder that it was unpacked to.
+class Here(UserError):
+    """The fault is on this computer: another site would not help."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for: `version` is a version, `release` or `nightly` for the newest one.
+
+    `kind` is a format's name.
+    """
+
+    image: str
+    version: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Whoever downloads: the keys that count, and the file with the dates of lists seen.
 
     `artifacts` is the folder that `./inv clean` empties.
+    """
 
-    `version` is a version, `release` or `nightly` for the newest one; `kind` is a format's name.
+    artifacts: Path
+    keys: Sequence[str]
+    seen: Path
+
+
+def download(
+    reader: Reader, sites: Sequence[Site], wanted: Wanted, folder: Path, unpack: bool, say: Say
+) -> Path:
+    """Get one file from the first site that has it; return its path, or that of its folder.
+
+    Another site continues what one has begun.
 
     Raises:
-        UserError: The release has no such file; or the file was changed, cut off, or is not signed
-            by the key with this fingerprint.  A file that is not as signed is kept with the
-            suffix `.refused`.
-        Failure: The transfer stopped several times without a byte gained.
+        UserError: The last site has no such file; or the file was changed, cut off, or is not
+            signed by one of the keys.  A file that is not as signed is kept with the suffix
+            `.refused`.
+        Failure: The last transfer stopped several times without a byte gained.
     """
-    if unpack and not FORMATS[kind].suffix.endswith(".zip"):
-        raise UserError(f"format {kind!r} is not packed; leave --unpack out")
-    published = index.read_index(site.text(index.INDEX), f"{site.url}{index.INDEX}")
-    release = _read_signed(site, _choose_release(site, published, version), fingerprint)
-    entry = _choose_file(release, image, kind)
+    if unpack and not FORMATS[wanted.kind].suffix.endswith(".zip"):
+        raise Here(f"format {wanted.kind!r} is not packed; leave --unpack out")
+    for site, following in itertools.pairwise([*sites, None]):
+        assert site is not None
+        try:
+            target = _get(reader, site, wanted, folder, say)
+        except Here:
+            raise
+        except Failure as failure:
+            if following is None:
+                raise
+            say(f"{failure}; trying {following.url}")
+        else:
+            with _kept_from_clean(reader.artifacts, target.parent):
+                return _unpack(target) if unpack else target
+    raise Here("no site is named; see download.url in publish.toml, or name one with --url")
+
+
+def _get(reader: Reader, site: Site, wanted: Wanted, folder: Path, say: Say) -> Path:
+    published = read_signed(site, reader.keys, reader.seen, say)
+    release = _read_signed(site, _choose_release(site, published, wanted.version), reader.keys)
+    entry = _choose_file(release, wanted.image, wanted.kind)
     folder = folder / release.version
-    with _kept_from_clean(artifacts, folder):
+    with _kept_from_clean(reader.artifacts, folder):
         _make_folder(folder)
         target = folder / entry.name
         if target.exists():
             if not target.is_file() or cache.file_digest(target) != entry.sha256:
-                raise UserError(f"{target}: has other content; move it away, and try again")
+                raise Here(f"{target}: has other content; move it away, and try again")
             say(f"{target}: is complete already")
         else:
             _fetch(site, release, entry, target)
-            say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {fingerprint}")
-        return _unpack(target) if unpack else target
+            say(f"{target}: {entry.size / 1e6:.1f} MB, signed by {release.key}")
+        return target
 
 
 @contextmanager
@@ -84,7 +121,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
+        raise Here(
             f"{folder}: cannot be made ({error.strerror}); name another folder with --to"
         ) from error
 
@@ -103,19 +140,19 @@ def _choose_release(site: Site, published: index.Index, version: str) -> index.R
     return found
 
 
-def _read_signed(site: Site, release: index.Release, fingerprint: str) -> index.Release:
+def _read_signed(site: Site, release: index.Release, keys: Sequence[str]) -> index.Release:
     """Return the release of this version as it is signed."""
     where = f"{site.url}{release.path}"
-    if release.key != fingerprint:
+    if release.key not in keys:
         raise UserError(
-            f"{release.version}: is signed by key {release.key}, not by {fingerprint}; add --key "
-            f"{release.key} if the maintainers, and not only this site, say that it is theirs"
+            f"{release.version}: is signed by key {release.key}, not by {' or '.join(keys)}; add "
+            f"--key {release.key} if the maintainers, and not only this site, say that it is theirs"
         )
     with tempfile.TemporaryDirectory(prefix="hyrax-vm-download-") as work:
         listed, signature = Path(work, SUMS), Path(work, f"{SUMS}.asc")
         listed.write_bytes(site.text(f"{release.path}/{SUMS}"))
         signature.write_bytes(site.text(f"{release.path}/{SUMS}.asc"))
-        signing.verify(listed, signature, site.text(index.key_path(fingerprint)), fingerprint)
+        signing.verify(listed, signature, site.text(index.key_path(release.key)), release.key)
         said = sums(listed)
     data = site.text(f"{release.path}/{index.RELEASE}")
     if hashlib.sha256(data).hexdigest() != said.get(index.RELEASE):
@@ -148,7 +185,7 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
         there = part.stat().st_size
         free = shutil.disk_usage(target.parent).free
         if free < entry.size - there:
-            raise UserError(
+            raise Here(
                 f"{target.parent}: {free / 1e6:.0f} MB free, {(entry.size - there) / 1e6:.0f} MB "
                 "are needed; free some space, or name another folder with --to"
             )
@@ -156,7 +193,7 @@ def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) 
             try:
                 digest = site.fetch(f"{release.path}/{entry.name}", part, entry.size, moved)
             except OSError as error:
-                raise UserError(
+                raise Here(
                     f"{part}: {error.strerror or error}; free some space, and type the same "
                     "command again to go on"
                 ) from error
@@ -183,7 +220,7 @@ def _unpack(artifact: Path) -> Path:
         made = archives.unpack_zip(artifact, work)
         final = artifact.with_name(made.name)
         if final.exists():
-            raise UserError(f"{final}: exists already; move it away to unpack again")
+            raise Here(f"{final}: exists already; move it away to unpack again")
         made.rename(final)
     finally:
         cache.remove_tree(work)

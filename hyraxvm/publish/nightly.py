@@ -15,7 +15,7 @@ from hyraxvm.config.publish import Settings
 from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.publish.publisher import publish_folder, published_index
+from hyraxvm.publish.publisher import publish_folder, published_index, renew
 from hyraxvm.release import assemble, checks, collect, index, notes, signing
 from hyraxvm.store.s3 import Store
 
@@ -111,6 +111,7 @@ class Publisher:
         newest, old = assemble.previous(self.store, "nightly", number)
         changed = differences(old, built)
         if same := unchanged(self.workspace, published, built):
+            renew(self.store, self.key)
             return f"All passed; nothing has changed since {same}, nothing was published.", changed
         folder = assemble.assemble(
             self.workspace,

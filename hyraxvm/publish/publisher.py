@@ -20,12 +20,14 @@ from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.progress import meter
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import page
-from hyraxvm.release import assemble, index
+from hyraxvm.release import assemble, index, signing
 from hyraxvm.store.s3 import BRIEFLY, WORKERS, Conflict, Store
 from hyraxvm.store.upload import upload
 
 TRIES: Final = 5  # to change an index that others change at the same time
 PAGE: Final = "index.html"
+DATE: Final = "%Y-%m-%dT%H:%M:%SZ"
+DAY: Final = 86400.0  # seconds by which two clocks may differ
 
 Say = Callable[[str], None]
 
@@ -90,9 +92,7 @@ def plan(store: Store, path: Path, new: index.Release, keep: int) -> PublishPlan
     )
 
 
-def publish(
-    store: Store, chosen: PublishPlan, key: bytes, fingerprint: str, keep: int, say: Say
-) -> None:
+def publish(store: Store, chosen: PublishPlan, fingerprint: str, keep: int, say: Say) -> None:
     """Carry out a plan: send the objects, write page and index, remove what has expired.
 
     Raises:
@@ -117,8 +117,6 @@ def publish(
             fingerprint, [one for one in [*others, new] if one.version not in gone]
         )
 
-    # Written each time: the owner of the key may have changed when it expires.
-    store.write(index.key_path(new.key), key, BRIEFLY)
     written = update(store, add)
     say(f"{store.name}{index.INDEX}: {new.version} is published")
     for version in _leftovers(store, written):
@@ -146,15 +144,25 @@ def publish_folder(
         chosen = plan(store, path, assemble.read(path, key, fingerprint), keep)
         if chosen is None:
             say(f"{store.name}: {path.name} is published already")
+            if not dry_run:
+                renew(store, fingerprint)
+                say(f"{store.name}{index.INDEX}: is signed again")
         elif dry_run:
             for line in chosen.lines(store):
                 say(line)
         else:
-            publish(store, chosen, key, fingerprint, keep, say)
+            publish(store, chosen, fingerprint, keep, say)
 
 
-def withdraw(store: Store, version: str, reason: str) -> None:
+def renew(store: Store, fingerprint: str) -> None:
+    """Sign the index again with today's date: readers are warned of an old one."""
+    update(store, lambda old: index.make_index(fingerprint, old.releases if old else []))
+
+
+def withdraw(store: Store, version: str, reason: str, fingerprint: str) -> None:
     """Mark a version as withdrawn: `latest` and the page leave it out, its files stay.
+
+    The key with this fingerprint signs the index.
 
     Raises `UserError`: it is not published, or the reason is not one line of text.
     """
@@ -168,7 +176,7 @@ def withdraw(store: Store, version: str, reason: str) -> None:
         if published is None or published.find(version) is None:
             raise UserError(f"{store.name}: {version} is not published")
         return index.make_index(
-            published.key,
+            fingerprint,
             [
                 one.model_copy(update={"withdrawn": reason}) if one.version == version else one
                 for one in published.releases
@@ -179,20 +187,42 @@ def withdraw(store: Store, version: str, reason: str) -> None:
 
 
 def update(store: Store, change: Callable[[index.Index | None], index.Index]) -> index.Index:
-    """Write the page, then the index; start again if somebody else has changed the index."""
+    """Write the page, then the signed index; start again if somebody else has changed the index.
+
+    The key that `change` names in the index signs it.  Raises `UserError`: gpg cannot sign with
+    it, or a clock is wrong.
+    """
     for _ in range(TRIES):
         published, etag = published_index(store)
         wanted = change(published)
-        data = index.dump(wanted)
         # Validate first: an index that this program cannot read, it could not repair either.
-        index.read_index(data, f"{store.name}{index.INDEX}")
+        index.read_index(index.dump(wanted), f"{store.name}{index.INDEX}")
+        wanted = signed(wanted, published.date if published else "", store.name)
+        # Written each time: the owner of the key may have changed when it expires.
+        store.write(index.key_path(wanted.key), signing.public_key(wanted.key), BRIEFLY)
         store.write(PAGE, page.render_page(wanted).encode(), BRIEFLY)
         try:
-            store.write(index.INDEX, data, BRIEFLY, etag)
+            store.write(index.INDEX, index.dump(wanted), BRIEFLY, etag)
         except Conflict:
             continue
         return wanted
     raise Failure(f"{store.name}{index.INDEX}: others keep changing it; try again")
+
+
+def signed(wanted: index.Index, before: str, where: str) -> index.Index:
+    """Return an index with its date and its signature; `before` is the date of the one before.
+
+    The date never goes back: readers take that for an older index.
+    """
+    now, tomorrow = (time.strftime(DATE, time.gmtime(time.time() + ahead)) for ahead in (0, DAY))
+    if before > tomorrow:
+        raise UserError(
+            f"{where}{index.INDEX}: was signed on {before}, which is in the future; set this "
+            f"computer's clock, which says {now}, or that of the computer that published last"
+        )
+    plain = wanted.model_copy(update={"date": max(now, before), "signature": ""})
+    signature = signing.sign_text(index.dump(plain), wanted.key)
+    return plain.model_copy(update={"signature": signature})
 
 
 def _is_published(published: index.Index | None, new: index.Release) -> bool:

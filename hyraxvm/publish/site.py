@@ -8,9 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from botocore.exceptions import BotoCoreError
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 from urllib3.exceptions import HTTPError
 
 from hyraxvm.config import publish
@@ -27,6 +30,7 @@ _NO_URL: Final = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
 )
+_PAGE: Final = re.compile(rb"\s*<(!doctype html|html|head|script|meta)\b", re.IGNORECASE)
 _LATER: Final = (429, 500, 502, 503, 504)
 
 T = TypeVar("T")
@@ -34,6 +38,28 @@ T = TypeVar("T")
 
 class _Interrupted(Exception):
     """The transfer stopped for a reason that may pass."""
+
+
+class _Session(requests.Session):
+    """Uses the proxies and certificates of the environment, but no credentials of ~/.netrc."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        user, password = get_auth_from_url(url)
+        # Without any, requests would look into ~/.netrc.
+        self.auth = HTTPBasicAuth(user, password) if user or password else _same
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Send the credentials after a redirect to the same host only."""
+        asked, redirected = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(asked, redirected):
+            prepared_request.headers.pop("Authorization", None)
+
+
+def _same(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 class Site:
@@ -44,7 +70,10 @@ class Site:
         url = f"{url.rstrip('/')}/"
         self._base = _web(url, store) if url.startswith("s3:") else url
         self.url = publish.clean_url(url)  # for messages: a password has no place in a log
-        self._session = requests.Session()
+        try:
+            self._session = _Session(self._base)
+        except ValueError as error:
+            raise self._no_url() from error
         # A file is what was published, not an encoding of it.
         self._session.headers["Accept-Encoding"] = "identity"
 
@@ -58,6 +87,8 @@ class Site:
                     data += chunk
                     if len(data) > MAX_TEXT:
                         raise UserError(f"{self.url}{name}: is longer than {MAX_TEXT} bytes")
+                if _PAGE.match(data):
+                    raise self._is_page(name, answer)
                 return data
 
         return self._persist(name, lambda: call_in_background(read), lambda: 0)
@@ -103,6 +134,9 @@ class Site:
             if answer.status_code == 416:
                 return  # the server's file is shorter
             at = begin if answer.status_code == 206 else 0
+            span = answer.headers.get("Content-Range", f"bytes {at}-")
+            if answer.status_code == 206 and not span.startswith(f"bytes {begin}-"):
+                raise _Interrupted("the server answers another part than was asked for")
             while chunk := answer.raw.read1(MIB):
                 yield at, chunk
                 at += len(chunk)
@@ -114,6 +148,10 @@ class Site:
             with self._session.get(
                 self._base + name, headers=headers, stream=True, timeout=TIMEOUT
             ) as answer:
+                kind = answer.headers.get("Content-Type", "").lower()
+                good = answer.status_code in (200, 206)
+                if answer.status_code == 511 or (good and kind.startswith("text/html")):
+                    raise self._is_page(name, answer)
                 if answer.status_code in _LATER:
                     raise _Interrupted(f"the server answers {answer.status_code}")
                 if answer.status_code not in (200, 206, 416):
@@ -123,12 +161,28 @@ class Site:
                     )
                 yield answer
         except _NO_URL as error:
-            raise UserError(
-                f"{self.url}: cannot be read as a URL; expected: https://HOST/FOLDER or "
-                "s3://BUCKET/PREFIX"
-            ) from error
+            raise self._no_url() from error
         except (requests.RequestException, HTTPError) as error:
+            if found := re.search(r"certificate verify failed: ([^(]+)", str(error)):
+                raise UserError(
+                    f"{self.url}: its certificate is refused: {found[1].strip()}; a network's "
+                    "login page or a proxy may be in between, or this computer's clock is wrong; "
+                    "REQUESTS_CA_BUNDLE names the certificates that count"
+                ) from error
             raise _Interrupted(_reason(error)) from error
+
+    def _no_url(self) -> UserError:
+        return UserError(
+            f"{self.url}: cannot be read as a URL; expected: https://HOST/FOLDER or "
+            "s3://BUCKET/PREFIX"
+        )
+
+    def _is_page(self, name: str, answer: requests.Response) -> UserError:
+        host = urlsplit(answer.url).hostname
+        return UserError(
+            f"{self.url}{name}: a web page came instead of the file, from {host}; if this network "
+            "wants a login, open any page in a browser first; else see the URL"
+        )
 
     def _persist(self, name: str, attempt: Callable[[], T], gained: Callable[[], int]) -> T:
         """Try again after a fault that may pass; a try that has gained bytes does not count."""
@@ -147,7 +201,10 @@ class Site:
 
 
 def _reason(error: BaseException) -> str:
-    found = re.findall(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    found = re.findall(
+        r"\[Errno -?\d+\] ([^'\")]+)|(Tunnel connection failed: [^'\")]+)", str(error)
+    )
+    found = [first or second for first, second in found]
     return found[-1] if found else type(error).__name__
 
 

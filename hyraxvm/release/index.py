@@ -27,6 +27,8 @@ NIGHTLY_VERSION: Final = r"[0-9]{8}(\.[0-9]{1,9})?"
 DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME: Final = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
 
+_SIGNATURE: Final = re.compile(rb'("signature": )"(?:[A-Za-z0-9+/=:. -]|\\n)*"')
+
 # They become file names on users' disks.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,199}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -100,12 +102,17 @@ class Latest(Entry):
 
 
 class Index(Entry):
-    """The whole file, newest release first; `key` is the key that now signs, by its fingerprint."""
+    """The whole file, newest release first; `key` is the key that now signs, by its fingerprint.
+
+    `date` is when it was signed.  `signature` is over the file's bytes with this text empty.
+    """
 
     schema_: Annotated[int, Field(alias="schema", ge=1)] = SCHEMA
     key: Fingerprint
+    date: Date = "1970-01-01T00:00:00Z"
     latest: Latest = Latest()
     releases: list[Release] = []
+    signature: Annotated[str, StringConstraints(max_length=10_000)] = ""
 
     def find(self, version: str) -> Release | None:
         """Return the release or nightly with this version."""
@@ -159,8 +166,19 @@ def dump(entry: Entry) -> bytes:
     return (json.dumps(entry.model_dump(by_alias=True), indent=1) + "\n").encode()
 
 
+def signed_part(data: bytes, where: str) -> bytes:
+    """Return the bytes of an index that its signature is over.
+
+    Raises `UserError`: it has no place for a signature, or several.
+    """
+    found, count = _SIGNATURE.subn(rb'\1""', data)
+    if count != 1:
+        raise UserError(f"{where}: is not signed; do not use what it names")
+    return found
+
+
 def read_index(data: bytes, where: str) -> Index:
-    """Read an index, which is not signed.
+    """Read an index; whether it is signed is not checked.
 
     Raises `UserError`: it is not an index, is damaged, or is for newer programs.
     """

@@ -172,6 +172,7 @@ def withdraw(c: Context, version: str, reason: str) -> None:
     from hyraxvm.publish import publisher
     from hyraxvm.store.s3 import Store
 
-    store = Store(publish.load().store)
-    publisher.withdraw(store, version, reason)
+    settings = publish.load()
+    store = Store(settings.store)
+    publisher.withdraw(store, version, reason, settings.key())
     print(f"{store.name}: {version} is withdrawn")

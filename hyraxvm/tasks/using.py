@@ -12,54 +12,60 @@ from hyraxvm.tasks.common import read_table, reported
 
 
 @task(
-    iterable=["image"],
+    iterable=["image", "url", "key"],
     help={
         "image": "image to get; default: the one that images.toml names",
         "release": "version, or nightly for the newest one; default: the newest release",
         "format": "format to get (see ./inv list)",
         "to": "folder to put it into; default: artifacts/downloads",
         "unpack": "unpack the zip beside it",
-        "url": "folder with index.json, https://... or s3://...; default: as in publish.toml",
-        "key": "fingerprint of the key that must have signed; default: as in publish.toml",
+        "url": "folder with index.json, https://... or s3://..., repeatable: tried in turn; "
+        "default: as in publish.toml",
+        "key": "fingerprint of a key that counts, repeatable, beside that in publish.toml",
     },
 )
 @reported
 def download(
     c: Context,
     image: list[str],
+    url: list[str],
+    key: list[str],
     release: str = "release",
     format: str = "vmx",
     to: str | None = None,
     unpack: bool = False,
-    url: str | None = None,
-    key: str | None = None,
 ) -> None:
     """Get published images; continue a transfer that stopped; refuse what is not as signed."""
     from hyraxvm import formats
     from hyraxvm.config import publish
     from hyraxvm.core import parallel
     from hyraxvm.core.workspace import Workspace
-    from hyraxvm.publish import download
+    from hyraxvm.publish import download, signed_index
     from hyraxvm.publish.site import Site
     from hyraxvm.store.s3 import WORKERS
 
     settings = publish.load()
-    site = Site(url or publish.required(settings.download.url, "download.url"), settings.store)
-    fingerprint = publish.fingerprint(key) if key else settings.key()
+    urls = url or [
+        publish.required(settings.download.url, "download.url"),
+        *settings.download.mirrors,
+    ]
+    keys = [publish.fingerprint(one) for one in key]
+    if settings.signing.key or not keys:
+        keys.append(settings.key())
     workspace = Workspace.here()
-    get = functools.partial(
-        download.download,
-        workspace.artifacts,
-        site,
-        fingerprint,
-        version=release,
-        kind=formats.choose([format])[0].name,
-        folder=Path(to) if to else workspace.downloads,
-        unpack=unpack,
-        say=print,
-    )
-    names = dict.fromkeys(image or [read_table().defaults.image])
-    jobs = [functools.partial(get, image=name) for name in names]
+    kind = formats.choose([format])[0].name
+    jobs = [
+        functools.partial(
+            download.download,
+            download.Reader(workspace.artifacts, keys, signed_index.memory()),
+            [Site(one, settings.store) for one in urls],
+            download.Wanted(name, release, kind),
+            Path(to) if to else workspace.downloads,
+            unpack,
+            print,
+        )
+        for name in dict.fromkeys(image or [read_table().defaults.image])
+    ]
     for path in parallel.run_parallel(jobs, WORKERS):
         print(path)
 

@@ -161,9 +161,10 @@ def test_releases_of_an_older_key_stay_within_reach(
     assert got == to / "1.1.0" / f"{NAME}.zip"
     with pytest.raises(UserError, match=rf"1.0.0: is signed by key {key}, not by {newer}; add"):
         get(web.url, newer, to, version="1.0.0")
-    assert get(web.url, key, to, version="1.0.0").read_bytes() == (
-        (folder / f"{NAME}.zip").read_bytes()
-    )
+    with pytest.raises(UserError, match=f"index.json: is signed by key {newer}, not by {key}"):
+        get(web.url, key, to, version="1.0.0")
+    got = get(web.url, newer, to, None, key, version="1.0.0")
+    assert got.read_bytes() == (folder / f"{NAME}.zip").read_bytes()
     web.kill()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from hyraxvm.core.errors import UserError
 from hyraxvm.release import index, signing
-from tests.unit.publish.downloads import get, left
+from tests.unit.publish.downloads import get, left, sign_index
 from tests.unit.release.gpgkeys import make_key
 from tests.unit.release.shop import NAME, bare, sign
 from tests.unit.store.loopback import Rclone
@@ -48,7 +49,7 @@ def test_a_file_that_is_not_the_signed_one_is_kept_aside(
         (
             "SHA256SUMS",
             lambda data: data.replace(b"nfs", b"xfs"),
-            "its signature is not one of key",
+            "SHA256SUMS: is not what key [0-9A-F]{40} signed: it was changed",
         ),
         ("SHA256SUMS.asc", lambda data: b"", "its signature is not one of key"),
         ("SHA256SUMS.asc", None, "the server answers 404"),
@@ -65,6 +66,26 @@ def test_a_file_that_is_not_the_signed_one_is_kept_aside(
             "../../index.json",
             lambda data: data.replace(b"releases/1.0.0", b"releases/../x"),
             "index.json: is not a valid index: releases.0.path",
+        ),
+        (
+            "../../index.json",
+            lambda data: data.replace(b"1.0.0", b"1.0.1"),
+            "index.json: is not what key [0-9A-F]{40} signed: it was changed",
+        ),
+        (
+            "../../index.json",
+            lambda data: re.sub(rb'"signature": "[^"]*"', b'"signature": ""', data),
+            "index.json: its signature is not one of key",
+        ),
+        (
+            "../../index.json",
+            lambda data: re.sub(rb',\n "signature": "[^"]*"', b"", data),
+            "index.json: is not signed; do not use what it names",
+        ),
+        (
+            "../../index.json",
+            lambda data: data.replace(b'"signature"', b'"signature": "x", "signature"'),
+            "index.json: is not signed; do not use what it names",
         ),
         ("../../index.json", lambda data: b"{" * 17_000_000, "is longer than 16777216 bytes"),
     ],
@@ -106,6 +127,7 @@ def test_a_list_that_contradicts_the_release_is_refused(
     sign(made, key)
     shutil.copytree(made, top / entry.path)
     (top / "index.json").write_bytes(index.dump(index.make_index(key, [entry])))
+    sign_index(top / "index.json", key)
     (top / "keys").mkdir()
     (top / index.key_path(key)).write_bytes(public)
     with pytest.raises(UserError, match=r"image\.zip is not in the signed list; do not use it"):
@@ -122,6 +144,7 @@ def test_an_old_release_under_a_newer_name_is_refused(
         (files / "index.json").read_text().replace("1.0.0", "2.0.0").replace("dapdir2", "dapdir1")
     )
     (files / "index.json").write_text(text)
+    sign_index(files / "index.json", key)
     with pytest.raises(UserError, match=r"releases/2.0.0: holds release 1.0.0; do not use"):
         get(url, key, tmp_path)
 
@@ -134,11 +157,11 @@ def test_another_key_is_refused(own: tuple[str, Path], key: str, tmp_path: Path)
     # Signed by the wrong key; with the wrong key beside it; with both.
     sums = files / "releases/1.0.0/SHA256SUMS"
     signing.sign(sums, other)
-    with pytest.raises(UserError, match="its signature is not one of key"):
+    with pytest.raises(UserError, match=f"SHA256SUMS: its signature is not one of key {key}, but"):
         get(url, key, tmp_path)
     beside = files / index.key_path(key)
     beside.write_bytes(signing.public_key(key) + signing.public_key(other))
-    with pytest.raises(UserError, match="its signature is not one of key"):
+    with pytest.raises(UserError, match=f"SHA256SUMS: its signature is not one of key {key}"):
         get(url, key, tmp_path)
     beside.write_bytes(signing.public_key(other))
     with pytest.raises(UserError, match=f"the key beside it is not {key}"):
@@ -151,10 +174,12 @@ def test_a_withdrawn_version_is_refused(own: tuple[str, Path], key: str, tmp_pat
     path = files / "index.json"
     text = path.read_text().replace('"withdrawn": ""', '"withdrawn": "loses data"')
     path.write_text(text)
+    sign_index(path, key)
     with pytest.raises(UserError, match=r"1.0.0 was withdrawn: loses data; the newest is: "):
         get(url, key, tmp_path)
     found = index.read_index(text.encode(), "")
     path.write_bytes(index.dump(index.make_index(found.key, found.releases)))
+    sign_index(path, key)
     with pytest.raises(UserError, match=r"there is no release; there are: 1.0.0, 20260102"):
         get(url, key, tmp_path)
 

@@ -21,8 +21,8 @@ from hyraxvm.config import publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.publish import download
-from hyraxvm.publish.site import Site
 from hyraxvm.store import parts
+from tests.unit.publish.downloads import get
 from tests.unit.release.shop import NAME, Shop, bare
 from tests.unit.store.loopback import Rclone
 
@@ -52,8 +52,11 @@ public = signing.public_key(key)
 publisher.publish_folder(workspace, store, Path(release), public, settings, lambda line: None)
 sent = peak()
 download.download(
-    artifacts, Site(settings.download.url, settings.store), key,
-    image="nfs", version="release", kind="vmx", folder=Path(target), unpack=True,
+    download.Reader(artifacts, [key], Path(target).parent / "lists.json"),
+    [Site(settings.download.url, settings.store)],
+    download.Wanted("nfs", "release", "vmx"),
+    Path(target),
+    unpack=True,
     say=lambda line: None,
 )
 print(sent, peak())
@@ -157,19 +160,8 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     web = Rclone(shop.folder / "vm", kind="http")
     used = download.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: used._replace(free=1000))
-    site = Site(web.url, shop.settings().store)
     with pytest.raises(UserError, match="0 MB free, 0 MB are needed; free some space, or name"):
-        download.download(
-            tmp_path / "artifacts",
-            site,
-            key,
-            image="nfs",
-            version="release",
-            kind="qcow2",
-            folder=tmp_path,
-            unpack=False,
-            say=print,
-        )
+        get(web.url, key, tmp_path, kind="qcow2")
     web.kill()
     assert [path.stat().st_size for path in (tmp_path / "1.0.0").iterdir()] == [0]
 

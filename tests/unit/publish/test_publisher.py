@@ -86,11 +86,17 @@ def test_again_is_nothing_to_do_and_another_content_is_refused(
 ) -> None:
     shop.send(folder)
     before = {name: shop.read(name) for name in shop.objects()}
-    assert shop.send(folder)[-1].endswith("1.0.0 is published already")
+    *_, said, renewed = shop.send(folder)
+    assert said.endswith("1.0.0 is published already")
+    assert renewed.endswith("index.json: is signed again")
     other = assemble(tmp_path, "1.0.0", [make_image(tmp_path, seed=b"other")], shop.key)
     with pytest.raises(UserError, match=r"1.0.0 is published with other content, and is never"):
         shop.send(other)
-    assert {name: shop.read(name) for name in shop.objects()} == before
+    after = {name: shop.read(name) for name in shop.objects()}
+    assert index.read_index(after.pop("index.json"), "").releases == (
+        index.read_index(before.pop("index.json"), "").releases
+    )
+    assert after == before
 
 
 def test_nobody_takes_away_what_is_being_published(shop: Shop, tmp_path: Path) -> None:
@@ -170,7 +176,7 @@ def test_old_nightlies_go_and_nothing_else(
     made = nightlies(tmp_path, key, *versions)
     for one in made[:2]:
         shop.send(one, keep=2)
-    publisher.withdraw(shop.store(), "20260102", "does not boot")
+    publisher.withdraw(shop.store(), "20260102", "does not boot", shop.key)
     # The nightly in `latest` is older than the two newest.
     assert shop.index()["latest"] == {"release": "1.0.0", "nightly": "20260101"}
     for one in made[2:]:
@@ -191,7 +197,7 @@ def test_a_nightly_that_comes_late_is_not_removed_by_itself(
     late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
     for one in newer:
         shop.send(one, keep=2)
-        publisher.withdraw(shop.store(), one.name, "does not boot")
+        publisher.withdraw(shop.store(), one.name, "does not boot", shop.key)
     shop.send(late, keep=2)
     assert shop.index()["latest"]["nightly"] == "20260101"
     assert [one["version"] for one in shop.index()["releases"]] == [
@@ -215,22 +221,22 @@ def test_what_another_publisher_is_sending_stays(shop: Shop, key: str, tmp_path:
 
 def test_a_withdrawn_release_is_marked_and_stays(shop: Shop, folder: Path, second: Path) -> None:
     with pytest.raises(UserError, match=r"1.1.0 is not published"):
-        publisher.withdraw(shop.store(), "1.1.0", "why")
+        publisher.withdraw(shop.store(), "1.1.0", "why", shop.key)
     shop.send(folder)
     shop.send(second)
-    publisher.withdraw(shop.store(), "1.1.0", "loses data")
+    publisher.withdraw(shop.store(), "1.1.0", "loses data", shop.key)
     assert shop.index()["latest"]["release"] == "1.0.0"
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
     assert "1.1.0" not in shop.read("index.html").decode()
     shop.check()
-    assert shop.send(second)[-1].endswith("1.1.0 is published already")
+    assert shop.send(second)[-2].endswith("1.1.0 is published already")
     assert shop.index()["releases"][0]["withdrawn"] == "loses data"
 
 
 def test_the_index_keeps_to_the_schema_in_the_docs(shop: Shop, folder: Path, second: Path) -> None:
     shop.send(folder)
     shop.send(second)
-    publisher.withdraw(shop.store(), "1.0.0", "loses data")
+    publisher.withdraw(shop.store(), "1.0.0", "loses data", shop.key)
     schema = json.loads((ROOT / "docs/index.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)

@@ -127,7 +127,7 @@ def test_the_publishers_rights(
     send(folder)
     send(second)
     release.previous(to, "release", "2.0.0")
-    publisher.withdraw(to, "1.1.0", "loses data")
+    publisher.withdraw(to, "1.1.0", "loses data", shop.key)
     for version in ("20260101", "20260102"):
         work = tmp_path / version
         work.mkdir()
