@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -42,13 +42,14 @@ class StoreSettings(Model):
     region: Word
     profile: Word
     cache: Folder
+    style: Literal["", "path", "virtual"] = ""
 
 
 class Download(Model):
     """Where users get releases without credentials; `mirrors` are tried after `url`, in turn."""
 
     url: Url
-    mirrors: Annotated[list[Url], Field(default_factory=list)]
+    mirrors: list[Url] = Field(default_factory=list)
 
 
 class Signing(Model):

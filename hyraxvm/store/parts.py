@@ -44,6 +44,11 @@ def checksum(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
+def md5(data: bytes) -> str:
+    """Return the `ContentMD5` of a body."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
 @dataclass(frozen=True)
 class Whole:
     """The digests that a store reports of a file sent as a whole; each reads all of the file."""

@@ -1,6 +1,7 @@
 """An S3-compatible store: reading, writing, listing and comparing; `upload.py` sends files.
 
-It works with every store that speaks the S3 API, and relies on nothing that only AWS has.
+It works with every store that speaks the S3 API, and relies on nothing that only AWS has: where a
+store refuses a header, the request is sent again without it, and the store is remembered as such.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from hyraxvm.config import publish
 from hyraxvm.core import cache
 from hyraxvm.core.cancel import call_in_background, in_background
 from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.parallel import run_parallel
 from hyraxvm.store import parts
 from hyraxvm.store.parts import MIB, InParts, Whole
 
 WORKERS: Final = 4  # parts in flight; with the parts' size this limits the memory
 MAX_TEXT: Final = 16 * MIB  # bytes of an object that is read into memory, at most
-PAGE: Final = 1000  # keys in one request to delete
 TRIES: Final = 3  # without a byte gained
 FOREVER: Final = "public, max-age=31536000, immutable"
 BRIEFLY: Final = "public, max-age=60, must-revalidate"
@@ -58,6 +59,16 @@ _HINTS: Final = {
     "SignatureDoesNotMatch": "the secret key is not the access key's; see AWS_SECRET_ACCESS_KEY",
     "403": "the credentials do not allow it; see the policy in docs/maintainer-guide.md",
 }
+_CONFLICTS: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_DAMAGED: Final = (
+    *("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"),
+    "XAmzContentSHA256Mismatch",
+)
+# What stores answer to a header or an operation that they do not know; HEAD has no code.
+_UNKNOWN: Final = (
+    *("NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed"),
+    *("BadRequest", "400", "405"),
+)
 _GONE: Final = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 
 
@@ -67,6 +78,14 @@ class Conflict(Exception):
 
 class Gone(Failure):
     """The object, or the unfinished upload, does not exist any more."""
+
+
+class Unsupported(Failure):
+    """The store does not know a header or an operation."""
+
+
+class Damaged(Failure):
+    """What arrived has another digest than was sent with it."""
 
 
 class Differs(Failure):
@@ -89,6 +108,8 @@ class Store:
         """Find credentials as boto3 does; nothing is sent yet."""
         self.bucket = publish.required(settings.bucket, "store.bucket")
         self.prefix = settings.prefix
+        # What the store is able to do, until it refuses it.
+        self.checksums = self.conditions = True
         with self._explained(""):
             try:
                 self.client = client(settings, attempts=attempts)
@@ -108,14 +129,36 @@ class Store:
                 partial(call, Bucket=self.bucket, Key=self.prefix + key, **arguments)
             )
 
+    def ask_checked(
+        self,
+        operation: str,
+        key: str,
+        checked: dict[str, Any],
+        plain: dict[str, Any],
+        **arguments: Any,
+    ) -> Any:
+        """Call an operation with the arguments of SHA-256, or with `plain` if they are refused.
+
+        Backblaze B2, for example, refuses every header `x-amz-checksum-...`.
+        """
+        if self.checksums:
+            try:
+                return self.ask(operation, key, **checked, **arguments)
+            except Unsupported:
+                answer = self.ask(operation, key, **plain, **arguments)
+                self.checksums = False
+                return answer
+        return self.ask(operation, key, **plain, **arguments)
+
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return a small object's content and ETag, or None: it does not exist."""
 
         def get() -> tuple[bytes, str]:
             found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-            if found["ContentLength"] > MAX_TEXT:
+            data = found["Body"].read(MAX_TEXT + 1)
+            if len(data) > MAX_TEXT:
                 raise UserError(f"{self.name}{key}: is longer than {MAX_TEXT} bytes")
-            return found["Body"].read(), found["ETag"]
+            return data, found.get("ETag", "")
 
         try:
             with self._explained(key):
@@ -150,24 +193,24 @@ class Store:
         """
         condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         put = partial(
-            self.client.put_object,
-            Bucket=self.bucket,
-            Key=self.prefix + key,
+            self.ask_checked,
+            "put_object",
+            key,
+            {"ChecksumSHA256": parts.checksum(data)},
+            {"ContentMD5": parts.md5(data)},
             Body=data,
             ContentType=content_type(key),
             CacheControl=cache,
-            ChecksumSHA256=parts.checksum(data),
         )
-        with self._explained(key):
+        if condition and self.conditions:
             try:
-                call_in_background(partial(put, **condition))
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                if code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
-                    raise Conflict(key) from None
-                if code != "NotImplemented":
-                    raise
-                call_in_background(put)
+                put(**condition)
+                return
+            except Unsupported:
+                put()
+                self.conditions = False
+        else:
+            put()
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys below `prefix`, read page by page."""
@@ -180,8 +223,8 @@ class Store:
             yield from self._listed(
                 "list_multipart_uploads", "Uploads", Prefix=self.prefix + prefix
             )
-        except Gone:
-            return  # rclone's answer for a bucket that never had an unfinished upload
+        except (Gone, Unsupported):
+            return  # Gone: rclone's answer for a bucket that never had an unfinished upload
 
     def sent_parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
         """Yield the parts that an unfinished upload has."""
@@ -193,17 +236,9 @@ class Store:
             key = upload["Key"].removeprefix(self.prefix)
             self.ask("abort_multipart_upload", key, UploadId=upload["UploadId"])
         found = list(self.keys(prefix))
-        for first in range(0, len(found), PAGE):
-            batch = [{"Key": self.prefix + key} for key in found[first : first + PAGE]]
-            delete = partial(
-                self.client.delete_objects,
-                Bucket=self.bucket,
-                Delete={"Objects": batch, "Quiet": True},
-            )
-            with self._explained(prefix):
-                done = call_in_background(delete)
-            for error in done.get("Errors", []):
-                raise Failure(f"{self.name}: {error['Key']}: {error.get('Message', error)}")
+        # One by one: DeleteObjects wants Content-MD5 of some stores, a checksum of others, and
+        # Google's does not have it.
+        run_parallel([partial(self.ask, "delete_object", key) for key in found], WORKERS)
         return len(found)
 
     def holds(self, path: Path, key: str) -> bool:
@@ -212,15 +247,15 @@ class Store:
         If it has none, read the object again and compare.
         """
         try:
-            head = self.ask("head_object", key, ChecksumMode="ENABLED")
+            head = self.ask_checked("head_object", key, {"ChecksumMode": "ENABLED"}, {})
         except Gone:
             return False
-        if head["ContentLength"] != path.stat().st_size:
+        if head.get("ContentLength") not in (None, path.stat().st_size):
             return False
         # A store that encrypts with its own key has an ETag that is not an MD5, and makes the
         # checksum itself.  Else the ETag counts: some stores only repeat the checksum sent.
         secret = head.get("SSEKMSKeyId") or head.get("SSECustomerAlgorithm")
-        said = head.get("ChecksumSHA256", "") if secret else head["ETag"].strip('"')
+        said = head.get("ChecksumSHA256", "") if secret else head.get("ETag", "").strip('"')
         sent = InParts(path) if "-" in said else Whole(path)
         if said and said == (sent.checksum if secret else sent.etag):
             return True
@@ -244,9 +279,9 @@ class Store:
 
         def get() -> Generator[bytes, None, None]:
             found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key, **more)
-            total = begin + found["ContentLength"]
-            if size not in (None, total):
-                raise Differs(f"{self.name}{key}: has {total} bytes instead of {size}")
+            length = found.get("ContentLength")
+            if None not in (size, length) and begin + length != size:
+                raise Differs(f"{self.name}{key}: has {begin + length} bytes instead of {size}")
             yield from found["Body"].iter_chunks(MIB)
 
         with self._explained(key):
@@ -269,6 +304,13 @@ class Store:
             message = error.response.get("Error", {}).get("Message", "")
             if code in _GONE:
                 raise Gone(f"{where}: the store answers {code}; try again") from error
+            if code in _CONFLICTS:
+                raise Conflict(key) from error
+            if code in _DAMAGED:
+                raise Damaged(f"{where}: the store answers {code}: {message}") from error
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if code in _UNKNOWN or status == 501:
+                raise Unsupported(f"{where}: the store answers {code}: {message}") from error
             if code in _HINTS:
                 raise UserError(f"{where}: {code}: {_HINTS[code]}") from error
             raise Failure(f"{where}: the store answers {code}: {message}") from error
@@ -307,7 +349,7 @@ def client(settings: publish.StoreSettings, *, anonymous: bool = False, attempts
             response_checksum_validation="when_required",
             s3={
                 # Most stores have no host name for each bucket.
-                "addressing_style": "path" if own else "auto",
+                "addressing_style": settings.style or ("path" if own else "auto"),
                 # Each body's digests are in headers that are signed.
                 "payload_signing_enabled": False,
             },

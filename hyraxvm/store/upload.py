@@ -84,12 +84,13 @@ def start(store: Store, path: Path, key: str) -> _Upload:
             one.id = found["UploadId"]
             one.sent = _sent(store, one)
     if not one.id:
-        one.id = store.ask(
+        one.id = store.ask_checked(
             "create_multipart_upload",
             key,
+            {"ChecksumAlgorithm": "SHA256"},
+            {},
             ContentType=content_type(key),
             CacheControl=FOREVER,
-            ChecksumAlgorithm="SHA256",
         )["UploadId"]
     return one
 
@@ -114,13 +115,14 @@ def send(store: Store, one: _Upload, number: int, moved: Moved) -> None:
     check_cancelled()
     data = one.part(number)
     checksum = parts.checksum(data)
-    answer = store.ask(
+    answer = store.ask_checked(
         "upload_part",
         one.key,
+        {"ChecksumSHA256": checksum},
+        {"ContentMD5": parts.md5(data)},
         UploadId=one.id,
         PartNumber=number,
         Body=data,
-        ChecksumSHA256=checksum,
     )
     with one.lock:
         one.sent[number] = _receipt(number, answer["ETag"], checksum)
@@ -132,8 +134,13 @@ def send(store: Store, one: _Upload, number: int, moved: Moved) -> None:
 
 def _finish(store: Store, one: _Upload) -> None:
     sent = [one.sent[number] for number in sorted(one.sent)]
-    store.ask(
-        "complete_multipart_upload", one.key, UploadId=one.id, MultipartUpload={"Parts": sent}
+    plain = [{name: each[name] for name in ("PartNumber", "ETag")} for each in sent]
+    store.ask_checked(
+        "complete_multipart_upload",
+        one.key,
+        {"MultipartUpload": {"Parts": sent}},
+        {"MultipartUpload": {"Parts": plain}},
+        UploadId=one.id,
     )
     store.confirm(one.path, one.key)
 

@@ -138,27 +138,37 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
 
 
 @task(
+    iterable=["version"],
     help={
         "version": "version in artifacts/releases/, as ./inv release has made it",
         "dry_run": "say what would be done, change nothing",
+        "check": "show what the store is able to do, with one small object, and publish nothing",
     },
 )
 @reported
-def publish(c: Context, version: str, dry_run: bool = False) -> None:
-    """Publish a finished release, or continue an interrupted publish."""
+def publish(c: Context, version: list[str], dry_run: bool = False, check: bool = False) -> None:
+    """Publish a finished release, or continue an interrupted publish; or check the store."""
     from hyraxvm.config.publish import load
+    from hyraxvm.core.errors import UserError
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import publisher
     from hyraxvm.release import index, signing
+    from hyraxvm.store import probe
     from hyraxvm.store.s3 import Store
 
-    index.kind(version)
     settings = load()
+    if check:
+        store = Store(settings.store)
+        print(probe.table(store, probe.probe(store)))
+        return
+    if len(version) != 1:
+        raise UserError("expected: one version; type: ./inv publish VERSION, or --check")
+    index.kind(version[0])
     key = signing.public_key(settings.key())
     say = Progress().say
     workspace = Workspace.here()
-    folder = workspace.releases / version
+    folder = workspace.releases / version[0]
     publisher.publish_folder(workspace, Store(settings.store), folder, key, settings, say, dry_run)
 
 

@@ -29,7 +29,7 @@ OBJECTS = {
     "CompleteMultipartUpload": "s3:PutObject",
     "ListParts": "s3:ListMultipartUploadParts",
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
-    "DeleteObjects": "s3:DeleteObject",
+    "DeleteObject": "s3:DeleteObject",
 }
 BUCKETS = {
     "ListObjectsV2": "s3:ListBucket",
@@ -44,9 +44,7 @@ def needs(operation: str, words: dict[str, Any]) -> Iterator[Need]:
     if operation in BUCKETS:
         yield BUCKETS[operation], bucket, words["Prefix"]
         return
-    keys = [one["Key"] for one in words.get("Delete", {}).get("Objects", [])] or [words["Key"]]
-    for key in keys:
-        yield OBJECTS[operation], f"{bucket}/{key}", None
+    yield OBJECTS[operation], f"{bucket}/{words['Key']}", None
     if OBJECTS[operation] == "s3:GetObject":
         # Without it the store answers 403 for a missing object; the request has no prefix.
         yield "s3:ListBucket", bucket, None
