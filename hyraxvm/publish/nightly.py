@@ -89,9 +89,14 @@ class Publisher:
     """Publishes a nightly if it differs from the newest one."""
 
     def __init__(
-        self, workspace: Workspace, settings: Settings, say: Callable[[str], None]
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        say: Callable[[str], None],
+        sign: bool = True,
     ) -> None:
-        """Take what `publish.toml` says."""
+        """Take what `publish.toml` says; without `sign`, make the folder only."""
+        self.sign = sign
         self.workspace = workspace
         self.settings = settings
         self.say = say
@@ -99,7 +104,7 @@ class Publisher:
     def check(self) -> None:
         """Raise `UserError` unless the key, the store and the checkout are fit for a release."""
         self.key = self.settings.key()
-        self.public_key = signing.public_key(self.key)
+        self.public_key = signing.public_key(self.key) if self.sign else b""
         self.revision = checks.clean_revision(self.workspace)
         self.store = Store(self.settings.store)
         published_index(self.store)
@@ -111,7 +116,8 @@ class Publisher:
         newest, old = assemble.previous(self.store, "nightly", number)
         changed = differences(old, built)
         if same := unchanged(self.workspace, published, built):
-            renew(self.store, self.key)
+            if self.sign:
+                renew(self.store, self.key)
             return f"All passed; nothing has changed since {same}, nothing was published.", changed
         folder = assemble.assemble(
             self.workspace,
@@ -123,7 +129,10 @@ class Publisher:
             previous=newest,
             old=old,
             on_line=self.say,
+            sign=self.sign,
         )
+        if not self.sign:
+            return f"All passed; {number} is ready: ./inv publish {number} --sign", changed
         publish_folder(self.workspace, self.store, folder, self.public_key, self.settings, self.say)
         cache.remove_tree(folder)  # it is in the store, and the disk should not fill up
         return f"All passed; {number} is published.", changed

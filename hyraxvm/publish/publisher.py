@@ -20,7 +20,7 @@ from hyraxvm.core.parallel import run_parallel
 from hyraxvm.core.progress import meter
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import page
-from hyraxvm.release import assemble, index, signing
+from hyraxvm.release import folder, index, signing
 from hyraxvm.store.s3 import BRIEFLY, WORKERS, Conflict, Store
 from hyraxvm.store.upload import upload
 
@@ -135,13 +135,13 @@ def publish_folder(
 ) -> None:
     """Check a release's folder and publish it, or with `dry_run` say what would happen.
 
-    `key` is the public key.  Raises as `assemble.read`, `plan` and `publish` do.
+    `key` is the public key.  Raises as `folder.read`, `plan` and `publish` do.
     """
     fingerprint, keep = settings.key(), settings.nightly.keep
     # What was checked stays as it is until it is sent.
-    with cache.lock(workspace.artifacts / assemble.PUBLISHING, shared=True):
+    with cache.lock(workspace.artifacts / folder.PUBLISHING, shared=True):
         say(f"checking {path}")
-        chosen = plan(store, path, assemble.read(path, key, fingerprint), keep)
+        chosen = plan(store, path, folder.read(path, key, fingerprint), keep)
         if chosen is None:
             say(f"{store.name}: {path.name} is published already")
             if not dry_run:

@@ -16,18 +16,17 @@ from hyraxvm.config import images, publish
 from hyraxvm.config.model import Artifact
 from hyraxvm.config.names import MANIFEST, SUMS
 from hyraxvm.core import cache, tool_versions
-from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import IMAGES_LOCK, IMAGES_TOML, PACKER, PROVISION, TEMPLATES
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats.verify import sums
 from hyraxvm.release import checks, collect, index, notes, provenance, sbom, signing
+from hyraxvm.release import folder as release_folder
 from hyraxvm.store.s3 import Store
 from hyraxvm.vm import qemu
 
 LOCK: Final = ".release.lock"  # in artifacts/, while a release is made
 BUSY: Final = "another release is made in this checkout; wait for it, or end it"
-PUBLISHING: Final = ".publish.lock"  # in artifacts/, shared by those who publish a release
 # The files and folders of the checkout that decide what is built, beside the Debian packages.
 INPUTS: Final = (
     *(IMAGES_TOML.name, IMAGES_LOCK.name, "pyproject.toml", "requirements.txt"),
@@ -47,11 +46,13 @@ def make(
     settings: publish.Settings,
     store: Store | None,
     on_line: Callable[[str], None],
+    sign: bool = True,
 ) -> Path:
     """Make the folder of a release from images that `build` builds and tests; return it.
 
     `build` returns what it has made, or None to take what is in `artifacts/`.  With a `store`, the
-    notes list what has changed since the release that was published before.
+    notes list what has changed since the release that was published before.  `sign` is as for
+    `assemble`.
 
     Raises:
         UserError: A check failed; all checks come before the build.
@@ -60,7 +61,8 @@ def make(
     with cache.lock(workspace.artifacts / LOCK, BUSY):
         revision = checks.tagged_revision(workspace, version)
         key = settings.key()
-        signing.public_key(key)
+        if sign:
+            signing.public_key(key)
         text = checks.changelog(workspace, version)
         before, old = previous(store, "release", version) if store else ("", None)
         return assemble(
@@ -73,6 +75,7 @@ def make(
             previous=before,
             old=old,
             on_line=on_line,
+            sign=sign,
         )
 
 
@@ -87,9 +90,11 @@ def assemble(
     previous: str,
     old: Mapping[str, Mapping[str, Any]] | None,
     on_line: Callable[[str], None],
+    sign: bool = True,
 ) -> Path:
     """Make the folder of a release, sign it, and return it; leave a finished one unchanged.
 
+    Without `sign`, a computer that has the key signs it later: `folder.sign`.
     `text`, `previous` and `old` are those of `notes.release_notes`.
 
     Raises:
@@ -137,44 +142,21 @@ def assemble(
         digests[index.PROVENANCE] = cache.file_digest(work / index.PROVENANCE)
         lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
         (work / SUMS).write_text("".join(lines))
-        if _same(work / SUMS, folder / SUMS) and (folder / f"{SUMS}.asc").is_file():
+        done = not sign or (folder / f"{SUMS}.asc").is_file()
+        if done and _same(work / SUMS, folder / SUMS):
             on_line(f"{folder} is complete already")
             return folder
-        on_line(f"signing with key {key}")
-        signing.sign(work / SUMS, key)
+        if sign:
+            on_line(f"signing with key {key}")
+            signing.sign(work / SUMS, key)
         if folder.exists():
             busy = f"{folder}: is being published as it was; wait for it, or end it"
-            with cache.lock(workspace.artifacts / PUBLISHING, busy):
+            with cache.lock(workspace.artifacts / release_folder.PUBLISHING, busy):
                 cache.remove_tree(folder)
         work.rename(folder)
     finally:
         cache.remove_tree(work)
     return folder
-
-
-def read(folder: Path, key: bytes, fingerprint: str) -> index.Release:
-    """Check a release's folder and every file in it; return the release.
-
-    Raises:
-        UserError: The folder is missing, not signed by the key, or a file is missing or changed.
-    """
-    listed = folder / SUMS
-    if not listed.is_file():
-        raise UserError(f"{folder}: no finished release; type: ./inv release {folder.name}")
-    signing.verify(listed, folder / f"{SUMS}.asc", key, fingerprint)
-    said = sums(listed)
-    there = {path.name for path in folder.iterdir()}
-    if strangers := there - said.keys() - {SUMS, f"{SUMS}.asc"}:
-        raise UserError(f"{folder / min(strangers)}: is not in {SUMS}; remove it")
-    for name, digest in said.items():
-        if name not in there or cache.file_digest(folder / name) != digest:
-            raise UserError(f"{folder / name}: is missing, or not what {SUMS} says")
-    release = index.read_release((folder / index.RELEASE).read_bytes(), str(folder / index.RELEASE))
-    if release.version != folder.name:
-        raise UserError(
-            f"{folder}: holds release {release.version}; expected: release {folder.name}"
-        )
-    return release
 
 
 def previous(store: Store, kind: str, version: str) -> tuple[str, dict[str, dict[str, Any]]]:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hyraxvm import __version__
-from hyraxvm.config import images
+from hyraxvm.config import images, publish
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_LOCK
 from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.release import index, notes
+from hyraxvm.release import index, notes, signing
 from hyraxvm.stages.server import choice
 
 HYRAX: Final = "hyrax"
+MAINTAINERS: Final = "maintainers.asc"  # public keys of those who may sign tags
 
 
 def server(table: images.Config, named: str | None) -> str:
@@ -29,6 +30,29 @@ def server(table: images.Config, named: str | None) -> str:
             f"add {others}"
         )
     return images.choose("server", named or HYRAX, table.server)
+
+
+def ready(
+    workspace: Workspace,
+    table: images.Config,
+    named: str | None,
+    settings: publish.Settings,
+    version: str | None,
+) -> str:
+    """Return the server of a release or, without a `version`, of a nightly.
+
+    Raises `UserError` for all that a later job would refuse: see `server`; no image is pinned; the
+    tag is not right; `publish.toml` has no key or no bucket.
+    """
+    wanted = server(table, named)
+    choice.check_pinned(table, wanted, workspace.root / IMAGES_LOCK.name)
+    settings.key()
+    publish.required(settings.store.bucket, "store.bucket")
+    if version:
+        tagged_revision(workspace, version)
+    else:
+        clean_revision(workspace)
+    return wanted
 
 
 def recipes(
@@ -57,7 +81,8 @@ def tagged_revision(workspace: Workspace, version: str) -> str:
     """Return the revision that is to be released as `version`.
 
     Raises `UserError`: the version is not this checkout's, files differ from the commit, the tag is
-    missing or at another commit, or the changelog has no section on it.
+    missing, at another commit or not signed by a key of `MAINTAINERS`, or the changelog has no
+    section on it.
     """
     if index.kind(version) != "release":
         raise UserError(f"{version!r}: is a nightly's version; type: ./inv nightly")
@@ -77,8 +102,36 @@ def tagged_revision(workspace: Workspace, version: str) -> str:
     # An annotated tag names its commit first.
     if tagged.strip()[: len(revision)] != revision:
         raise UserError(f"tag {tag} is on another commit than the one that is checked out")
+    _verify(workspace, tag)
     changelog(workspace, version)  # also if another job writes the notes: hours later is too late
     return revision
+
+
+def _verify(workspace: Workspace, tag: str) -> None:
+    """Raise `UserError` unless one of the maintainers has signed a tag."""
+    path = workspace.root / MAINTAINERS
+    if not path.is_file():
+        raise UserError(
+            f"{MAINTAINERS}: is missing; it has the public keys of those who may sign tags: "
+            f"gpg --armor --export FINGERPRINT... >{MAINTAINERS}"
+        )
+    where = ["git", "for-each-ref", "--format", "%(objecttype)", f"refs/tags/{tag}"]
+    annotated = output(where, cwd=workspace.root).strip() == "tag"
+    raw = output(["git", "cat-file", "tag", tag], cwd=workspace.root) if annotated else ""
+    text, begin, rest = raw.partition("-----BEGIN PGP SIGNATURE-----")
+    if not begin:
+        raise UserError(f"tag {tag} is not signed with OpenPGP; type: git tag --force -s {tag}")
+    keys = path.read_bytes()
+    faults = []
+    for fingerprint in signing.fingerprints(keys):
+        try:
+            signing.verify_text(text.encode(), f"{begin}{rest}", keys, fingerprint, tag)
+        except UserError as error:
+            faults.append(str(error))
+        else:
+            return
+    why = faults[0] if len(faults) == 1 else "by none of the keys there"
+    raise UserError(f"tag {tag}: is not signed as {MAINTAINERS} wants it: {why}")
 
 
 def changelog(workspace: Workspace, version: str) -> str:

@@ -82,6 +82,18 @@ def public_key(fingerprint: str) -> bytes:
     return done.stdout
 
 
+def fingerprints(keys: bytes) -> list[str]:
+    """Return the fingerprints of the primary keys in a file of public keys."""
+    with tempfile.TemporaryDirectory(prefix="hyrax-vm-gpg-") as home:
+        done = _gpg("--homedir", home, "--batch", "--with-colons", "--show-keys", given=keys)
+    lines = [line.split(":") for line in done.stdout.decode("utf-8", "replace").splitlines()]
+    return [
+        following[9]
+        for line, following in itertools.pairwise(lines)
+        if (line[0], following[0]) == ("pub", "fpr")
+    ]
+
+
 def verify(path: Path, signature: Path, key: bytes, fingerprint: str) -> None:
     """Verify a file's signature by the key with this fingerprint, in a new keyring.
 

@@ -22,6 +22,7 @@ SERVER_HELP: Final = "data server; default: Hyrax"
         "server": SERVER_HELP,
         "built": "build nothing: take what is in artifacts/, built and tested",
         "no_publish": "stop when artifacts/releases/VERSION is made and signed",
+        "unsigned": "stop when it is made; where the key is, type: ./inv publish VERSION --sign",
     },
 )
 @reported
@@ -32,6 +33,7 @@ def release(
     server: str | None = None,
     built: bool = False,
     no_publish: bool = False,
+    unsigned: bool = False,
 ) -> None:
     """Build and test every image in every format, then sign and publish all of it."""
     from hyraxvm import formats
@@ -67,8 +69,9 @@ def release(
         settings=settings,
         store=store,
         on_line=progress.say,
+        sign=not unsigned,
     )
-    if store and not no_publish:
+    if store and not no_publish and not unsigned:
         key = signing.public_key(settings.signing.key)
         publisher.publish_folder(workspace, store, folder, key, settings, progress.say)
     print(folder)
@@ -81,6 +84,7 @@ def release(
         "server": SERVER_HELP,
         "built": "build nothing: publish what is in artifacts/, built and tested",
         "no_publish": "build, test and write the summary only",
+        "unsigned": "only make the release; where the key is, type: ./inv publish VERSION --sign",
     },
 )
 @reported
@@ -90,6 +94,7 @@ def nightly(
     server: str | None = None,
     built: bool = False,
     no_publish: bool = False,
+    unsigned: bool = False,
 ) -> None:
     """Build and test with refreshed packages, publish what has changed, write nightly.md."""
     from hyraxvm import formats
@@ -110,7 +115,7 @@ def nightly(
         checks.clean_revision(workspace)
         if no_publish or image:
             return wanted, None
-        return wanted, nightly.Publisher(workspace, publish.load(), progress.say)
+        return wanted, nightly.Publisher(workspace, publish.load(), progress.say, not unsigned)
 
     def build(recipe: images.Recipe) -> list[Artifact]:
         if built:
@@ -121,20 +126,31 @@ def nightly(
     nightly.run(workspace, set_up, build=build, say=progress.say)
 
 
-@task(help={"json_": "on one line, for a CI system; default: a list", "server": "data server"})
+@task(
+    help={
+        "json_": "on one line, for a CI system; default: a list",
+        "server": SERVER_HELP,
+        "release": "version that the jobs release; default: they make a nightly",
+    }
+)
 @reported
-def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
-    """List the jobs that build the images side by side on several machines."""
+def matrix(
+    c: Context, json_: bool = False, server: str | None = None, release: str | None = None
+) -> None:
+    """List the jobs that build the images side by side; refuse what one of them would refuse."""
+    from hyraxvm.config import publish
+    from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import nightly
     from hyraxvm.release import checks
 
     table = read_table()
-    chosen = checks.server(table, server)
+    chosen = checks.ready(Workspace.here(), table, server, publish.load(), release)
     if json_:
         print(nightly.matrix(sorted(table.image), chosen))
     else:
         for name in sorted(table.image):
-            print(f"./inv nightly {name} --server {chosen}")
+            what = f"release {release} --image {name}" if release else f"nightly {name}"
+            print(f"./inv {what} --server {chosen}")
 
 
 @task(
@@ -142,17 +158,27 @@ def matrix(c: Context, json_: bool = False, server: str | None = None) -> None:
     help={
         "version": "version in artifacts/releases/, as ./inv release has made it",
         "dry_run": "say what would be done, change nothing",
+        "sign": "sign it first: it was made with --unsigned",
+        "renew": "sign the list of releases again, with today's date, and publish nothing",
         "check": "show what the store is able to do, with one small object, and publish nothing",
     },
 )
 @reported
-def publish(c: Context, version: list[str], dry_run: bool = False, check: bool = False) -> None:
+def publish(
+    c: Context,
+    version: list[str],
+    dry_run: bool = False,
+    sign: bool = False,
+    renew: bool = False,
+    check: bool = False,
+) -> None:
     """Publish a finished release, or continue an interrupted publish; or check the store."""
     from hyraxvm.config.publish import load
     from hyraxvm.core.errors import UserError
     from hyraxvm.core.progress import Progress
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.publish import publisher
+    from hyraxvm.release import folder as release_folder
     from hyraxvm.release import index, signing
     from hyraxvm.store import probe
     from hyraxvm.store.s3 import Store
@@ -162,13 +188,20 @@ def publish(c: Context, version: list[str], dry_run: bool = False, check: bool =
         store = Store(settings.store)
         print(probe.table(store, probe.probe(store)))
         return
+    if renew:
+        store = Store(settings.store)
+        publisher.renew(store, settings.key())
+        print(f"{store.name}{index.INDEX}: is signed again")
+        return
     if len(version) != 1:
-        raise UserError("expected: one version; type: ./inv publish VERSION, or --check")
+        raise UserError("expected: one version; type: ./inv publish VERSION, --renew or --check")
     index.kind(version[0])
     key = signing.public_key(settings.key())
     say = Progress().say
     workspace = Workspace.here()
     folder = workspace.releases / version[0]
+    if sign:
+        release_folder.sign(folder, settings.key())
     publisher.publish_folder(workspace, Store(settings.store), folder, key, settings, say, dry_run)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from hyraxvm.core import cache
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.publish import download, nightly
-from hyraxvm.release import assemble
+from hyraxvm.release import assemble, folder
 from hyraxvm.stages import pipeline
 
 # Each that needs artifacts/ holds its lock for as long: lock -> who holds it.
@@ -17,7 +17,7 @@ USERS: Final = {
     # These hold no build lock while they sign and publish.
     nightly.LOCK: "a nightly",
     assemble.LOCK: "a release",
-    assemble.PUBLISHING: "a publish",
+    folder.PUBLISHING: "a publish",
     download.LOCK: "a download",
 }
 

@@ -21,6 +21,7 @@ import tasks
 from hyraxvm.cli import arguments, spread
 from hyraxvm.config import images
 from hyraxvm.core.paths import ROOT
+from hyraxvm.publish import nightly
 from hyraxvm.release import signing
 from tests.unit.release.gpgkeys import gpg, keyring, make_key
 
@@ -147,21 +148,71 @@ def test_what_the_jobs_of_the_images_keep_is_what_the_last_one_takes(tmp_path: P
         "reports/hyrax-vm-nfs-x.ova/verdict.json",
     }
     for workflow in ("nightly.yml", "release.yml"):
-        last = read(ROOT / ".github/workflows" / workflow)["jobs"]["publish"]
-        assert "image" in last["needs"]
-        (taken,) = [s["with"] for s in last["steps"] if "download-artifact" in s.get("uses", "")]
+        found = read(ROOT / ".github/workflows" / workflow)["jobs"]
+        assert "image" in found["assemble"]["needs"]
+        assert "assemble" in found["publish"]["needs"]
+        steps_of = {name: found[name]["steps"] for name in ("assemble", "publish")}
+        (taken,) = with_of(steps_of["assemble"], "download-artifact")
         assert taken == {"pattern": "image-*", "path": str(common), "merge-multiple": True}
+        (made,) = with_of(steps_of["assemble"], "upload-artifact")
+        (taken,) = with_of(steps_of["publish"], "download-artifact")
+        assert taken == {"name": made["name"], "path": made["path"]}
+        assert made["path"] == "artifacts/releases"
+
+
+def with_of(found: list[dict[str, Any]], action: str) -> list[dict[str, Any]]:
+    return [step["with"] for step in found if action in step.get("uses", "")]
+
+
+@pytest.mark.parametrize("workflow", ["nightly.yml", "release.yml"])
+def test_the_job_that_signs_installs_little_and_gets_the_key_last(workflow: str) -> None:
+    found = read(ROOT / ".github/workflows" / workflow)["jobs"]["publish"]["steps"]
+    texts = [json.dumps(step) for step in found]
+    (key,) = [number for number, text in enumerate(texts) if "SIGNING_KEY" in text]
+    assert key == len(texts) - 2
+    assert "hyraxvm.cli publish" in texts[-1]
+    assert "./inv" not in "".join(texts)  # which installs all packages
+    installed = [line for text in texts for line in re.findall(r"install [^&\"]+", text)]
+    assert installed == [
+        "install -q -y --no-install-recommends git ca-certificates python3-venv gpg gpg-agent",
+        "install --require-hashes --requirement requirements-publish.txt",
+    ]
+
+
+def test_what_publishes_needs_the_packages_of_its_list_and_no_others() -> None:
+    """The list has some of the lines of requirements.txt, with their hashes."""
+    listed = (ROOT / "requirements-publish.txt").read_text()
+    blocks = set(re.split(r"\n(?=[a-z])", listed.rstrip("\n")))
+    assert blocks < set(re.split(r"\n(?=[a-z])", (ROOT / "requirements.txt").read_text().rstrip()))
+    names = {block.partition("==")[0] for block in blocks}
+    code = """
+import json, sys
+from importlib.metadata import packages_distributions
+import hyraxvm.cli, hyraxvm.publish.publisher, hyraxvm.store.probe, tasks
+known = packages_distributions()
+found = {name.partition(".")[0] for name in sys.modules}
+print(json.dumps(sorted({one.lower() for name in found for one in known.get(name, [])})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    used = {name.replace("_", "-") for name in json.loads(done.stdout)}
+    assert used - names <= {"hyrax-vm", "certifi", "setuptools"}
+    assert names <= used
 
 
 def test_what_publishes_has_an_environment_of_its_own_and_what_builds_only_the_cache() -> None:
     for name, job in jobs():
         secrets = set(re.findall(r"secrets\.(\w+)", json.dumps(job)))
-        if job.get("environment") == "publishing":
-            assert secrets == {
-                *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-                *("SIGNING_KEY", "SIGNING_PASSPHRASE"),
-            }, name
+        store = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        if name.endswith(" publish"):
+            assert secrets == {*store, "SIGNING_KEY", "SIGNING_PASSPHRASE"}, name
+            assert job["environment"] == "publishing"
+        elif name.endswith(" assemble"):
+            assert secrets == store, name
+            assert job["environment"] == "publishing"
         else:
+            assert "environment" not in job
             assert {secret for secret in secrets if not secret.startswith("CACHE_")} == set(), name
     # No script contains a value of a context, which a shell would interpret.
     for name, step in steps():
@@ -171,7 +222,8 @@ def test_what_publishes_has_an_environment_of_its_own_and_what_builds_only_the_c
 def command_lines() -> list[str]:
     found = []
     for _, step in steps():
-        found += re.findall(r"\./inv [^\n)]+", step.get("run", ""))
+        script = step.get("run", "").replace(".venv/bin/python -m hyraxvm.cli", "./inv")
+        found += re.findall(r"\./inv [^\n)]+", script)
     for _, job in jobs():
         if "command" in job.get("with", {}):
             found.append(job["with"]["command"])
@@ -195,9 +247,9 @@ def test_what_runs_code_of_pull_requests_sees_no_secret() -> None:
 
 def test_every_command_line_is_one_of_this_project() -> None:
     assert [parse(line) for line in command_lines()] == [
-        *("matrix", "nightly"),
+        *("matrix", "nightly", "publish", "publish"),
         *("lint", "test"),
-        *("matrix", "release"),
+        *("matrix", "release", "publish"),
         *("nightly", "test", "release"),
     ]
     for wrong in ("./inv nightly --bilt", "./inv release", "./inv mtrix --json"):
@@ -247,10 +299,17 @@ def script_of(workflow: str, job: str, word: str) -> str:
 
 def test_the_matrix_has_every_image(tmp_path: Path) -> None:
     script = script_of("release.yml", "matrix", "matrix=")
+    inv = tmp_path / "inv"
+    inv.write_text('#!/bin/sh\necho "$@" >&2\necho \'{"include": []}\'\n')
+    inv.chmod(0o755)
+    script = script.replace("./inv", str(inv))
     written = run(script, tmp_path, SERVER="hyrax", GITHUB_REF_NAME="v1.2.0")
-    assert written["version"] == "1.2.0"
-    assert json.loads(written["matrix"]) == {
-        "include": [{"image": name, "server": "hyrax"} for name in sorted(images.load().image)]
+    assert written == {"version": "1.2.0", "matrix": '{"include": []}'}
+    # What ./inv is asked for, and what it prints where all is ready.
+    assert '--json --server "$SERVER" --release "${GITHUB_REF_NAME#v}"' in script
+    names = sorted(images.load().image)
+    assert json.loads(nightly.matrix(names, "hyrax")) == {
+        "include": [{"image": name, "server": "hyrax"} for name in names]
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -18,8 +19,10 @@ from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import FORMATS
 from hyraxvm.publish import nightly
 from hyraxvm.release import checks
+from hyraxvm.release import folder as finished
 from hyraxvm.stages import pipeline
 from hyraxvm.store import stage_cache
+from tests.unit.release.gpgkeys import keyring, make_key
 from tests.unit.release.shop import NAME, PACKAGES, Shop, make_image, passed
 
 
@@ -61,6 +64,64 @@ def test_a_nightly_is_published_once(
     assert "## Packages changed in nfs\n\n- bash 5.2 -> 5.3\n" in text
     assert f"| nfs | passed | 0.0 | {NAME}.zip (" in text
     assert shop.index()["latest"]["nightly"] == f"{today}.2"
+
+
+def test_a_nightly_that_another_computer_signs(
+    workspace: Workspace,
+    shop: Shop,
+    artifacts: Path,
+    nfs: images.Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(checks, "clean_revision", lambda workspace: "0" * 40)
+    monkeypatch.setattr(publish, "load", shop.settings)
+    today = time.strftime("%Y%m%d", time.gmtime())
+    folder = artifacts / "releases" / today
+
+    def run() -> None:
+        # No key is here.
+        with keyring():
+            night = nightly.Publisher(workspace, shop.settings(), print, sign=False)
+            built = artifacts_of(artifacts)
+            nightly.run(workspace, lambda: ([nfs], night), build=lambda one: built, say=print)
+
+    run()
+    assert f"{today} is ready: ./inv publish {today} --sign" in (
+        (artifacts / "nightly.md").read_text()
+    )
+    assert not (folder / "SHA256SUMS.asc").exists()
+    assert shop.objects() == set()
+    with pytest.raises(SystemExit):
+        cli.run(["publish", today])
+    (folder / "note").touch()
+    with pytest.raises(SystemExit):
+        cli.run(["publish", today, "--sign"])
+    assert "note: is not in SHA256SUMS; remove it" in capsys.readouterr().err
+    (folder / "note").unlink()
+    cli.run(["publish", today, "--sign"])
+    shop.check()
+    assert shop.index()["latest"]["nightly"] == today
+    # The next night, nothing has changed: only the list is signed again.
+    before = shop.index()
+    shutil.rmtree(artifacts / "releases")
+    run()
+    assert not folder.exists()
+    time.sleep(1.1)  # the date of the list has seconds
+    cli.run(["publish", "--renew"])
+    after = shop.index()
+    assert after.pop("date") > before.pop("date")
+    assert after.pop("signature") != before.pop("signature")
+    assert after == before
+
+
+def test_another_key_than_that_of_the_settings_signs_nothing(
+    shop: Shop, folder: Path, tmp_path: Path, key: str
+) -> None:
+    other = make_key("Not this one <not@example.org>")
+    shutil.copytree(folder, tmp_path / "1.0.0")
+    with pytest.raises(UserError, match=f"release.json: names key {key}, publish.toml {other}"):
+        finished.sign(tmp_path / "1.0.0", other)
 
 
 def test_a_night_with_a_failure_publishes_nothing_and_says_what_failed(
@@ -186,8 +247,13 @@ def test_two_nightlies_at_once(
 
 
 def test_the_matrix_is_json_on_one_line(
-    table: images.Config, capsys: pytest.CaptureFixture[str]
+    table: images.Config,
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(publish, "load", shop.settings)
+    monkeypatch.setattr(checks, "clean_revision", lambda workspace: "0" * 40)
     cli.run(["matrix", "--json", "--server", "dapdir"])
     said = capsys.readouterr().out
     assert json.loads(said) == {

@@ -14,7 +14,8 @@ from botocore.exceptions import ClientError
 
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.publish import publisher
-from hyraxvm.release import assemble, index
+from hyraxvm.release import folder as folder_of_release
+from hyraxvm.release import index
 from hyraxvm.store import s3
 from tests.unit.release.shop import Shop, bare
 from tests.unit.store.faults import dies
@@ -182,4 +183,4 @@ def test_a_folder_that_is_not_as_it_was_signed_is_not_published(
         shop.send(own)
     assert shop.objects() == set()
     with pytest.raises(UserError, match=r"no finished release; type: ./inv release 9.9.9"):
-        assemble.read(tmp_path / "9.9.9", public, shop.key)
+        folder_of_release.read(tmp_path / "9.9.9", public, shop.key)

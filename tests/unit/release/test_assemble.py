@@ -18,6 +18,7 @@ from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
 from hyraxvm.release import assemble as release
 from hyraxvm.release import checks, notes, sbom, signing
+from hyraxvm.release import folder as finished
 from hyraxvm.tools import clean
 from tests.unit.release.shop import NAME, Shop, assemble, make_image
 
@@ -178,7 +179,7 @@ def test_while_a_release_is_made_nothing_is_cleaned_and_none_is_made_beside_it(
         "a release runs in this checkout; wait for it, or end it",
         "another release is made in this checkout; wait for it, or end it",
     ]
-    assert release.read(made, signing.public_key(shop.key), shop.key).version == "1.2.0"
+    assert finished.read(made, signing.public_key(shop.key), shop.key).version == "1.2.0"
     assert f"removed {made.parent}" in clean.clean(workspace, with_cache=False)
 
 

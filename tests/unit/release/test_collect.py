@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hyraxvm import formats
-from hyraxvm.config import images
+from hyraxvm.config import images, publish
 from hyraxvm.config.model import SMOKE
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
@@ -26,6 +26,7 @@ from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import choice, oci
 from hyraxvm.stages.server import stage as server
+from tests.unit.release.gpgkeys import gpg, make_key
 from tests.unit.release.shop import NAME, make_image, passed
 
 
@@ -57,16 +58,108 @@ def commit(folder: Path) -> None:
     git(folder, *who, "commit", "-q", "--allow-empty", "-m", "x")
 
 
-@pytest.mark.parametrize("kind", ["plain", "annotated"])
-def test_a_clean_tree_at_its_tag_is_released(checkout: Path, kind: str) -> None:
-    who = ("-c", "user.name=T", "-c", "user.email=t@example.org")
-    git(checkout, *who, "tag", *(["-a", "-m", "x"] if kind == "annotated" else []), "v1.0.0")
+WHO = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+
+
+def sign_tag(folder: Path, key: str, *options: str) -> None:
+    git(folder, *WHO, "tag", "-m", "x", *options, "--local-user", key, "v1.0.0")
+
+
+def trust(folder: Path, *keys: str) -> None:
+    """Commit the public keys of those who may sign tags."""
+    (folder / checks.MAINTAINERS).write_text(gpg("--armor", "--export", *keys))
+    git(folder, "add", ".")
+    commit(folder)
+
+
+def test_a_clean_tree_at_its_signed_tag_is_released(checkout: Path, key: str) -> None:
+    other = make_key("Second maintainer <second@example.org>")
+    trust(checkout, other, key)
+    sign_tag(checkout, key)
     assert (
         checks.tagged_revision(at(checkout), "1.0.0") == git(checkout, "rev-parse", "HEAD").strip()
     )
     commit(checkout)
     with pytest.raises(UserError, match=r"tag v1.0.0 is on another commit than"):
         checks.tagged_revision(at(checkout), "1.0.0")
+
+
+@pytest.mark.parametrize("kind", ["plain", "annotated", "moved", "stranger", "expired", "no keys"])
+def test_a_tag_that_no_maintainer_has_signed_is_refused(
+    checkout: Path, key: str, kind: str
+) -> None:
+    stranger = make_key(f"{kind} <{kind.replace(' ', '')}@example.org>")
+    told = {
+        "plain": "tag v1.0.0 is not signed with OpenPGP; type: git tag --force -s v1.0.0",
+        "annotated": "tag v1.0.0 is not signed with OpenPGP",
+        "moved": rf"is not signed as maintainers\.asc wants it: v1.0.0: is not what key {key} sig",
+        "stranger": f"its signature is not one of key {key}, but of {stranger}",
+        "expired": "that key has expired on",
+        "no keys": r"maintainers\.asc: is missing; it has the public keys .* gpg --armor --export",
+    }[kind]
+    if kind == "expired":
+        then = ("--faked-system-time", "20200101T000000")
+        key = make_key("Former <former@example.org>", *then, expires="1y")
+    if kind != "no keys":
+        trust(checkout, key)
+    if kind == "plain":
+        git(checkout, "tag", "v1.0.0")
+    elif kind == "annotated":
+        git(checkout, *WHO, "tag", "-a", "-m", "x", "v1.0.0")
+    elif kind == "expired":
+        program = checkout.with_name(f"{checkout.name}-gpg")
+        program.write_text('#!/bin/sh\nexec gpg --faked-system-time 20200201T000000 "$@"\n')
+        program.chmod(0o755)
+        git(checkout, "config", "gpg.program", str(program))
+        sign_tag(checkout, key)
+    else:
+        sign_tag(checkout, stranger if kind == "stranger" else key)
+    if kind == "moved":
+        raw = git(checkout, "cat-file", "tag", "v1.0.0").replace("\nx\n", "\ny\n")
+        made = subprocess.run(
+            ["git", "hash-object", "-t", "tag", "-w", "--stdin"],
+            cwd=checkout,
+            input=raw,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        git(checkout, "update-ref", "refs/tags/v1.0.0", made)
+    with pytest.raises(UserError, match=told) as caught:
+        checks.tagged_revision(at(checkout), "1.0.0")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_later_job_would_refuse_is_refused_at_once(
+    checkout: Path, key: str, table: images.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = publish.load()
+    store = settings.store.model_copy(update={"bucket": "some-bucket"})
+    right = settings.model_copy(
+        update={"store": store, "signing": settings.signing.model_copy(update={"key": key})}
+    )
+
+    def ready(found: publish.Settings, version: str | None = None) -> str:
+        return checks.ready(at(checkout), table, None, found, version)
+
+    with pytest.raises(UserError, match=r"has no digest for server 'hyrax'; type: ./inv pin hyrax"):
+        ready(right)
+    monkeypatch.setattr(oci, "remote_digest", lambda *words: f"sha256:{'ab' * 32}")
+    monkeypatch.setattr(oci, "remote_config", lambda *words: ({}, {}))
+    choice.pin(table, "hyrax", checkout / "images.lock")
+    trust(checkout, key)
+    with pytest.raises(UserError, match=r"signing\.key: is empty"):
+        ready(right.model_copy(update={"signing": settings.signing}))
+    with pytest.raises(UserError, match=r"store\.bucket: is empty"):
+        ready(right.model_copy(update={"store": settings.store}))
+    assert ready(right) == "hyrax"
+    with pytest.raises(UserError, match=r"there is no tag v1\.0\.0"):
+        ready(right, "1.0.0")
+    sign_tag(checkout, key)
+    assert ready(right, "1.0.0") == "hyrax"
+    (checkout / "file").write_text("2")
+    with pytest.raises(UserError, match="file: not as in git"):
+        ready(right)
 
 
 def test_a_candidates_version_is_the_one_that_is_written(tmp_path: Path) -> None:
@@ -100,7 +193,7 @@ def test_a_file_that_is_not_in_git_makes_the_revision_dirty(
     assert provision.git_revision() == f"{revision}-dirty"
 
 
-def test_what_is_not_ready_is_refused(checkout: Path) -> None:
+def test_what_is_not_ready_is_refused(checkout: Path, key: str) -> None:
     with pytest.raises(UserError, match=r"there is no tag v1.0.0; type: git tag -s v1.0.0"):
         checks.tagged_revision(at(checkout), "1.0.0")
     with pytest.raises(UserError, match=r"'1.0.1' is not the one in pyproject.toml, '1.0.0'"):
@@ -110,12 +203,13 @@ def test_what_is_not_ready_is_refused(checkout: Path) -> None:
             checks.tagged_revision(at(checkout), version)
     with pytest.raises(UserError, match="is a nightly's version"):
         checks.tagged_revision(at(checkout), "20260101")
-    git(checkout, "tag", "v1.0.0")
+    trust(checkout, key)
+    sign_tag(checkout, key)
     checks.tagged_revision(at(checkout), "1.0.0")
     (checkout / "CHANGELOG.md").write_text("## 1.0.0 (unreleased)\n")
     git(checkout, "add", ".")
     commit(checkout)
-    git(checkout, "tag", "--force", "v1.0.0")
+    sign_tag(checkout, key, "--force")
     with pytest.raises(UserError, match=r"the section on 1.0.0 says 'unreleased'; write"):
         checks.tagged_revision(at(checkout), "1.0.0")
     (checkout / "file").write_text("2")
