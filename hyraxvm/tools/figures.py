@@ -17,11 +17,11 @@ from typing import Any, Final, NamedTuple
 
 from hyraxvm.config.model import SMOKE
 from hyraxvm.config.names import MANIFEST
+from hyraxvm.core import junit as junit_file
 from hyraxvm.core.columns import align
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.stages.boot_test import verdict
-from hyraxvm.tools.testing import read_junit
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 BEGIN: Final = "<!-- figures: begin -->\n"
@@ -66,7 +66,7 @@ def slowest(artifacts: Path) -> str:
     tests = [
         (float(case.get("time", "0")), f"{junit.parent.name}: {case.get('name')}")
         for junit in _reports(artifacts / "reports")
-        for case in read_junit(junit).iter("testcase")
+        for case in junit_file.read(junit).iter("testcase")
     ]
     tests.sort(reverse=True)
     return align([["seconds", "test"], *([f"{t:.1f}", name] for t, name in tests[:SLOWEST])])
@@ -126,7 +126,7 @@ def _properties(reports: Path) -> Iterator[Figure]:
     """Yield what boot tests recorded; the same measurement of several files is one row."""
     values: dict[str, list[str]] = {}
     for junit in _reports(reports):
-        for node in read_junit(junit).iter("property"):
+        for node in junit_file.read(junit).iter("property"):
             values.setdefault(node.get("name", ""), []).append(node.get("value", ""))
     for name, texts in sorted(values.items()):
         numbers = [float(text) for text in texts if re.fullmatch(r"-?\d+(\.\d+)?", text)]
@@ -138,7 +138,7 @@ def _suites(reports: Path) -> Iterator[Figure]:
     for name in ("unit", "servers"):
         junit = reports / f"{name}.xml"
         if junit.is_file():
-            for suite in read_junit(junit).iter("testsuite"):
+            for suite in junit_file.read(junit).iter("testsuite"):
                 took = float(suite.get("time", "0"))
                 what = f"`./inv test --{name}` ({suite.get('tests')} tests)"
                 yield Figure(what, f"{took:.0f} s", f"{junit.name}: time")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import Final
 
 from hyraxvm.core.errors import Failure, UserError
+from hyraxvm.core.junit import refuse_skips
 from hyraxvm.core.workspace import Workspace
 
 NO_TEST: Final = 5  # pytest's exit status where no test is collected
@@ -47,16 +46,3 @@ def _run(workspace: Workspace, name: str, expression: str | None, *options: str)
     if done.returncode != 0:
         raise Failure(f"tests/{name}: exit status {done.returncode}; report: {junit}")
     refuse_skips(junit)
-
-
-def read_junit(junit: Path) -> ET.Element:
-    """Return the root of a JUnit file that pytest wrote on this machine."""
-    return ET.parse(junit).getroot()  # noqa: S314 - not uploaded by a stranger
-
-
-def refuse_skips(junit: Path) -> None:
-    """Raise `Failure` if a JUnit file reports skipped tests."""
-    suites = read_junit(junit).iter("testsuite")
-    skipped = sum(int(suite.get("skipped", "0")) for suite in suites)
-    if skipped:
-        raise Failure(f"{skipped} tests were skipped, which counts as failed; report: {junit}")

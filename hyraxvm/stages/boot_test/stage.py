@@ -13,6 +13,7 @@ from typing import Any
 
 from hyraxvm.config.model import FULL, SMOKE
 from hyraxvm.core.errors import UserError
+from hyraxvm.core.junit import refuse_skips
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.process import run
 from hyraxvm.core.workspace import Workspace
@@ -45,7 +46,7 @@ def test(
     """Boot and exercise one artifact, `machines` VMs at a time; write and return the verdict.
 
     `level` is one of `LEVELS`.  Raises `UserError`: the file does not exist, or has no manifest;
-    `Failure`: a test failed.
+    `Failure`: a test failed, or was skipped.
     """
     if not artifact.is_file():
         raise UserError(f"{artifact}: no such file; `./inv list` shows what is built")
@@ -74,6 +75,7 @@ def test(
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         on_line=lambda line: on_line(_short(line)),
     )
+    refuse_skips(folder / "junit.xml")
     seconds = round(time.monotonic() - started, 1)
     result = {"key": tested_key, "level": level, "seconds": seconds}
     (folder / verdict.FILE).write_text(json.dumps(result) + "\n")

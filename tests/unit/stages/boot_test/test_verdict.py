@@ -9,7 +9,10 @@ import pytest
 
 from hyraxvm.config.model import FULL, SMOKE
 from hyraxvm.core.cache import StageCache
+from hyraxvm.core.errors import Failure
 from hyraxvm.core.workspace import Workspace
+from hyraxvm.formats.opening import manifest_path
+from hyraxvm.stages.boot_test import stage as boot_test
 from hyraxvm.stages.boot_test import verdict
 
 
@@ -34,6 +37,29 @@ def test_the_whole_contract_counts_as_a_smoke_boot_and_not_the_reverse(
         leave(workspace, artifact, json.dumps({"key": key, "level": level}))
         assert {one for one in (SMOKE, FULL) if verdict.read(workspace, artifact, one)} == counts
     artifact.write_bytes(b"another artifact")
+    assert verdict.read(workspace, artifact, SMOKE) is None
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_a_skipped_boot_test_gives_no_verdict(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skipped: int
+) -> None:
+    artifact = tmp_path / "x.qcow2"
+    artifact.write_bytes(b"an artifact")
+    manifest_path(artifact).write_text("{}")
+
+    def pytest_ends(argv: list[str], **more: object) -> None:
+        (junit,) = [word.partition("=")[2] for word in argv if word.startswith("--junitxml=")]
+        Path(junit).write_text(f'<testsuites><testsuite skipped="{skipped}"/></testsuites>')
+
+    monkeypatch.setattr(boot_test, "run", pytest_ends)
+    if not skipped:
+        assert boot_test.test(workspace, artifact, print)["level"] == FULL
+        assert verdict.read(workspace, artifact, FULL)
+        return
+    leave(workspace, artifact, json.dumps({"key": verdict.key(artifact), "level": FULL}))
+    with pytest.raises(Failure, match="1 tests were skipped, which counts as failed"):
+        boot_test.test(workspace, artifact, print)
     assert verdict.read(workspace, artifact, SMOKE) is None
 
 

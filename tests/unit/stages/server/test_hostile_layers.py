@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import resource
 import subprocess
@@ -199,6 +200,84 @@ def test_the_time_and_the_number_of_layers_are_bounded(tmp_path: Path) -> None:
     read_layer(path, budget)
     with pytest.raises(Failure, match="the image has more than 15 entries; refused"):
         read_layer(path, budget)
+
+
+NOTED = record("SCHILY.xattr.user.a", "v" * 50)
+
+
+@pytest.mark.parametrize(
+    ("data", "cost"),
+    [
+        (header("a"), {"entries": 1, "headers": 1, "content": 0}),
+        (header("a", 7) + blocks(b"7 bytes"), {"entries": 1, "headers": 1, "content": 7}),
+        (header("a") + header("b/c", kind=b"5"), {"entries": 2, "headers": 4, "content": 0}),
+        # A directory or a link has no content, whatever its header says.
+        (header("a", 9, b"5"), {"entries": 1, "headers": 1, "content": 0}),
+        (header("a", 0, b"2", linkname="to"), {"entries": 1, "headers": 3, "content": 0}),
+        # The record, the name that it says twice, and its key.
+        (
+            pax(record("path", "p" * 150)) + header(),
+            {"entries": 1, "headers": len(record("path", "p" * 150)) + 150 + 4 + 150, "content": 0},
+        ),
+        (
+            pax(record("SCHILY.xattr.user.a", "v" * 50)) + header("abc"),
+            {
+                "entries": 1,
+                "headers": len(record("SCHILY.xattr.user.a", "v" * 50)) + 3 + 19 + 50,
+                "content": 0,
+            },
+        ),
+        (pax(b"n" * 120 + b"\0", b"L") + header(), {"entries": 1, "headers": 241, "content": 0}),
+    ],
+    ids=["empty", "file", "two", "directory", "link", "long path", "attribute", "long name"],
+)
+def test_each_entry_costs_what_it_has(tmp_path: Path, data: bytes, cost: dict[str, int]) -> None:
+    path = tmp_path / "layer 1"
+    path.write_bytes(data + END)
+    read_layer(path, Budget(**cost))
+    for name in cost:
+        if cost[name]:
+            with pytest.raises(Failure, match="layer 1: the image has more than"):
+                read_layer(path, Budget(**{**cost, name: cost[name] - 1}))
+
+
+def test_directories_that_are_missing_count_too(tmp_path: Path) -> None:
+    path = write_layer(tmp_path / "layer 1", [Entry("a/b/c")])
+    merge([path], Budget(entries=3, headers=5 + 1 + 3))
+    with pytest.raises(Failure, match="'a/b': the image has more than 2 entries; refused"):
+        merge([path], Budget(entries=2))
+    with pytest.raises(Failure, match="'a/b': the image has more than 0 MB of names and attrib"):
+        merge([path], Budget(headers=5 + 1 + 2))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (header("n" * 90 + "/" + "n" * 9), ""),
+        (pax(record("path", "n" * 255)) + header(), ""),
+        (pax(record("path", "n" * 256)) + header(), "has a name of more than 255 bytes"),
+        (pax(record("path", "\u00e9" * 128)) + header(), "has a name of more than 255 bytes"),
+        (pax(record("path", "n/" * 2047 + "n")) + header(), ""),
+        (pax(record("path", "nn" + "/n" * 2047)) + header(), "has a path of more than 4095 bytes"),
+        (header("a", uid=2**32 - 1, gid=2**32 - 1), ""),
+        (header("a", uid=2**32), "has the owner 4294967296:0"),
+        (header("a", gid=2**32), "has the owner 0:4294967296"),
+        (pax(b"".join(record(f"k{n}", "v") for n in range(1000))) + header(), ""),
+        (pax(b"".join(record(f"k{n}", "v") for n in range(1001))) + header(), "has 1001 attrib"),
+        (pax(record("comment", "7" * 1000)) + header(), ""),
+        (pax(record("comment", "7" * 1001)) + header(), "has a header with a number of over 1000"),
+        (header("a", 512) + bytes(512), ""),
+    ],
+    ids=itertools.count(),
+)
+def test_what_is_just_right_is_taken(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "layer 1"
+    path.write_bytes(data + END)
+    if not said:
+        assert len(read_layer(path, Budget())[1]) == 1
+        return
+    with pytest.raises(Failure, match=said):
+        read_layer(path, Budget())
 
 
 def layout_of(work: Path, *packed: bytes, unpacked: bytes = b"", **more: Any) -> Path:
