@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def command(recipe: Recipe, config: Path, tar: Path, packages: Path) -> list[str
         *keep_packages(packages),
         # A file in /etc/dpkg would not apply to the packages that are only unpacked.
         f"--dpkgopt={config}/dpkg-options",
-        f"--setup-hook=copy-in {config}/etc {config}/usr /",
+        f"--setup-hook=copy-in {shlex.quote(f'{config}/etc')} {shlex.quote(f'{config}/usr')} /",
         *source_arguments(recipe, tar),
     ]
 
@@ -169,6 +170,6 @@ def keep_packages(folder: Path, last_hook: str = "customize") -> list[str]:
     return [
         "--skip=download/empty,essential/unlink",
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
-        f"--setup-hook=sync-in {folder} /var/cache/apt/archives",
-        f"--{last_hook}-hook=sync-out /var/cache/apt/archives {folder}",
+        f"--setup-hook=sync-in {shlex.quote(str(folder))} /var/cache/apt/archives",
+        f"--{last_hook}-hook=sync-out /var/cache/apt/archives {shlex.quote(str(folder))}",
     ]

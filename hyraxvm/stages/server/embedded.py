@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,8 +133,8 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
         "/Package: \\1\\nStatus: install ok installed\\nVersion: \\2\\n/p' "
         '>"$1/var/lib/dpkg/status"',
         f'mkdir -p "$1{modules}" "$1{data}" "$1/run" "$1/proc" "$1/sys"; chmod 1777 "$1/tmp"',
-        f"sync-in {site} {modules}",
-        f'cp -r {package} "$1{modules}/"',
+        f"sync-in {shlex.quote(str(site))} {modules}",
+        f'cp -r {shlex.quote(str(package))} "$1{modules}/"',
         f"echo '{account}' > \"$1/etc/passwd\"",
         f"echo '{user}:x:{UID}:' > \"$1/etc/group\"",
         # Remove what the server never reads: test suites, headers, type stubs, pydap's own server.

@@ -227,9 +227,23 @@ NOTED = record("SCHILY.xattr.user.a", "v" * 50)
                 "content": 0,
             },
         ),
+        (
+            pax(NOTED) + header("abc", 7) + blocks(b"7 bytes"),
+            {"entries": 1, "headers": len(NOTED) + 3 + 19 + 50, "content": 7},
+        ),
         (pax(b"n" * 120 + b"\0", b"L") + header(), {"entries": 1, "headers": 241, "content": 0}),
     ],
-    ids=["empty", "file", "two", "directory", "link", "long path", "attribute", "long name"],
+    ids=[
+        "empty",
+        "file",
+        "two",
+        "directory",
+        "link",
+        "long path",
+        "attribute",
+        "both",
+        "long name",
+    ],
 )
 def test_each_entry_costs_what_it_has(tmp_path: Path, data: bytes, cost: dict[str, int]) -> None:
     path = tmp_path / "layer 1"

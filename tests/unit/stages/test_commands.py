@@ -1,0 +1,46 @@
+"""mmdebstrap's hooks, which it splits into words, for a checkout and a cache with any path."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from hyraxvm.config import images
+from hyraxvm.stages.rootfs import stage as rootfs
+from hyraxvm.stages.server import embedded
+
+ODD = Path("/home/my name/it's $HOME;x")
+
+
+def words(text: str) -> list[str]:
+    """Split a hook as mmdebstrap does for its own commands, and a shell for the others."""
+    code = "use Text::ParseWords; print map {qq($_\\0)} shellwords($ARGV[0])"
+    done = subprocess.run(["perl", "-e", code, text], capture_output=True, text=True, check=True)
+    return done.stdout.split("\0")[:-1]
+
+
+def hooks(command: list[str], *programs: str) -> list[list[str]]:
+    found = [re.sub(r"^--\w+-hook=", "", option) for option in command if "-hook=" in option]
+    return [words(hook) for hook in found if hook.split()[0] in programs]
+
+
+def test_paths_with_blanks_stay_one_word() -> None:
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
+    kept = [
+        ["sync-in", str(ODD / "debs"), "/var/cache/apt/archives"],
+        ["sync-out", "/var/cache/apt/archives", str(ODD / "debs")],
+    ]
+    command = rootfs.command(recipe, ODD / "config", ODD / "rootfs.tar", ODD / "debs")
+    assert hooks(command, "copy-in", "sync-in", "sync-out") == [
+        *kept,
+        ["copy-in", f"{ODD}/config/etc", f"{ODD}/config/usr", "/"],
+    ]
+    places = (ODD / name for name in ("site", "dapdir", "debs", "layer.tar"))
+    command = embedded.layer_command(recipe, *places)
+    modules = f"/usr/local/lib/python{recipe.base.python}/dist-packages"
+    assert hooks(command, "sync-in", "sync-out", "cp") == [
+        *kept,
+        ["sync-in", str(ODD / "site"), modules],
+        ["cp", "-r", str(ODD / "dapdir"), f"$1{modules}/"],
+    ]
