@@ -162,6 +162,8 @@ def _fault(done: subprocess.CompletedProcess[bytes], fingerprint: str) -> str:
         )
     if len(error) > 4 and error[4].isdigit() and int(error[4]) > time.time():
         return f"was signed on {_day(error[4])}, which is in the future; set {clock}"
+    if _status(done.stdout, "NODATA"):
+        return f"its signature is not one of key {fingerprint}, but empty or damaged; get it again"
     return f"its signature is not one of key {fingerprint}: {_last(done)}; do not use these files"
 
 

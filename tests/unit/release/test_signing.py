@@ -118,7 +118,21 @@ def test_a_replaced_key_and_a_changed_file_are_told_apart(tmp_path: Path) -> Non
         path, exported(key), key
     )
     path.with_name("SHA256SUMS.asc").write_text("no signature")
-    assert f"its signature is not one of key {key}: " in refused(path, exported(key), key)
+    told = f"SHA256SUMS: its signature is not one of key {key}, but empty or damaged; get it again"
+    assert refused(path, exported(key), key) == told
+
+
+def test_a_gpg_that_is_ended_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exit status is then a negative number."""
+    key = make_key("Kept <kept-on@example.org>")
+    program = tmp_path / "gpg"
+    program.write_text("#!/bin/sh\necho half a key\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=f"gpg has no public key {key}"):
+        signing.public_key(key)
 
 
 def test_an_expired_subkey_is_told_too(tmp_path: Path) -> None:
