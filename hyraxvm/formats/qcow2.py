@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,7 @@ def texts(recipe: Recipe, name: str, image: ServerImage) -> dict[str, str]:
 def write(source: Source, target: Path, work: Path, log: Path) -> list[Path]:
     """Make the disk; return nothing, because the file has no members."""
     disk_images.convert(source.master, target, "qcow2", OPTIONS, log, compress=True)
+    pad(target)
     archives.sync(target)
     return []
 
@@ -46,6 +48,17 @@ def read(artifact: Path, into: Path) -> Contents:
         for name, kind in CONTROLLERS.items()
     }
     return Contents(into, specs)
+
+
+def pad(disk: Path) -> None:
+    """Lengthen the file to a whole cluster, by which `inspect` sees a cut in the last one.
+
+    qemu-img pads a compressed disk to a sector of 512 bytes (qcow2_co_pwritev_compressed_part in
+    QEMU's block/qcow2.c); if it writes a table last, that is a whole cluster by chance.
+    """
+    _, _, _, _, bits, _, _ = _QCOW2.unpack_from(disk_images.head(disk, _FEATURES + 8))
+    size = disk.stat().st_size
+    os.truncate(disk, size + -size % (1 << bits))
 
 
 def inspect(disk: Path) -> None:
@@ -63,8 +76,7 @@ def inspect(disk: Path) -> None:
         raise UserError(
             f"{disk.name}: expected: a qcow2 disk without backing file, data file or encryption"
         )
-    # qemu-img pads a compressed disk to a whole cluster; `qemu-img check` does not notice a cut
-    # in the last one.
+    # `write` pads the file; `qemu-img check` does not notice a cut in the last cluster.
     if disk.stat().st_size % (1 << min(bits, 21)):
         raise UserError(f"{disk.name}: damaged: its size is not a multiple of its cluster size")
     disk_images.inspect(disk, "qcow2")

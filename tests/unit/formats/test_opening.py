@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 import subprocess
@@ -146,6 +147,23 @@ def test_a_qcow2_with_a_backing_file_or_a_data_file(shelf: Shelf, tmp_path: Path
     secret.write_bytes(head)
     for path in (based, outside, secret):
         assert "without backing file, data file or encryption" in refused(path, tmp_path / "into")
+
+
+def test_a_qcow2_is_padded_to_a_whole_cluster(tmp_path: Path) -> None:
+    raw, disk = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(random.Random(1).randbytes(70_144) + bytes(range(256)) * 4000)
+    convert = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2"]
+    subprocess.run([*convert, raw, disk], check=True)
+    assert disk.stat().st_size % 65536  # as qemu-img leaves it
+    with pytest.raises(UserError, match="not a multiple of its cluster size"):
+        qcow2.inspect(disk)
+    qcow2.pad(disk)
+    qcow2.inspect(disk)
+    size = disk.stat().st_size
+    assert size % 65536 == 0
+    qcow2.pad(disk)
+    assert disk.stat().st_size == size
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, disk], check=True)
 
 
 def test_a_qcow2_whose_tables_are_damaged(shelf: Shelf, tmp_path: Path) -> None:
