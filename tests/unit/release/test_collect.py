@@ -145,7 +145,6 @@ def test_what_a_later_job_would_refuse_is_refused_at_once(
     with pytest.raises(UserError, match=r"has no digest for server 'hyrax'; type: ./inv pin hyrax"):
         ready(right)
     monkeypatch.setattr(oci, "remote_digest", lambda *words: f"sha256:{'ab' * 32}")
-    monkeypatch.setattr(oci, "remote_config", lambda *words: ({}, {}))
     choice.pin(table, "hyrax", checkout / "images.lock")
     trust(checkout, key)
     with pytest.raises(UserError, match=r"signing\.key: is empty"):

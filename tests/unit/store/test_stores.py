@@ -153,7 +153,7 @@ def test_the_command_shows_the_table(
     assert row.endswith("  yes")
     with pytest.raises(SystemExit):
         cli.run(["publish"])
-    assert "expected: one version; type: ./inv publish VERSION, or --check" in (
+    assert "expected: one version; type: ./inv publish VERSION, --renew or --check" in (
         capsys.readouterr().err
     )
 
