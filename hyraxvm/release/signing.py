@@ -131,9 +131,7 @@ def verify_text(data: bytes, signature: str, key: bytes, fingerprint: str, name:
 def _fault(done: subprocess.CompletedProcess[bytes], fingerprint: str) -> str:
     """Return why a signature does not count, and what to do."""
     said = {line[1]: line[2:] for line in _status(done.stdout, *_REFUSED, "KEYEXPIRED", "VALIDSIG")}
-    clock = (
-        f"this computer's clock, which says {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
-    )
+    clock = _clock()
     if "REVKEYSIG" in said:
         return (
             f"key {fingerprint} signed it, but was revoked by its owners; do not use these files, "
