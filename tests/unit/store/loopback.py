@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hyraxvm.core.process import dying_with_parent
@@ -92,8 +92,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
     """Serve a folder inside this block; yield its URL."""
-    answering = functools.partial(handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answering) as web:
+    with running(functools.partial(handler, directory=str(folder))) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Let `handler` answer on a free port inside this block; yield its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{web.server_port}"

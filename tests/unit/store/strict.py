@@ -8,12 +8,12 @@ import hashlib
 import http.client
 import http.server
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.unit.release.shop import Shop
+from tests.unit.store.loopback import running
 
 Refusal = tuple[int, str]  # HTTP status and error code
 DIGESTS = "x-amz-(checksum-|sdk-checksum-).*"
@@ -131,9 +131,5 @@ def fronted(shop: Shop, rules: Rules) -> Iterator[str]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+    with running(Front) as url:
+        yield url
