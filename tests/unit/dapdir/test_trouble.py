@@ -1,5 +1,6 @@
 """Files that crash, hang or exhaust a reader process, and file systems that fail or hang."""
 
+import asyncio
 import errno
 import mmap
 import os
@@ -15,6 +16,7 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
+from dapdir.pool import BUDGET, TICK, Pool
 from dapdir.settings import Settings
 from dapdir.site import Request, Site
 from dapdir.worker import HEADER, MAX_PIECE, Reader, Task
@@ -220,6 +222,55 @@ def test_a_hung_file_system_is_said_to_and_not_remembered(guarded: Server) -> No
             answer = each.result()
             assert answer.status == 503 and "does not answer" in answer.text
     assert guarded.get("/data/one/classic.nc.dds").status == 200
+
+
+def test_a_client_that_has_gone_keeps_no_place(place: Path) -> None:
+    """A client gives up, and asks again: those requests must not queue for a hung file server."""
+
+    async def ask() -> int:
+        pool = Pool(1, str(place), Settings(), 60)
+        try:
+            request = Request("/opendap/data/one/classic.nc.dds", "")
+            (process,) = pool._processes
+            pid = process.process.pid
+            assert pid
+            os.kill(pid, signal.SIGSTOP)
+            asking = [
+                asyncio.create_task(pool.make(request, None, False, None, False)) for _ in range(5)
+            ]
+            await asyncio.sleep(0.1)
+            assert len(pool._waiting) == 4
+            for task in asking:
+                task.cancel()
+            await asyncio.sleep(0.1)
+            os.kill(pid, signal.SIGCONT)
+            reply, _, _ = await asyncio.wait_for(pool.make(request, None, False, None, False), 30)
+            assert not pool._waiting
+            assert pool._left == BUDGET - reply.size
+            return reply.status
+        finally:
+            pool.close()
+
+    assert asyncio.run(ask()) == 200
+
+
+def test_the_look_after_the_readers_goes_on_after_a_failure(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        pool = Pool(1, str(place), Settings(), 60)
+        try:
+            monkeypatch.setattr(pool, "_look_after", refuse)
+            await asyncio.sleep(3 * TICK)
+            assert not pool._ticker.done()
+        finally:
+            pool.close()
+
+    def refuse() -> NoReturn:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    asyncio.run(ask())
+    assert "cannot look after the reader processes" in caplog.text
 
 
 def test_health_reads_a_sample(guarded: Server, place: Path) -> None:

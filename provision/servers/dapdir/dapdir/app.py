@@ -62,6 +62,13 @@ class Application:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await self._answer(scope, gone, send)
+        finally:
+            gone.cancel()
+
+    async def _answer(self, scope: Message, gone: asyncio.Task[None], send: Send) -> None:
         raw: bytes = scope["raw_path"]
         path = os.fsdecode(unquote_to_bytes(raw))
         head = scope["method"] == "HEAD"
@@ -71,7 +78,13 @@ class Application:
             if len(raw) + len(scope["query_string"]) > MAX_URL:
                 raise RequestError(414, f"the URL is longer than {MAX_URL} octets")
             request = _request(path, scope)
-            reply, data, slot = await self._pool.make(request, None, head, None, False)
+            made = asyncio.create_task(self._pool.make(request, None, head, None, False))
+            await asyncio.wait((made, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not made.done():
+                made.add_done_callback(self._unsent)
+                made.cancel()
+                return
+            reply, data, slot = made.result()
         except RequestError as error:
             await self._refuse(path, error, send)
             return
@@ -85,12 +98,17 @@ class Application:
             self._pool.sent(reply.size)
             await send({"type": "http.response.body", "body": data})
             return
-        await self._stream(request, reply, data, slot, receive, send)
+        await self._stream(request, reply, data, slot, gone, send)
 
     async def _stream(
-        self, request: Request, reply: Reply, data: bytes, slot: int, receive: Receive, send: Send
+        self,
+        request: Request,
+        reply: Reply,
+        data: bytes,
+        slot: int,
+        gone: asyncio.Task[None],
+        send: Send,
     ) -> None:
-        gone = asyncio.create_task(_disconnected(receive))
         small, after = False, None
         try:
             while True:
@@ -114,7 +132,6 @@ class Application:
             # The body is not ended, by which the client notices the failure.
             _log.error("response cut short: %s", error.message)
         finally:
-            gone.cancel()
             if after:
                 after.add_done_callback(self._unsent)
 

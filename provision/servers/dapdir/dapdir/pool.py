@@ -24,6 +24,7 @@ from .tree import shown
 from .worker import HEADER, MAX_PIECE, MiB, Reply, State, Task
 
 PATIENCE = 20.0  # seconds that a task may take
+FILE_SERVER = 3  # times as long may a task take that waits for a file server: it may be mounted
 WAITING = 1.0  # seconds after which a task that waits for a file server is slow
 COMPUTING = 4.0  # seconds after which any task is slow
 EXTRA = 8  # processes that may be there while others are slow
@@ -72,6 +73,7 @@ class Process:
         self.slot = slot
         self.job: Job | None = None
         self.since = time.monotonic()
+        self.waited = 0.0  # when it was last seen waiting for a file server
         self.doomed = False
         self.shared = mmap.mmap(-1, HEADER + MAX_PIECE)
         # Messages keep their boundaries.
@@ -94,6 +96,15 @@ class Process:
         """Whether its job is slow: others need another process."""
         seconds = self.seconds() if self.job else 0
         return seconds > COMPUTING or (seconds > WAITING and self.waits())
+
+    def overdue(self, patience: float) -> bool:
+        """Return whether its job takes too long."""
+        if self.job is None or self.seconds() <= patience:
+            return False
+        now = time.monotonic()
+        if self.waits():
+            self.waited = now
+        return now - self.waited > patience or self.seconds() > FILE_SERVER * patience
 
     def start(self, job: Job, condemned: dict[Identity, RequestError]) -> None:
         """Begin a job."""
@@ -163,6 +174,9 @@ class Pool:
         for job in list(self._waiting):
             if not idle:
                 return
+            if job.done.done():  # its client has gone
+                self._waiting.remove(job)
+                continue
             if self._held_up(job):
                 continue
             process = idle.pop(job.slot, None) or idle.pop(min(idle))
@@ -177,10 +191,12 @@ class Pool:
     def _held_up(self, job: Job) -> bool:
         """Return whether the same file, or several of the same data set, are slow.
 
-        A file that was never read yet may be one that occupies processes: it gets one.
+        A file that was never read yet may be one that occupies processes: it gets one.  A process
+        that was killed and does not end, because its file server hangs, counts for its data set
+        only: the file may be back before that process has gone.
         """
         busy = [p for p in self._processes if p.job]
-        same = [p for p in busy if p.job and p.job.file == job.file]
+        same = [p for p in busy if p.job and p.job.file == job.file and not p.doomed]
         if same and (job.file not in self._proven or any(p.slow for p in same)):
             return True
         folder = [p for p in busy if p.job and p.job.folder == job.folder]
@@ -208,10 +224,10 @@ class Pool:
             return
         reply: Reply = pickle.loads(message)  # noqa: S301 - it comes from our own process
         job, process.job, process.since = process.job, None, time.monotonic()
-        if job is None:
+        if job is None or process.doomed:  # its client has been answered
             return
         self._left += job.limit * MAKING
-        if job.done.cancelled():
+        if job.done.done():  # its client has gone
             pass
         elif reply.error:
             job.done.set_exception(reply.error)
@@ -236,7 +252,9 @@ class Pool:
         if job and not process.doomed:
             self._left += job.limit * MAKING
             unread = worker.noted(process.shared) is None and not job.again
-            if code == 0 or unread:  # it ended before it began this job, because it had grown
+            if code is None:  # it cannot even end: it still waits for a file server
+                self._fail(process, job, away(_name(job)), remember=False)
+            elif code == 0 or unread:  # it ended before it began this job, because it had grown
                 job.again = True
                 self._waiting.insert(0, job)
             else:
@@ -260,18 +278,25 @@ class Pool:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            for process in list(self._processes):
-                if process.job and not process.doomed and process.seconds() > self._patience:
-                    self._end(process, process.job)
-                elif not process.job and process.seconds() > IDLE:
-                    self._dismiss(process)
-            for job in list(self._waiting):
-                if time.monotonic() - job.since > 2 * self._patience and self._held_up(job):
-                    self._waiting.remove(job)
-                    if not job.done.done():
-                        job.done.set_exception(away(_name(job)))
-            self._replace()
-            self._dispatch()
+            try:
+                self._look_after()
+            except Exception:
+                # Such as a fork that fails for want of memory: the next look may succeed.
+                _log.exception("cannot look after the reader processes")
+
+    def _look_after(self) -> None:
+        for process in list(self._processes):
+            if process.job and not process.doomed and process.overdue(self._patience):
+                self._end(process, process.job)
+            elif not process.job and process.seconds() > IDLE:
+                self._dismiss(process)
+        for job in list(self._waiting):
+            if time.monotonic() - job.since > 2 * self._patience and self._held_up(job):
+                self._waiting.remove(job)
+                if not job.done.done():
+                    job.done.set_exception(away(_name(job)))
+        self._replace()
+        self._dispatch()
 
     def _end(self, process: Process, job: Job) -> None:
         """End a process that makes no progress.
