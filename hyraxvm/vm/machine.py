@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.process import dying_with_parent, stop
@@ -31,6 +31,8 @@ from hyraxvm.vm.qemu import (
     efi_variables,
     qemu_argv,
 )
+
+_LOST_TIMER: Final = b"kthread timer wakeup didn't happen"
 
 
 class MachineError(Failure):
@@ -95,6 +97,11 @@ class VirtualMachine:
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
             self._cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return self._cpu_seconds
+
+    @property
+    def lost_a_timer(self) -> bool:
+        """Whether the emulator has lost the timer interrupt of a CPU."""
+        return lost_a_timer(self.logs / "console.log")
 
     def powerdown(self, timeout: float) -> float:
         """Press the ACPI power button; return the seconds until QEMU ended by itself."""
@@ -202,6 +209,17 @@ class VirtualMachine:
 
     def _qemu_log(self) -> str:
         return (self.logs / "qemu.log").read_text(errors="replace").strip()
+
+
+def lost_a_timer(console: Path) -> bool:
+    """Return whether a guest's kernel has said twice that a timer of a CPU does not fire any more.
+
+    QEMU's TCG with several CPUs does this in rare cases, mostly on a busy host, and the guest hangs
+    for ever.  The kernel says it after 21 s (`rcu_cpu_stall_timeout`), once more 21 s later; a host
+    that stood still for a while makes it say it once.  Source of the words: print_other_cpu_stall
+    and its neighbours in kernel/rcu/tree_stall.h.
+    """
+    return console.exists() and console.read_bytes().count(_LOST_TIMER) > 1
 
 
 def _mac() -> str:

@@ -27,6 +27,7 @@ from hyraxvm.core.workspace import Workspace
 from hyraxvm.formats import disk_images, format_of
 from hyraxvm.formats.opening import manifest_path, open_artifact
 from hyraxvm.stages.provision.samples import make_samples
+from hyraxvm.vm.qemu import choose_accelerator
 from tests.boot.capabilities import Capabilities, load
 from tests.boot.data import make_data
 from tests.boot.fileserver import KINDS, FileServer
@@ -34,9 +35,9 @@ from tests.boot.guest import Artifact, Guest
 from tests.boot.kept import attached
 from tests.boot.machines import (
     EXTRA,
-    booted,
     pytest_runtest_makereport,
     pytest_runtest_protocol,
+    ready,
 )
 
 # The modules in the order in which a machine runs them.  Later modules find what earlier ones have
@@ -190,14 +191,14 @@ def guest(artifact: Artifact, machine: str, pytestconfig: pytest.Config) -> Iter
             yield guest
         return
     spec, size = artifact.specs.get(machine) or artifact.spec, artifact.disk_bytes
+    whole = format_of(artifact.path).whole_contract
     if machine == "second":
-        # `first` has the CPUs of the descriptor.  Two emulated ones cost a fifth more.
-        spec, size = replace(spec, cpus=1), size + EXTRA
-    with tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{machine}-") as folder:
-        disk = spec.with_overlays(Path(folder), size)
-        with booted(disk, Path(folder), artifact.reports / machine) as guest:
-            guest.wait_ready()
-            yield guest
+        size += EXTRA
+    if whole and choose_accelerator(spec.arch).name == "tcg":
+        # Two emulated CPUs cost a fifth more time; the other formats have those of the descriptor.
+        spec = replace(spec, cpus=1)
+    with ready(spec, size, machine, artifact.reports / machine) as guest:
+        yield guest
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,9 @@ class Guest:
         """Poll the service until it answers; return the seconds from power-on to its answer."""
         deadline = time.monotonic() + timeout
         last: object = None
-        while time.monotonic() < deadline and self.machine.running:
+        while (
+            time.monotonic() < deadline and self.machine.running and not self.machine.lost_a_timer
+        ):
             try:
                 # Until the guest has a network, a connection gets no answer: do not wait long.
                 last = self.get("/opendap/", timeout=3).status
@@ -87,7 +89,8 @@ class Guest:
                 last = repr(error)
             time.sleep(0.25)
         else:
-            raise ConsoleError(f"no service after {timeout:g} s: {last}\n{self.console.tail()}")
+            waited = time.monotonic() - deadline + timeout
+            raise ConsoleError(f"no service after {waited:.0f} s: {last}\n{self.console.tail()}")
         seconds = time.monotonic() - self.machine.started
         self.first_answer = self.first_answer or seconds
         return seconds

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.tools.figures import COSTS
+from hyraxvm.vm.console import ConsoleError
 from hyraxvm.vm.machine import VirtualMachine
 from hyraxvm.vm.qemu import MachineSpec
 from tests.boot.guest import Guest
@@ -66,6 +69,28 @@ def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
     shutil.rmtree(logs, ignore_errors=True)
     with VirtualMachine(spec, folder, logs) as running, watched(Guest(running)) as guest:
         yield guest
+
+
+@contextmanager
+def ready(spec: MachineSpec, size: int, name: str, logs: Path) -> Iterator[Guest]:
+    """Boot a machine with a disk of `size` bytes, and wait until its service answers.
+
+    An emulator that loses a timer is no fault of the guest: it is booted again, once.
+    """
+    for attempt in (1, 2):
+        with (
+            tempfile.TemporaryDirectory(prefix=f"hyrax-vm-{name}-") as folder,
+            booted(spec.with_overlays(Path(folder), size), Path(folder), logs) as guest,
+        ):
+            try:
+                guest.wait_ready()
+            except ConsoleError:
+                if attempt == 2 or not guest.machine.lost_a_timer:
+                    raise
+                warnings.warn(f"{name}: the emulator lost a timer; booted again", stacklevel=1)
+                continue
+            yield guest
+            return
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core import cache, code
 from hyraxvm.core.cache import StageCache
+from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import PACKER, PROVISION, ROOT
 from hyraxvm.core.process import output, run
 from hyraxvm.core.templates import render
@@ -37,6 +38,7 @@ from hyraxvm.stages.provision.guest_tar import (
     text_file,
 )
 from hyraxvm.stages.provision.samples import make_samples
+from hyraxvm.vm.machine import lost_a_timer
 from hyraxvm.vm.qemu import choose_accelerator
 
 DEADLINE: Final = 900.0  # seconds
@@ -102,30 +104,37 @@ def build(
 
     def make(work: Path) -> None:
         template = stage_files(recipe, disk, image, work)
-        run(
-            [
-                sys.executable,
-                "-m",
-                "hyraxvm.stages.provision.packer",
-                str(work / "packer"),
-                str(template),
-            ],
-            log=log,
-            deadline=DEADLINE,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PACKER_CACHE_DIR": str(work / "packer_cache"),
-                "CHECKPOINT_DISABLE": "1",
-            },
-            on_line=on_line,
-        )
+        command = [
+            *(sys.executable, "-m", "hyraxvm.stages.provision.packer"),
+            *(str(work / "packer"), str(template)),
+        ]
+        environment = {
+            **os.environ,
+            "PACKER_CACHE_DIR": str(work / "packer_cache"),
+            "CHECKPOINT_DISABLE": "1",
+        }
+
+        def provision() -> None:
+            run(command, log=log, deadline=DEADLINE, cwd=ROOT, env=environment, on_line=on_line)
+
+        try:
+            provision()
+        except Failure:
+            if not lost_a_timer(_console(work)):
+                raise
+            on_line("the emulator lost a timer: provisioning again")
+            provision()
         (work / "output" / RESULT).replace(work / RESULT)
         for rest in work.iterdir():
             if rest.name != RESULT:
                 shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
 
     return results.produce("provision", stage_key, make) / RESULT
+
+
+def _console(work: Path) -> Path:
+    """Return the path of the serial console's log."""
+    return work.parent / f"{work.name}.console"
 
 
 def stage_files(recipe: Recipe, disk: Disk, image: ServerImage, work: Path) -> Path:
@@ -162,7 +171,7 @@ def stage_files(recipe: Recipe, disk: Disk, image: ServerImage, work: Path) -> P
             kernel=disk.kernel,
             initrd=disk.initrd,
             output=work / "output",
-            console=work.parent / f"{work.name}.console",
+            console=_console(work),
             private_key=private,
             public_key=private.with_suffix(".pub"),
             guest_tar=guest_tar,

@@ -15,7 +15,7 @@ import pexpect
 import pytest
 
 from hyraxvm.core.errors import Failure
-from hyraxvm.vm.machine import MachineError, VirtualMachine, free_port
+from hyraxvm.vm.machine import MachineError, VirtualMachine, free_port, lost_a_timer
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 
@@ -196,3 +196,19 @@ raise SystemExit(interactive(spec, say=lambda line: print(line, flush=True)))
     finally:
         child.close(force=True)
     assert path.read_bytes() == before
+
+
+def test_an_emulator_that_lost_a_timer_is_recognized(tmp_path: Path) -> None:
+    """The words are those of Linux 6.1 in a guest that hung so, 23.5 s and 44.5 s after its start."""
+    console = tmp_path / "console.log"
+    assert not lost_a_timer(console)
+    stall = (
+        "[{}] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\r\n"
+        "[{}] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g-1123 f0x0 "
+        "RCU_GP_WAIT_FQS(5) ->state=0x402\r\n"
+    )
+    console.write_text(stall.format("   23.510429", "   23.510429"))
+    assert not lost_a_timer(console)
+    with console.open("a") as log:
+        log.write(stall.format("   44.527028", "   44.527028"))
+    assert lost_a_timer(console)
