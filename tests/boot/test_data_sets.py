@@ -122,7 +122,7 @@ NFS, SMB, LOCAL = (pytest.mark.access(kind) for kind in ("nfs", "smb", "local"))
             "nfs://{host}:{port}/trouble/private", "may not read '/trouble/private'", marks=NFS
         ),
         pytest.param("nfs://{host}:{closed}/data", "refuses connections on port", marks=NFS),
-        pytest.param("nfs://{host}:{http}/data", "no NFS server", marks=NFS),
+        pytest.param("nfs://{host}:{http}/data", "its NFS server does not answer", marks=NFS),
         pytest.param("smb://{host}:{port}/nowhere", "has no share 'nowhere'", marks=SMB),
         pytest.param("smb://{host}:{port}/open/nofolder", "no folder 'nofolder'", marks=SMB),
         pytest.param("smb://{host}:{port}/data", "does not let a guest", marks=SMB),
@@ -137,7 +137,7 @@ NFS, SMB, LOCAL = (pytest.mark.access(kind) for kind in ("nfs", "smb", "local"))
             marks=SMB,
         ),
         pytest.param("smb://{host}:{closed}/data", "refuses connections on port", marks=SMB),
-        pytest.param("smb://{host}:{http}/data", "does not answer as an SMB server", marks=SMB),
+        pytest.param("smb://{host}:{http}/data", "is not an SMB server", marks=SMB),
     ],
 )
 def test_add_refuses_what_it_cannot_serve_and_changes_nothing(
