@@ -1,10 +1,11 @@
 """`pytest tests/boot --artifact FILE` boots the disk in the file and exercises the machine.
 
 The VMX zip is booted as the machine `first`, which has the devices that its descriptor declares.
-For one access kind there are two more copies: `second` has a larger disk, `wires` is booted several
-times with other network cards and settings.  What they test is the same in all images.  The other
-formats hold the same disk, compared when they are made: their machines, one of them with UEFI, are
-tested for what a format can change.  A module's tests are for `first` unless its mark `machines`
+There are two more copies: `second` has a larger disk, `wires` is booted several times with other
+network cards and settings.  The other formats hold the same disk, compared when they are made:
+their machines, one of them with UEFI, are tested for what a format can change.  For the image of
+one access kind all machines are booted, for the others the first one of each format: what the rest
+test is the same in all images.  A module's tests are for `first` unless its mark `machines`
 says otherwise; `restarts` is `second` where there is one.
 
 With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in its own process.
@@ -119,9 +120,9 @@ def _machines(artifact: Path, config: pytest.Config) -> Sequence[str]:
     if config.getoption("--kept"):
         return ("first",)
     chosen = format_of(artifact)
-    # What the other two test is the same in all images; the one for NFS needs no password.
-    others = ("second", "wires") if _access(artifact) == "nfs" else ()
-    machines = ("first", *others) if chosen.whole_contract else chosen.machines
+    machines = ("first", "second", "wires") if chosen.whole_contract else chosen.machines
+    # What the others test is the same in all images; the one for NFS needs no password.
+    machines = machines if _access(artifact) == "nfs" else machines[:1]
     return machines[:1] if config.getoption("--smoke") else machines
 
 
