@@ -24,6 +24,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_l
 DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
 KernelModule = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 DpkgGlob = Annotated[str, StringConstraints(pattern=r"^!?/[^\s]+$")]
+ModuleGlob = Annotated[str, StringConstraints(pattern=r"^!?[a-z][^\s]*$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+)+$")]
 TrimGlob = Annotated[str, StringConstraints(pattern=r"^(/[^/\s]+)+$")]
 UrlPath = Annotated[
@@ -93,6 +94,9 @@ class Base(Model):
     packages: list[DebianPackage]
     initramfs_modules: list[KernelModule]
     path_excludes: list[DpkgGlob]
+    # Where packages of kernels have their modules, and which are left out: below /*/kernel in it.
+    modules: AbsolutePath
+    module_excludes: list[ModuleGlob]
     # The unit that accepts SSH connections.
     ssh: Unit
     # Units that must never start.
@@ -116,6 +120,7 @@ class Lists(Model):
     packages: list[DebianPackage] = Field(default_factory=list)
     initramfs_modules: list[KernelModule] = Field(default_factory=list)
     path_excludes: list[DpkgGlob] = Field(default_factory=list)
+    module_excludes: list[ModuleGlob] = Field(default_factory=list)
     masked_units: list[Unit] = Field(default_factory=list)
     upgrades: list[Origin] = Field(default_factory=list)
 
@@ -238,7 +243,12 @@ class Recipe(Model):
     @property
     def path_excludes(self) -> list[str]:
         """Paths that dpkg leaves out, or brings back with "!"; the last line that fits wins."""
-        return [*self.base.path_excludes, *self.processor.path_excludes]
+        kernel = f"{self.base.modules}/*/kernel"
+        modules = [
+            f"!{kernel}/{glob[1:]}" if glob.startswith("!") else f"{kernel}/{glob}"
+            for glob in self.base.module_excludes
+        ]
+        return [*self.base.path_excludes, *modules, *self.processor.path_excludes]
 
 
 def load(path: Path = IMAGES_TOML) -> Config:
@@ -267,17 +277,19 @@ def recipe(
     server: str | None = None,
     server_image: str = "",
     server_digest: str = "",
-    arch: ArchName | None = None,
+    base: str | None = None,
+    arch: str | None = None,
 ) -> Recipe:
     """Resolve one image of the table.
 
-    Without `image` or `server` the default of the file is used, without `arch` that of the base.
+    Without `image` or `server` the default of the file is used, without `base` that of the image,
+    without `arch` that of the base.
     If the default server is `auto`, it is the last one that `auto` lists:
     `hyraxvm.stages.server.choice` finds out which one is available.  The machine has at least as
     much memory as the server needs.
 
-    Raises `UserError`: there is no such image or server, its base is not for this architecture, or
-    its machine has firmware that the architecture lacks.
+    Raises `UserError`: there is no such image, server or base, its base is not for this
+    architecture, or its machine has firmware that the architecture lacks.
     """
     image_name = choose("image", image or config.defaults.image, config.image)
     wanted = server or config.defaults.server
@@ -286,13 +298,21 @@ def recipe(
     served = config.server[choose("server", server_name, config.server)]
     machine = config.machine[chosen.machine]
     memory = max(machine.memory_mib, served.memory_mib)
-    base = config.base[chosen.base]
+    base_name = choose("base", base or chosen.base, config.base)
+    system = config.base[base_name]
+    wanted = arch or system.arch
+    arch_name = next((name for name in system.on if name == wanted), None)
+    if arch_name is None:
+        raise UserError(
+            f"base {base_name!r} is not for {wanted}: images.toml has no "
+            f"[base.{base_name}.on.{wanted}]; it has: {', '.join(system.on)}"
+        )
     found = Recipe(
         name=image_name,
-        image=chosen,
-        base_name=chosen.base,
-        base=base,
-        arch_name=arch or base.arch,
+        image=chosen.model_copy(update={"base": base_name}),
+        base_name=base_name,
+        base=system,
+        arch_name=arch_name,
         access=config.access[chosen.access],
         machine=machine.model_copy(update={"memory_mib": memory}),
         server_name=server_name,
@@ -301,11 +321,6 @@ def recipe(
         server_digest=server_digest,
         budget=config.budget.get(server_name, {}),
     )
-    if found.arch_name not in base.on:
-        raise UserError(
-            f"base {chosen.base!r} is not for {found.arch_name}: images.toml has no "
-            f"[base.{chosen.base}.on.{found.arch_name}]; it has: {', '.join(base.on)}"
-        )
     for kind, devices in machine.devices.items():
         if devices.firmware == "bios" and not found.arch.bios:
             raise UserError(

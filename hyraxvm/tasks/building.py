@@ -9,6 +9,8 @@ from invoke import Context, task
 
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.tasks.common import (
+    ARCH_HELP,
+    BASE_HELP,
     FORMAT_HELP,
     choose_server,
     files,
@@ -29,6 +31,8 @@ from hyraxvm.tasks.common import (
         "format": FORMAT_HELP,
         "server": "data server to put into it; default: the one that images.toml names",
         "server_image": "its image: oci-archive:FILE, oci:DIR, docker-archive:FILE or docker://...",
+        "base": BASE_HELP,
+        "arch": ARCH_HELP,
         "full": "boot test each file in full, not only with a smoke boot",
         "no_test": "do not boot what was built",
         "refresh": "fetch packages again even if nothing else has changed",
@@ -42,6 +46,8 @@ def build(
     all_: bool = False,
     server: str | None = None,
     server_image: str | None = None,
+    base: str | None = None,
+    arch: str | None = None,
     full: bool = False,
     no_test: bool = False,
     refresh: bool = False,
@@ -62,7 +68,9 @@ def build(
         raise UserError("--full and --no-test exclude each other; type: ./inv build --full")
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
-    names = [images.choose("image", name, table.image) for name in dict.fromkeys(names)]
+    for name in names:
+        images.choose("image", name, table.image)
+        images.recipe(table, name, base=base, arch=arch)
     wanted = formats.choose(format)
     workspace = Workspace.here()
     shown = progress(workspace)
@@ -70,7 +78,7 @@ def build(
     workspace = sharing(workspace, shown.say)
     made = pipeline.build(
         workspace,
-        [(chosen.recipe(table, name), wanted) for name in names],
+        [(chosen.recipe(table, name, base, arch), wanted) for name in dict.fromkeys(names)],
         shown,
         test=None if no_test else FULL if full else SMOKE,
         refresh=today() if refresh else "",

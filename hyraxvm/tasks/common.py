@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hyraxvm.stages.server.choice import Choice
 
 FORMAT_HELP: Final = "only this format (see ./inv list), repeatable; default: all"
+BASE_HELP: Final = "guest's system, a base of images.toml (see ./inv list); default: the image's"
+ARCH_HELP: Final = "guest's architecture, one of the base's; default: the base's first choice"
 
 
 def reported(body: Callable[..., None]) -> Callable[..., None]:

@@ -6,7 +6,7 @@ import json
 
 from invoke import Context, task
 
-from hyraxvm.tasks.common import files, read_table, refuse, reported
+from hyraxvm.tasks.common import ARCH_HELP, BASE_HELP, files, read_table, refuse, reported
 
 
 @task(name="list", help={"json_": "as JSON"})
@@ -16,8 +16,12 @@ def list_(c: Context, json_: bool = False) -> None:
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import listing
 
-    rows = listing.rows(Workspace.here(), read_table())
-    print(json.dumps(rows, indent=1) if json_ else listing.table(rows))
+    table = read_table()
+    rows = listing.rows(Workspace.here(), table)
+    if json_:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(listing.table(rows), listing.bases(table), sep="\n\n")
 
 
 @task(iterable=["file"], help={"file": "artifact, manifest or SHA256SUMS; repeatable"})
@@ -32,9 +36,22 @@ def verify(c: Context, file: list[str]) -> None:
     refuse(refused)
 
 
-@task(help={"image": "image to render (see ./inv list)", "server": "data server in it"})
+@task(
+    help={
+        "image": "image to render (see ./inv list)",
+        "server": "data server in it",
+        "base": BASE_HELP,
+        "arch": ARCH_HELP,
+    }
+)
 @reported
-def render(c: Context, image: str, server: str | None = None) -> None:
+def render(
+    c: Context,
+    image: str,
+    server: str | None = None,
+    base: str | None = None,
+    arch: str | None = None,
+) -> None:
     """Write and show every rendered template and script, without building."""
     from hyraxvm.config import images
     from hyraxvm.core.workspace import Workspace
@@ -42,7 +59,7 @@ def render(c: Context, image: str, server: str | None = None) -> None:
     from hyraxvm.tools import preview
 
     table = read_table()
-    recipe = images.recipe(table, image, server)
+    recipe = images.recipe(table, image, server, base=base, arch=arch)
     pinned = choice.cached(table, recipe.server_name)
-    for path in preview.write(Workspace.here(), pinned.recipe(table, image)):
+    for path in preview.write(Workspace.here(), pinned.recipe(table, image, base, arch)):
         print(f"\n==== {path}\n{path.read_text()}", end="")

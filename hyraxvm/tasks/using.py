@@ -118,7 +118,9 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
     from hyraxvm.tools.run import interactive_artifact
 
     table = read_table()
-    recipes = [images.recipe(table, image, name) for name in ([server] if server else table.server)]
+    servers = [images.choose("server", server, table.server)] if server else table.server
+    image = images.choose("image", image, table.image)
+    recipes = [each for name in servers for each in listing.systems(table, image, name)]
     wanted = formats.choose([format] if format else [])
     workspace = Workspace.here()
     found = [

@@ -1,4 +1,4 @@
-"""`./inv list`: images x servers x formats, and what is built."""
+"""`./inv list`: images x servers x formats, what is built, and the systems that there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyraxvm.formats import FORMATS, Format
 from hyraxvm.stages.boot_test import verdict
 
 SHOWN = {SMOKE: "smoke boot only", FULL: "passed"}
-COLUMNS = ("image", "server", "base", "access", "format", "artifact", "size", "boot test")
+COLUMNS = ("image", "server", "base", "arch", "access", "format", "artifact", "size", "boot test")
 
 
 def built(workspace: Workspace, chosen: Recipe, wanted: Format) -> Path | None:
@@ -24,13 +24,36 @@ def built(workspace: Workspace, chosen: Recipe, wanted: Format) -> Path | None:
 
 
 def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
-    """Return a row for each image, server and format."""
+    """Return a row for each image, server and format, and for what is built on another base."""
     return [
-        _row(workspace, recipe(config, image, server), wanted)
+        _row(workspace, chosen, wanted)
         for image in sorted(config.image)
         for server in sorted(config.server)
+        for chosen in systems(config, image, server)
         for wanted in FORMATS.values()
+        if chosen == recipe(config, image, server) or built(workspace, chosen, wanted)
     ]
+
+
+def systems(config: Config, image: str, server: str) -> list[Recipe]:
+    """Return an image with a server on each base and architecture, the image's own ones first."""
+    usual = recipe(config, image, server)
+    others = [
+        recipe(config, image, server, base=base, arch=arch)
+        for base in config.base
+        for arch in config.base[base].on
+    ]
+    return [usual, *(other for other in others if other != usual)]
+
+
+def bases(config: Config) -> str:
+    """Return a table of the systems that images can be made of."""
+    used = {image.base for image in config.image.values()}
+    lines = [["base", "system", "architectures", ""]]
+    for name, base in config.base.items():
+        state = "in use" if name in used else f"--base {name}"
+        lines.append([name, base.title, ", ".join(base.on), state])
+    return align(lines)
 
 
 def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]:
@@ -40,6 +63,7 @@ def _row(workspace: Workspace, chosen: Recipe, wanted: Format) -> dict[str, str]
         chosen.name,
         chosen.server_name,
         chosen.base_name,
+        chosen.arch_name,
         chosen.access.title,
         wanted.name,
         artifact.name if artifact else "not built",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,7 +85,10 @@ def test_every_task_and_every_option_has_help() -> None:
     [
         (["build", "nope"], "there is no image 'nope'"),
         (["build", "--server", "apache"], "there is no server 'apache'"),
+        (["build", "--base", "suse"], "there is no base 'suse'; images.toml has: debian-12"),
+        (["build", "--arch", "vax"], "is not for vax: images.toml has no [base."),
         (["render", "nope"], "there is no image 'nope'"),
+        (["render", "nfs", "--base", "suse"], "there is no base 'suse'"),
         (["run", "nope"], "there is no image 'nope'"),
         (["boot-test", "none.zip"], "none.zip: no such file"),
         (["boot-test"], "no file is named"),
@@ -143,7 +147,9 @@ def test_the_bare_command_lists_the_tasks() -> None:
 
 
 def test_list_and_doctor_print_tables() -> None:
-    assert "NFS export" in invoke("list").stdout
+    said = invoke("list").stdout
+    assert "NFS export" in said
+    assert re.search(r"^debian-12 +Debian 12 +amd64", said, re.MULTILINE)
     said = invoke("doctor").stdout
     assert "qemu-img" in said
     assert "accelerator  " in said

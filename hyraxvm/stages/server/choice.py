@@ -36,9 +36,14 @@ class Choice:
     digest: str = ""
     notice: tuple[str, ...] = ()
 
-    def recipe(self, table: Config, image: str) -> Recipe:
-        """Return the recipe of an image of the table with this server."""
-        return images.recipe(table, image, self.server, self.image, self.digest)
+    def recipe(
+        self, table: Config, image: str, base: str | None = None, arch: str | None = None
+    ) -> Recipe:
+        """Return the recipe of an image of the table with this server.
+
+        `base` and `arch` take the place of those in the table.
+        """
+        return images.recipe(table, image, self.server, self.image, self.digest, base, arch)
 
 
 def choose(

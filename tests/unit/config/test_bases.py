@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.config import images
+from hyraxvm.config import images, names
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML
 from hyraxvm.formats import readme
@@ -16,18 +16,6 @@ from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded
 from hyraxvm.stages.server import stage as server
 
-# Debian 13 as a table: there systemd-repart is a package, and /tmp is in memory.
-TRIXIE = """
-[base.trixie]
-extends = "debian"
-version = "13"
-short = "debian13"
-suite = "trixie"
-python = "3.13"
-osinfo = "debian12"
-masked_units = ["tmp.mount"]
-add = { packages = ["systemd-repart"] }
-"""
 NOBLE = """
 [base.noble]
 extends = "debian"
@@ -36,6 +24,7 @@ version = "24.04"
 short = "ubuntu24.04"
 suite = "noble"
 python = "3.12"
+modules = "/lib/modules"
 components = ["main", "universe"]
 ssh = "ssh.socket"
 upgrades = ["origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu"]
@@ -57,14 +46,15 @@ def recipe(tmp_path: Path, more: str, base: str) -> images.Recipe:
     return images.recipe(load(tmp_path, more + image), "new", "dapdir")
 
 
-def test_a_base_of_the_family_is_one_table_of_twenty_lines(
+def test_debian_13_is_made_of_its_own_packages_and_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert len(TRIXIE.strip().splitlines()) <= 20
-    new, old = recipe(tmp_path, TRIXIE, "trixie"), images.recipe(images.load(), "nfs", "dapdir")
-    assert set(new.packages) - set(old.packages) == {"systemd-repart"}
-    assert new.path_excludes == old.path_excludes
+    table = images.load()
+    new, old = (images.recipe(table, "nfs", "dapdir", base=f"debian-{n}") for n in (13, 12))
+    # Without login nobody can log in on the console; without repart the root does not grow.
+    added = {"linux-sysctl-defaults", "login", "systemd-repart"}
+    assert set(new.packages) ^ set(old.packages) == added
     argv = rootfs.command(new, Path("/config"), Path("/out.tar"), Path("/debs"))
     assert argv[-2:] == ["trixie", "/out.tar"]
     pip = embedded.pip_command(new, Path("/r"), Path("/t"))
@@ -75,11 +65,33 @@ def test_a_base_of_the_family_is_one_table_of_twenty_lines(
     assert old.base.python not in " ".join([*pip, layer])
     files = {name: text for name, (text, _) in guest_tar.guest_files(new).items()}
     masked = files["usr/lib/hyrax-vm/masked-units"].splitlines()
-    assert "tmp.mount" in masked and "rpcbind.service" in masked and "" not in masked
+    assert {"tmp.mount", "sshd-vsock.socket", "rpcbind.service"} <= {*masked} and "" not in masked
     page = readme.texts("vmx", new, "nm", server.preview(new))["README.txt"]
     assert "Debian 13, 2 CPUs" in page
     assert "--osinfo debian12" in page
     assert old.base.title not in page
+
+
+def test_modules_are_left_out_where_the_kernel_of_the_base_has_them() -> None:
+    table = images.load()
+    for base, folder in (("debian-13", "/usr/lib/modules"), ("debian-12", "/lib/modules")):
+        excludes = images.recipe(table, "nfs", base=base).path_excludes
+        modules = [glob for glob in excludes if "/kernel/" in glob]
+        assert f"{folder}/*/kernel/sound/*" in modules
+        assert f"!{folder}/*/kernel/drivers/net/ethernet/intel/*" in modules
+        assert all(glob.lstrip("!").startswith(f"{folder}/*/kernel/") for glob in modules)
+        assert len(modules) == len(table.base[base].module_excludes)
+
+
+def test_an_image_can_be_made_on_another_base() -> None:
+    table = images.load()
+    usual = images.recipe(table, "nfs", "dapdir")
+    other = next(name for name in table.base if name != usual.base_name)
+    chosen = images.recipe(table, "nfs", "dapdir", base=other)
+    assert (chosen.base_name, chosen.image.base) == (other, other)
+    assert names.artifact_name(chosen, "1.0") != names.artifact_name(usual, "1.0")
+    with pytest.raises(UserError, match=r"there is no base 'suse'; images.toml has: .*debian-13"):
+        images.recipe(table, "nfs", base="suse")
 
 
 def test_a_base_of_another_family_says_where_packages_come_from_and_what_ssh_is_called(

@@ -295,6 +295,8 @@ BASE: dict[str, tuple[object, set[str]]] = {
     "packages": (["systemd"], ROOTFS),
     "initramfs_modules": (["ext4"], ROOTFS),
     "path_excludes": (["/x/*"], ROOTFS),
+    "modules": ("/x", ROOTFS),
+    "module_excludes": (["x/*"], ROOTFS),
     "ssh": ("ssh.socket", GUEST),
     "masked_units": (["tmp.mount"], GUEST),
     "upgrades": (["origin=x"], GUEST),
