@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from hyraxvm.core.columns import align
@@ -28,6 +29,8 @@ def report(workspace: Workspace) -> tuple[list[str], bool]:
     if os.geteuid() != 0 and not namespaces():
         healthy = False
         way = "NOT POSSIBLE: neither root nor user namespaces (/etc/subuid, newuidmap)"
+        if _forbidden():
+            way += "; type: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
     free = shutil.disk_usage(_existing(workspace.cache.folder)).free / 1e9
     return [
         align(lines),
@@ -36,6 +39,12 @@ def report(workspace: Workspace) -> tuple[list[str], bool]:
         f"root in images  {way}",
         f"cache  {workspace.cache.folder}, {free:.1f} GB free",
     ], healthy
+
+
+def programs() -> list[str]:
+    """Return the names of the programs that are needed and not here."""
+    wanted = (tool.argv[0] for tool in (*TOOLS, qemu.PROGRAM))
+    return [name for name in wanted if shutil.which(name) is None]
 
 
 def namespaces() -> bool:
@@ -47,9 +56,24 @@ def namespaces() -> bool:
     return True
 
 
+def _forbidden() -> bool:
+    """Return whether AppArmor keeps users from namespaces, as on Ubuntu since 24.04."""
+    switch = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    return switch.exists() and switch.read_text().strip() == "1"
+
+
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(".")]
 
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+if __name__ == "__main__":  # by ./inv, where packages have other names than Debian's
+    if lacking := programs():
+        print(
+            f"./inv: {sys.argv[1]} is neither Debian nor Ubuntu; builds and tests here also need: "
+            f"{' '.join(lacking)}",
+            file=sys.stderr,
+        )

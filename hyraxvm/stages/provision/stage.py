@@ -103,6 +103,8 @@ def build(
     """
 
     def make(work: Path) -> None:
+        version = ".".join(map(str, packer.version()))
+        on_line(f"Packer {version}: {shutil.which('packer')}")
         template = stage_files(recipe, disk, image, work)
         command = [
             *(sys.executable, "-m", "hyraxvm.stages.provision.packer"),
