@@ -105,6 +105,8 @@ class Base(Model):
     upgrades: list[Origin]
     # The name of the newest such system that libosinfo knows on older hosts.
     osinfo: Identifier
+    # Whether nobody has built an image on it yet.
+    untried: bool = False
     on: dict[ArchName, Processor]
 
     @property

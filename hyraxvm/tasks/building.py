@@ -69,8 +69,8 @@ def build(
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
     for name in names:
-        images.choose("image", name, table.image)
-        images.recipe(table, name, base=base, arch=arch)
+        if images.recipe(table, name, base=base, arch=arch).base.untried:
+            print(f"base {base} is untried: nobody has built it yet", file=sys.stderr)
     wanted = formats.choose(format)
     workspace = Workspace.here()
     shown = progress(workspace)

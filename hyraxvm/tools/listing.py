@@ -51,7 +51,8 @@ def bases(config: Config) -> str:
     used = {image.base for image in config.image.values()}
     lines = [["base", "system", "architectures", ""]]
     for name, base in config.base.items():
-        state = "in use" if name in used else f"--base {name}"
+        state = "the usual one" if name in used else f"--base {name}"
+        state += ", untried: nobody has built it yet" if base.untried else ""
         lines.append([name, base.title, ", ".join(base.on), state])
     return align(lines)
 

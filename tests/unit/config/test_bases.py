@@ -9,30 +9,13 @@ import pytest
 from hyraxvm.config import images, names
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML
-from hyraxvm.formats import readme
+from hyraxvm.formats import FORMATS, readme
 from hyraxvm.stages.provision import guest_tar
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded
 from hyraxvm.stages.server import stage as server
-
-NOBLE = """
-[base.noble]
-extends = "debian"
-distribution = "Ubuntu"
-version = "24.04"
-short = "ubuntu24.04"
-suite = "noble"
-python = "3.12"
-modules = "/lib/modules"
-components = ["main", "universe"]
-ssh = "ssh.socket"
-upgrades = ["origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu"]
-osinfo = "ubuntu22.04"
-keyring = { file = "KEYS", package = "ubuntu-keyring" }
-on.amd64.packages = ["linux-image-generic", "grub-pc-bin", "grub-efi-amd64-signed", "shim-signed"]
-on.amd64.guest_os = { vmx = "ubuntu-64", vmw = "ubuntu64Guest", ovf = 94, description = "Ubuntu" }
-"""
+from hyraxvm.tools import listing
 
 
 def load(tmp_path: Path, more: str) -> images.Config:
@@ -94,29 +77,59 @@ def test_an_image_can_be_made_on_another_base() -> None:
         images.recipe(table, "nfs", base="suse")
 
 
-def test_a_base_of_another_family_says_where_packages_come_from_and_what_ssh_is_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Recipe:
+    """An image on Ubuntu, whose keyring is a file that a test can make."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    keys = tmp_path / "keys.gpg"
-    new = recipe(tmp_path, NOBLE.replace("KEYS", str(keys)), "noble")
+    found = images.recipe(images.load(), "nfs", "dapdir", base="ubuntu-24.04")
+    assert found.base.keyring
+    keyring = found.base.keyring.model_copy(update={"file": str(tmp_path / "keys.gpg")})
+    return found.model_copy(update={"base": found.base.model_copy(update={"keyring": keyring})})
+
+
+def test_ubuntu_comes_from_its_own_archive(ubuntu: images.Recipe, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"keys.gpg is missing; type: apt-get install ubuntu-key"):
-        rootfs.command(new, Path("/config"), Path("/out.tar"), Path("/debs"))
-    keys.touch()
-    argv = rootfs.command(new, Path("/config"), Path("/out.tar"), Path("/debs"))
-    assert f"--keyring={keys}" in argv
+        rootfs.command(ubuntu, Path("/config"), Path("/out.tar"), Path("/debs"))
+    (tmp_path / "keys.gpg").touch()
+    argv = rootfs.command(ubuntu, Path("/config"), Path("/out.tar"), Path("/debs"))
+    assert f"--keyring={tmp_path / 'keys.gpg'}" in argv
     assert "--components=main,universe" in argv
     assert argv[-2:] == ["noble", "/out.tar"]
-    assert "grub-cloud-amd64" not in new.packages
-    files = {name: text for name, (text, _) in guest_tar.guest_files(new).items()}
+    assert {"linux-image-generic", "shim-signed"} <= set(ubuntu.packages)
+    assert not {"grub-cloud-amd64", "linux-image-amd64", "systemd-repart"} & set(ubuntu.packages)
+    assert "/lib/firmware/*" in ubuntu.path_excludes
+    layer = " ".join(
+        embedded.layer_command(ubuntu, Path("/s"), Path("/p"), Path("/debs"), Path("/l"))
+    )
+    assert "/usr/local/lib/python3.12/dist-packages" in layer
+
+
+def test_ubuntu_has_its_own_names_in_the_guest_and_in_descriptors(ubuntu: images.Recipe) -> None:
+    image = server.preview(ubuntu)
+    files = {name: text for name, (text, _) in guest_tar.guest_files(ubuntu).items()}
     preset = files["usr/lib/systemd/system-preset/50-hyrax-vm.preset"]
     assert "enable ssh.socket\n" in preset
     assert "ssh.service" not in preset
-    assert "DISTRIBUTION='Ubuntu'" in files["usr/lib/hyrax-vm/base.sh"]
-    assert "SSH_UNIT='ssh.socket'" in files["usr/lib/hyrax-vm/base.sh"]
-    script = provision.render_scripts(new, server.preview(new))["30-bootloader.sh"]
+    base = files["usr/lib/hyrax-vm/base.sh"]
+    assert "DISTRIBUTION='Ubuntu'" in base
+    assert "SSH_UNIT='ssh.socket'" in base
+    assert "origin=Ubuntu,archive=${distro_codename}-security" in base
+    script = provision.render_scripts(ubuntu, image)["30-bootloader.sh"]
     assert "enable_cloud" not in script
     assert "grub-install --target=i386-pc" in script
+    texts = FORMATS["vmx"].texts(ubuntu, "nm", image)
+    assert 'guestOS = "ubuntu-64"' in texts["nm.vmx"]
+    assert "Ubuntu 24.04, 2 CPUs" in texts["README.txt"]
+    assert 'vmw:osType="ubuntu64Guest"' in FORMATS["ova"].texts(ubuntu, "nm", image)["nm.ovf"]
+    assert names.artifact_name(ubuntu, "1.0.0") == "hyrax-vm-nfs-dapdir1.0.0-ubuntu24.04-amd64"
+
+
+def test_a_base_that_nobody_has_built_is_shown_as_such() -> None:
+    table = images.load()
+    rows = {row.split()[0]: row for row in listing.bases(table).splitlines()[1:]}
+    assert [name for name, row in rows.items() if "untried" in row] == ["ubuntu-24.04"]
+    assert "--base ubuntu-24.04, untried: nobody has built it yet" in rows["ubuntu-24.04"]
+    assert not [image for image in table.image.values() if table.base[image.base].untried]
 
 
 def test_a_value_replaces_and_add_and_drop_change_the_list(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def dump(value: Any) -> str:
     lines = []
     for kind, table in value.items():
         tables = (
-            {kind: table} if kind == "defaults" else {f"{kind}.{n}": t for n, t in table.items()}
+            {kind: table} if kind == "defaults" else {f"{kind}.'{n}'": t for n, t in table.items()}
         )
         for name, content in tables.items():
             lines.append(f"[{name}]")

@@ -301,6 +301,7 @@ BASE: dict[str, tuple[object, set[str]]] = {
     "masked_units": (["tmp.mount"], GUEST),
     "upgrades": (["origin=x"], GUEST),
     "osinfo": ("debian12", {*FORMATS}),
+    "untried": (True, set()),
 }
 GUEST_OS = images.GuestOs(vmx="other", vmw="other", ovf=1, description="other")
 PROCESSOR: dict[str, tuple[object, set[str]]] = {
