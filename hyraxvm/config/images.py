@@ -161,18 +161,22 @@ class Access(Model):
 class Devices(Model):
     """The devices that one format's descriptor declares."""
 
-    disk_controller: Literal["pvscsi", "lsisas1068"]
+    disk_controller: Literal["pvscsi", "lsisas1068", "nvme"]
     nic: Literal["vmxnet3", "e1000", "e1000e"]
     firmware: Literal["bios", "efi"]
 
 
 class Machine(Model):
-    """The virtual hardware: sizes for all formats, devices for those with a descriptor."""
+    """The virtual hardware: sizes for all formats, devices for those with a descriptor.
+
+    `on` has the devices on another architecture than the usual one.
+    """
 
     cpus: Annotated[int, Field(ge=1, le=16)]
     memory_mib: Annotated[int, Field(ge=512, le=65536, multiple_of=4)]
     disk_gib: Annotated[int, Field(ge=4, le=2048)]
     devices: dict[Name, Devices]
+    on: dict[ArchName, dict[Name, Devices]] = Field(default_factory=dict)
 
 
 # Format, or "server" for the packed server -> the most that it may have, in MB (10^6 bytes).
@@ -299,7 +303,6 @@ def recipe(
     chosen = config.image[image_name]
     served = config.server[choose("server", server_name, config.server)]
     machine = config.machine[chosen.machine]
-    memory = max(machine.memory_mib, served.memory_mib)
     base_name = choose("base", base or chosen.base, config.base)
     system = config.base[base_name]
     wanted = arch or system.arch
@@ -316,18 +319,24 @@ def recipe(
         base=system,
         arch_name=arch_name,
         access=config.access[chosen.access],
-        machine=machine.model_copy(update={"memory_mib": memory}),
+        machine=machine.model_copy(
+            update={
+                "memory_mib": max(machine.memory_mib, served.memory_mib),
+                "devices": machine.on.get(arch_name, machine.devices),
+                "on": {},
+            }
+        ),
         server_name=server_name,
         server=served,
         server_image=server_image,
         server_digest=server_digest,
         budget=config.budget.get(server_name, {}),
     )
-    for kind, devices in machine.devices.items():
+    for kind, devices in found.machine.devices.items():
         if devices.firmware == "bios" and not found.arch.bios:
             raise UserError(
                 f"images.toml: machine.{chosen.machine}.devices.{kind}.firmware: 'bios': "
-                f"{found.arch_name} has no BIOS; expected: efi"
+                f"{arch_name} has no BIOS; expected: [machine.{chosen.machine}.on.{arch_name}]"
             )
     return found
 

@@ -21,7 +21,8 @@ MAX_MEMBERS: Final = 32
 _NAME: Final = r"[A-Za-z0-9][\w.+~-]{0,199}"
 # One plain name: no "..", no drive, no backslash, nothing absolute or hidden.
 _FLAT: Final = re.compile(_NAME, re.ASCII)
-_MEMBER: Final = re.compile(rf"({_NAME})/({_NAME})", re.ASCII)
+# A file in a top folder, or at most two folders deeper.
+_MEMBER: Final = re.compile(rf"({_NAME}/){{1,3}}{_NAME}", re.ASCII)
 
 
 def seconds(date: str) -> int:
@@ -29,16 +30,20 @@ def seconds(date: str) -> int:
     return timegm(time.strptime(date, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def pack_zip(target: Path, folder: str, members: list[Path], date: str) -> None:
+def pack_zip(
+    target: Path, folder: str, members: list[Path], date: str, below: Path | None = None
+) -> None:
     """Pack files under one top folder, compressed with Deflate, and dated `date`.
 
+    With `below` their paths in the zip are those below this folder, without it their plain names.
     The Explorer of Windows opens no newer compression.  Holes in the files are stored as zeros, so
     that unpacked files are dense: Hyper-V needs a dense VHDX.
     """
     stamp = time.gmtime(seconds(date))[:6]
     with zipfile.ZipFile(target, "w") as archive:
         for member in members:
-            info = zipfile.ZipInfo(f"{folder}/{member.name}", stamp)
+            name = member.relative_to(below) if below else member.name
+            info = zipfile.ZipInfo(f"{folder}/{name}", stamp)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o100644 << 16
             info.file_size = member.stat().st_size  # decides whether ZIP64 is needed

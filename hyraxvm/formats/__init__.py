@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from hyraxvm.config import images
+from hyraxvm.config.arch import ARCHES, DEFAULT, Arch
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import IMAGES_TOML
-from hyraxvm.formats import hyperv, ova, qcow2, vmx_zip
+from hyraxvm.formats import hyperv, ova, qcow2, utm, vmx_zip
 from hyraxvm.formats.base import Contents, Format, Source
 
 __all__ = [
@@ -22,9 +23,12 @@ __all__ = [
     "for_images",
     "format_of",
     "image_name",
+    "made_for",
 ]
 
-FORMATS: Final = {f.name: f for f in (vmx_zip.FORMAT, ova.FORMAT, qcow2.FORMAT, hyperv.FORMAT)}
+FORMATS: Final = {
+    f.name: f for f in (vmx_zip.FORMAT, ova.FORMAT, qcow2.FORMAT, hyperv.FORMAT, utm.FORMAT)
+}
 
 
 def check(table: images.Config, path: Path = IMAGES_TOML) -> images.Config:
@@ -42,26 +46,41 @@ def check(table: images.Config, path: Path = IMAGES_TOML) -> images.Config:
                     f"{path}: budget.{name}.{key}: there is no format {key!r}; "
                     f"expected: {', '.join((images.SERVER, *FORMATS))}"
                 )
-    described = [f.name for f in FORMATS.values() if f.has_descriptor]
     for name, machine in table.machine.items():
-        for key in sorted(machine.devices.keys() ^ described):
-            why = "is missing" if key in described else f"format {key!r} has no descriptor"
-            raise UserError(
-                f"{path}: machine.{name}.devices.{key}: {why}; expected: {', '.join(described)}"
-            )
+        _check_devices(f"{path}: machine.{name}.devices", machine.devices, DEFAULT)
+        for arch, devices in machine.on.items():
+            _check_devices(f"{path}: machine.{name}.on.{arch}", devices, ARCHES[arch])
     return table
 
 
-def choose(names: Iterable[str]) -> list[Format]:
+def _check_devices(place: str, devices: Iterable[str], arch: Arch) -> None:
+    described = [f.name for f in made_for(arch) if f.has_descriptor]
+    for key in sorted({*devices} ^ {*described}):
+        why = "is missing" if key in described else f"format {key!r} has no descriptor"
+        raise UserError(f"{place}.{key}: {why}; expected: {', '.join(described)}")
+
+
+def made_for(arch: Arch) -> list[Format]:
+    """Return the formats that images of an architecture are made in."""
+    return [f for f in FORMATS.values() if arch.family in f.families]
+
+
+def choose(names: Iterable[str], arch: Arch | None = None) -> list[Format]:
     """Return the formats with these names, each once, in the list's order; all if none is named.
 
-    Raises `UserError`: a name is not that of a format.
+    With `arch`, only those that are made for it.  Raises `UserError`: a name is not that of a
+    format, or not of one for `arch`.
     """
-    wanted = set(names)
+    wanted, there = set(names), made_for(arch) if arch else [*FORMATS.values()]
     for name in sorted(wanted):
         if name not in FORMATS:
             raise UserError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
-    return [f for f in FORMATS.values() if not wanted or f.name in wanted]
+        if arch and FORMATS[name] not in there:
+            raise UserError(
+                f"format {name!r} is not made for {arch.name}; "
+                f"expected: {', '.join(f.name for f in there)}"
+            )
+    return [f for f in there if not wanted or f.name in wanted]
 
 
 def for_images(count: int) -> list[list[Format]]:
@@ -69,7 +88,7 @@ def for_images(count: int) -> list[list[Format]]:
 
     Each image gets the first format.  The other formats are dealt out to the images in turn.
     """
-    first, *others = FORMATS.values()
+    first, *others = made_for(DEFAULT)
     return [[first, *others[at::count]] for at in range(count)]
 
 

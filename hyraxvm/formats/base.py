@@ -55,6 +55,7 @@ class Format:
     `machines` are the names of the machines that `read` returns.
     `has_descriptor` is whether the file says which memory, CPUs and devices its machine has; the
     devices are those of `[machine.NAME.devices]` in images.toml.
+    `families` are the families of processors whose hypervisors open it.
     `whole_contract` is whether boot tests check the whole contract of the guest in this format.
     The other formats hold the same disk and are tested briefly.
     """
@@ -69,4 +70,5 @@ class Format:
     templates: tuple[Path, ...]
     machines: tuple[str, ...]
     has_descriptor: bool
+    families: tuple[str, ...] = ("x86",)
     whole_contract: bool = False

@@ -93,4 +93,5 @@ FORMAT = Format(
     templates=(),
     machines=(*CONTROLLERS,),
     has_descriptor=False,
+    families=("x86", "arm"),
 )

@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from hyraxvm.config import images
+from hyraxvm.config.arch import ARCHES
 from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core.paths import ROOT, TEMPLATES
@@ -55,6 +56,7 @@ def hypervisors(name: str, recipe: Recipe, *, as_page: bool = False) -> str:
         cpus=recipe.machine.cpus,
         base=recipe.base,
         arch=recipe.arch,
+        other_arch=next(arch.name for arch in ARCHES.values() if arch != recipe.arch),
         as_page=as_page,
     )
 

@@ -20,7 +20,9 @@ from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
 
 TEMPLATE: Final = TEMPLATES / "image.vmx.j2"
-CONTROLLERS: Final = ("pvscsi", "lsisas1068")
+SCSI: Final = ("pvscsi", "lsisas1068")
+NVME: Final = "nvme"
+CONTROLLERS: Final = (*SCSI, NVME)
 NIC_MODELS: Final = ("vmxnet3", "e1000e", "e1000")
 CONNECTIONS: Final = ("nat", "bridged", "hostonly")
 FIRMWARES: Final = ("bios", "efi")
@@ -54,7 +56,7 @@ class VmxDisk:
 
 @dataclass(frozen=True)
 class VmxSpec:
-    """What a VMX is rendered from: memory in MiB, disks as file names in SCSI order.
+    """What a VMX is rendered from: memory in MiB, disks as file names in their order.
 
     Disks and NVRAM are in the folder of the VMX.
 
@@ -90,6 +92,11 @@ class VmxSpec:
             _one_of(where, "ethernet.virtualDev", nic.model, NIC_MODELS)
             _one_of(where, "ethernet.connectionType", nic.connection, CONNECTIONS)
 
+    @property
+    def arm(self) -> bool:
+        """Whether the guest is for ARM, as its name shows."""
+        return self.guest_os.startswith("arm-")
+
 
 @dataclass(frozen=True)
 class Vmx:
@@ -119,7 +126,7 @@ def parse_vmx(text: str, where: str = "VMX") -> Vmx:
     raw = _read_keys(text, where)
     disks = tuple(
         VmxDisk(
-            _one_of(where, f"{bus}.virtualDev", _get(raw, where, f"{bus}.virtualDev"), CONTROLLERS),
+            _controller(raw, where, bus),
             _file_name(where, f"{key}.fileName", _get(raw, where, f"{key}.fileName")),
         )
         for bus, key in _present_disks(raw, where)
@@ -195,11 +202,13 @@ def _present(raw: Mapping[str, str], device: str) -> list[str]:
 
 
 def _present_disks(raw: Mapping[str, str], where: str) -> list[tuple[str, str]]:
-    """Return the controller's key and the disk's key of each SCSI disk that is present."""
-    for key in _present(raw, r"(?:ide|sata|nvme)\d+:\d+"):
-        raise UserError(f"{where}: {key}.present = 'TRUE': expected: only SCSI disks (scsi0:0)")
+    """Return the controller's key and the disk's key of each disk that is present."""
+    for key in _present(raw, r"(?:ide|sata)\d+:\d+"):
+        raise UserError(
+            f"{where}: {key}.present = 'TRUE': expected: only SCSI or NVMe disks (scsi0:0)"
+        )
     disks = []
-    for key in _present(raw, r"scsi\d+:\d+"):
+    for key in _present(raw, r"(?:scsi|nvme)\d+:\d+"):
         bus = key.partition(":")[0]
         if raw.get(f"{bus}.present", "").lower() != "true":
             raise UserError(
@@ -211,6 +220,12 @@ def _present_disks(raw: Mapping[str, str], where: str) -> list[tuple[str, str]]:
         _one_of(where, f"{key}.deviceType", kind, ("scsi-harddisk", "disk"))
         disks.append((bus, key))
     return disks
+
+
+def _controller(raw: Mapping[str, str], where: str, bus: str) -> str:
+    if bus.startswith(NVME):
+        return NVME
+    return _one_of(where, f"{bus}.virtualDev", _get(raw, where, f"{bus}.virtualDev"), SCSI)
 
 
 def _nic(raw: Mapping[str, str], where: str, key: str) -> Nic:

@@ -86,5 +86,6 @@ FORMAT = Format(
     templates=(vmx.TEMPLATE, *readme.SOURCES),
     machines=("vmx",),
     has_descriptor=True,
+    families=("x86", "arm"),
     whole_contract=True,
 )

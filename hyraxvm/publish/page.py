@@ -6,11 +6,13 @@ Everything is in the HTML; the script only hides what the reader did not choose.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from hyraxvm.config import toml
+from hyraxvm.config.arch import ARCHES
 from hyraxvm.config.images import Name, Title, base_title, load
 from hyraxvm.config.toml import Model
 from hyraxvm.core.paths import TEMPLATES
@@ -62,6 +64,15 @@ def hypervisors() -> list[Hypervisor]:
     return [*found, *others]
 
 
+def _opening(images: Sequence[index.PublishedImage]) -> list[Hypervisor]:
+    """Return the hypervisors that open images of these architectures; all if there is no image."""
+    published = {one.arch for one in images}
+    families = {arch.family for arch in ARCHES.values() if arch.name in published}
+    return [
+        one for one in hypervisors() if not families or families & {*FORMATS[one.format].families}
+    ]
+
+
 def render_page(published: index.Index) -> str:
     """Return the page as HTML: the newest release, else nightly, and older ones below it."""
     newest = published.find(published.latest.release or published.latest.nightly)
@@ -78,7 +89,7 @@ def render_page(published: index.Index) -> str:
         system=" or ".join(systems),
         others=[(title, found) for title, found in others if found],
         formats={file.format for image in images for file in image.files},
-        hypervisors=hypervisors(),
+        hypervisors=_opening(images),
         key_path=index.key_path,
         notes=index.NOTES,
         provenance=index.PROVENANCE,

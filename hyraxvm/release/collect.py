@@ -16,7 +16,7 @@ from hyraxvm.config.names import MANIFEST
 from hyraxvm.core import cache
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import FORMATS
+from hyraxvm.formats import made_for
 from hyraxvm.release import notes
 from hyraxvm.stages.boot_test import verdict
 from hyraxvm.stages.plan import Plan
@@ -53,7 +53,7 @@ def collect(
         manifest = _manifest_of(workspace, recipe, made)
         _check_origin(workspace, recipe, manifest)
         listed = {entry["format"]: entry for entry in manifest["files"]}
-        for name in FORMATS:
+        for name in (kind.name for kind in made_for(recipe.arch)):
             if name not in listed:
                 raise UserError(
                     f"image {recipe.name!r} is not built as {name}; "
@@ -141,16 +141,17 @@ def _manifest_of(
 ) -> dict[str, Any]:
     """Return the manifest of an image with this recipe; of several, the one that was just built."""
     ours = {artifact.path.name for artifact in made or ()}
+    wanted = (recipe.name, recipe.server_name, recipe.base_name, recipe.arch_name)
     found = []
     for path in sorted(workspace.artifacts.glob(f"*{MANIFEST}")):
         try:
             manifest = json.loads(path.read_text())
             release = manifest["release"]
             names = {entry["name"] for entry in manifest["files"]}
-            image = release["IMAGE"], release["SERVER"]
+            facts = tuple(release[name] for name in ("IMAGE", "SERVER", "BASE", "ARCH"))
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(f"{path}: is damaged; remove it, and build again") from error
-        if image == (recipe.name, recipe.server_name) and (made is None or names & ours):
+        if facts == wanted and (made is None or names & ours):
             found.append(manifest)
     if len(found) > 1:
         both = " and ".join(manifest["name"] for manifest in found)

@@ -59,9 +59,11 @@ def build(
 
     `test` is the boot test that each file must pass, one of `LEVELS` of config/model.py, or None.
 
-    Raises `UserError`: too little disk space, or another build runs in this checkout; `Failure`:
-    a tool or a test failed.
+    Raises `UserError`: too little disk space, this computer cannot run programs of an architecture,
+    or another build runs in this checkout; `Failure`: a tool or a test failed.
     """
+    for arch in {recipe.arch for recipe, _ in wanted}:
+        rootfs.check_host(arch)
     workspace.artifacts.mkdir(exist_ok=True)
     busy = "another build runs in this checkout; wait for it, or end it, and try again"
     with cache.lock(workspace.artifacts / LOCK, busy):

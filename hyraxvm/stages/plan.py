@@ -18,7 +18,7 @@ from pathlib import Path
 from hyraxvm.config.images import Recipe
 from hyraxvm.config.model import ServerImage
 from hyraxvm.core.paths import ROOT
-from hyraxvm.formats import FORMATS
+from hyraxvm.formats import made_for
 from hyraxvm.stages.disk import stage as disk
 from hyraxvm.stages.guest import stage as guest
 from hyraxvm.stages.package import stage as package
@@ -68,6 +68,6 @@ class Plan:
         """Return format -> the key of its file; the arguments are those of `provision`."""
         master = self.guest(image, files)
         return {
-            name: package.key(self.recipe, master, chosen, self.root)
-            for name, chosen in FORMATS.items()
+            chosen.name: package.key(self.recipe, master, chosen, self.root)
+            for chosen in made_for(self.recipe.arch)
         }

@@ -69,16 +69,18 @@ def build(
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
     for name in names:
-        if images.recipe(table, name, base=base, arch=arch).base.untried:
+        recipe = images.recipe(table, name, base=base, arch=arch)
+        formats.choose(format, recipe.arch)
+        if recipe.base.untried:
             print(f"base {base} is untried: nobody has built it yet", file=sys.stderr)
-    wanted = formats.choose(format)
     workspace = Workspace.here()
     shown = progress(workspace)
     chosen = choose_server(workspace, server, server_image)
     workspace = sharing(workspace, shown.say)
+    recipes = [chosen.recipe(table, name, base, arch) for name in dict.fromkeys(names)]
     made = pipeline.build(
         workspace,
-        [(chosen.recipe(table, name, base, arch), wanted) for name in dict.fromkeys(names)],
+        [(recipe, formats.choose(format, recipe.arch)) for recipe in recipes],
         shown,
         test=None if no_test else FULL if full else SMOKE,
         refresh=today() if refresh else "",

@@ -51,7 +51,7 @@ def release(
     wanted = checks.recipes(workspace, read_table(), [image] if image else [], server, print)
 
     def build(recipes: Sequence[images.Recipe]) -> list[Artifact] | None:
-        every = [(recipe, formats.choose([])) for recipe in recipes]
+        every = [(recipe, formats.choose([], recipe.arch)) for recipe in recipes]
         return None if built else pipeline.build(workspace, every, shown)
 
     if image:
@@ -119,7 +119,7 @@ def nightly(
     def build(recipe: images.Recipe) -> list[Artifact]:
         if built:
             return collect.tested_artifacts(workspace, recipe)
-        wanted = [(recipe, formats.choose([]))]
+        wanted = [(recipe, formats.choose([], recipe.arch))]
         return pipeline.build(workspace, wanted, shown, refresh=today())
 
     nightly.run(workspace, set_up, build=build, say=shown.say)

@@ -9,7 +9,7 @@ from hyraxvm.config.images import Config, Recipe, recipe
 from hyraxvm.config.model import FULL, SMOKE
 from hyraxvm.core.columns import align
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import FORMATS, Format
+from hyraxvm.formats import Format, made_for
 from hyraxvm.stages.boot_test import verdict
 
 SHOWN = {SMOKE: "smoke boot only", FULL: "passed"}
@@ -30,7 +30,7 @@ def rows(workspace: Workspace, config: Config) -> list[dict[str, str]]:
         for image in sorted(config.image)
         for server in sorted(config.server)
         for chosen in systems(config, image, server)
-        for wanted in FORMATS.values()
+        for wanted in made_for(chosen.arch)
         if chosen == recipe(config, image, server) or built(workspace, chosen, wanted)
     ]
 

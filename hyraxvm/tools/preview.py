@@ -8,7 +8,7 @@ from hyraxvm.config import names
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import FORMATS
+from hyraxvm.formats import made_for
 from hyraxvm.stages.provision import guest_tar, version_file
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.server import stage as server
@@ -38,7 +38,7 @@ def write(workspace: Workspace, recipe: Recipe) -> list[Path]:
         **{f"guest/{path}": text for path, (text, _) in guest_tar.guest_files(recipe).items()},
         "hyrax-vm-release": version_file.release_file(version_file.release(recipe, image)),
     }
-    for chosen in FORMATS.values():
+    for chosen in made_for(recipe.arch):
         for file, text in chosen.texts(recipe, name, image).items():
             texts[f"{chosen.name}/{file}"] = text
     folder = workspace.rendered / recipe.name

@@ -25,7 +25,12 @@ SCSI_CONTROLLERS: Final = {
     "virtio": "virtio-scsi-pci",
 }
 # Disks that need no controller device: the "pc" machine has one for IDE (PIIX3).
-PLAIN_DISKS: Final = {"ide": "ide-hd", "virtio-blk": "virtio-blk-pci"}
+# An NVMe disk needs a serial number.
+PLAIN_DISKS: Final = {
+    "ide": "ide-hd",
+    "virtio-blk": "virtio-blk-pci",
+    "nvme": "nvme,serial=hyrax",
+}
 NICS: Final = {
     "vmxnet3": "vmxnet3",
     "e1000": "e1000",

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from hyraxvm.config.arch import Arch
 from hyraxvm.config.images import Recipe
 from hyraxvm.core import cache, code
 from hyraxvm.core.cache import StageCache
-from hyraxvm.core.errors import UserError
+from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.process import output, run
 
@@ -70,6 +73,31 @@ def build(
         (work / "packages.json").write_text(json.dumps(parse_status(status), indent=1) + "\n")
 
     return results.produce("rootfs", stage_key, make) / "rootfs.tar"
+
+
+def check_host(arch: Arch, host: str = platform.machine()) -> None:
+    """Raise `UserError` if this computer can neither boot nor run programs of an architecture."""
+    needed = [arch.qemu_package, *([] if arch.bios else [arch.firmware_package])]
+    missing = shutil.which(arch.qemu) is None
+    missing |= not arch.bios and not arch.firmware_variables.exists()
+    if missing:
+        raise UserError(
+            f"machines for {arch.name} cannot be booted here; type: apt-get install "
+            f"--no-install-recommends {' '.join(needed)}"
+        )
+    if host == arch.kernel:
+        return
+    try:
+        output(["arch-test", arch.name])
+    except Failure:
+        # systemd does the second part, but not in a container.
+        binfmt = "/proc/sys/fs/binfmt_misc"
+        raise UserError(
+            f"programs for {arch.name} cannot run here, as they must while packages are installed; "
+            f"type: apt-get install --no-install-recommends qemu-user-static; in a container also: "
+            f"mount -t binfmt_misc none {binfmt}; "
+            f"cat /usr/lib/binfmt.d/qemu-{arch.kernel}.conf >{binfmt}/register"
+        ) from None
 
 
 def packages(tar: Path) -> dict[str, str]:

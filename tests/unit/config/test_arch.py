@@ -6,18 +6,20 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from hyraxvm import formats
 from hyraxvm.config import images
 from hyraxvm.config.arch import AMD64, ARCHES, ARM64, Arch, ArchName
 from hyraxvm.core.errors import UserError
-from hyraxvm.core.paths import IMAGES_TOML, ROOT
-from hyraxvm.formats import opening, readme
+from hyraxvm.core.paths import ROOT
+from hyraxvm.formats import opening, readme, vmx
 from hyraxvm.stages.disk import stage as disk
+from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import guest_tar, packer
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
@@ -33,32 +35,14 @@ NAMES = re.compile(
     re.IGNORECASE,
 )
 TABLES = {ROOT / "hyraxvm/config/arch.py"}
-ON_ARM = """
-[base.debian.on.arm64]
-packages = ["linux-image-arm64", "grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"]
-guest_os = { vmx = "arm-debian12-64", vmw = "armDebian12_64Guest", ovf = 96, description = "x" }
-[machine.arm]
-cpus = 2
-memory_mib = 1024
-disk_gib = 16
-[machine.arm.devices]
-vmx = { disk_controller = "pvscsi", nic = "vmxnet3", firmware = "efi" }
-ova = { disk_controller = "pvscsi", nic = "e1000e", firmware = "efi" }
-[image.arm]
-title = "On ARM"
-base = "debian-12"
-access = "nfs"
-machine = "arm"
-"""
 
 
 @pytest.fixture
 def arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Recipe:
-    """An image for ARM, from a table that has one more row for its base."""
+    """An image for ARM."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "images.toml"
-    path.write_text(IMAGES_TOML.read_text() + ON_ARM)
-    return images.recipe(images.load(path), "arm", "dapdir", arch="arm64")
+    table = formats.check(images.load())
+    return images.recipe(table, "nfs", "dapdir", base="debian-13", arch="arm64")
 
 
 @pytest.mark.parametrize("folder", ["hyraxvm", "packer", "provision", "templates"])
@@ -93,12 +77,14 @@ def test_the_packages_of_the_usual_architecture_are_installed() -> None:
 def test_a_base_without_the_architecture_and_a_bios_where_there_is_none() -> None:
     table = images.load()
     with pytest.raises(UserError, match=r"'debian-12' is not for arm64: .* it has: amd64"):
-        images.recipe(table, "nfs", arch="arm64")
+        images.recipe(table, "nfs", base="debian-12", arch="arm64")
     base = table.base["debian-12"]
     both = base.model_copy(update={"on": {**base.on, "arm64": base.on["amd64"]}})
     table = table.model_copy(update={"base": {"debian-12": both}})
-    with pytest.raises(UserError, match=r"machine.small.devices.vmx.firmware: 'bios': arm64 has"):
-        images.recipe(table, "nfs", arch="arm64")
+    small = table.machine["small"].model_copy(update={"on": {}})
+    table = table.model_copy(update={"machine": {"small": small}})
+    with pytest.raises(UserError, match=r"firmware: 'bios': arm64 has .* \[machine.small.on.arm64"):
+        images.recipe(table, "nfs", base="debian-12", arch="arm64")
 
 
 def test_packages_and_wheels_are_those_of_the_architecture(arm: images.Recipe) -> None:
@@ -117,7 +103,7 @@ def test_the_guest_boots_from_its_own_loaders_to_its_own_console(arm: images.Rec
     script = provision.render_scripts(arm, server.preview(arm))["30-bootloader.sh"]
     assert re.findall(r"grub-install --target=(\S+)", script) == ["arm64-efi"]
     assert "BIOS" not in script
-    assert "enable_cloud" not in script
+    assert "touch /etc/grub.d/enable_cloud" in script
     text, _ = guest_tar.guest_files(arm)["etc/default/grub.d/50-hyrax.cfg"]
     assert "console=ttyAMA0,115200" in text
     done = subprocess.run(["shellcheck", "-"], input=script, text=True, capture_output=True)
@@ -206,6 +192,49 @@ def test_a_file_is_opened_as_a_machine_of_its_architecture(tmp_path: Path) -> No
 
 def test_the_page_on_hypervisors_names_the_processor_and_its_emulator(arm: images.Recipe) -> None:
     page = readme.hypervisors("nm", arm)
-    assert "The machine is for 64-bit ARM processors (arm64)." in page
+    assert "The machine is for 64-bit ARM processors (arm64), such as those of Macs" in page
+    assert "`nm.utm.zip`" in page
+    assert "ESXi" not in page and "Hyper-V" not in page
     assert "qemu-system-aarch64" in page
     assert "Intel" not in page.partition("## ")[0]
+
+
+def test_images_for_arm_have_formats_and_devices_of_their_own(arm: images.Recipe) -> None:
+    assert [each.name for each in formats.choose([], arm.arch)] == ["vmx", "qcow2", "utm"]
+    assert [each.name for each in formats.choose([], AMD64)] == ["vmx", "ova", "qcow2", "hyperv"]
+    with pytest.raises(UserError, match="'ova' is not made for arm64; expected: vmx, qcow2, utm"):
+        formats.choose(["ova"], arm.arch)
+    declared = vmx.parse_vmx(formats.FORMATS["vmx"].texts(arm, "nm", server.preview(arm))["nm.vmx"])
+    assert declared.guest_os == "arm-debian12-64"
+    assert declared.raw["virtualhw.version"] == "20"
+    assert declared.raw["usb_xhci.present"] == "TRUE"
+    assert (declared.firmware, declared.nics) == ("efi", (vmx.Nic("e1000e"),))
+    assert declared.disks == (vmx.VmxDisk("nvme", "nm.vmdk"),)
+    assert not [key for key in declared.raw if key.startswith("scsi")]
+    assert {*Plan(arm).formats(server.preview(arm))} == {"vmx", "qcow2", "utm"}
+
+
+def test_a_host_that_cannot_run_the_programs_is_told_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        with pytest.raises(UserError, match=r"arm64 cannot be booted .* qemu-system-arm qemu"):
+            rootfs.check_host(ARM64)
+    for name, status in ((ARM64.qemu, 0), ("arch-test", 1)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    arch = replace(ARM64, firmware_variables=tmp_path)
+    with pytest.raises(UserError, match=r"cannot run here.*qemu-user-static.*qemu-aarch64.conf"):
+        rootfs.check_host(arch, "x86_64")
+    rootfs.check_host(arch, "aarch64")
+    (tmp_path / "arch-test").write_text("#!/bin/sh\n")
+    rootfs.check_host(arch, "x86_64")
+
+
+def test_an_nvme_disk_has_a_serial_number() -> None:
+    spec = MachineSpec((Drive("nvme", Path("d"), "raw"),), ("e1000e",), firmware="efi", arch=ARM64)
+    argv = qemu_argv(spec, "tcg", ports={}, serial=[], variables=Path("/vars"))
+    (disk,) = (word for word in argv if word.startswith("nvme"))
+    assert disk == "nvme,serial=hyrax,drive=disk0_0,bootindex=1"

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyraxvm.config.arch import DEFAULT
 from hyraxvm.core.errors import UserError
 from hyraxvm.formats import (
     FORMATS,
@@ -22,6 +23,7 @@ from hyraxvm.formats import (
     format_of,
     hyperv,
     image_name,
+    made_for,
     qcow2,
     vmdk,
 )
@@ -51,6 +53,7 @@ def test_each_format_opens_as_the_machines_that_it_is_for(shelf: Shelf, tmp_path
             ("qcow2", "virtio_scsi"): ("bios", "virtio", "qcow2", ("virtio",)),
             ("hyperv", "generation2"): ("efi", "virtio", "vhdx", ("virtio",)),
             ("hyperv", "generation1"): ("bios", "ide", "vhdx", ("virtio",)),
+            ("utm", "utm"): ("efi", "virtio-blk", "qcow2", ("virtio",)),
         }.items()
     )
 
@@ -97,8 +100,9 @@ def test_names_tell_the_format() -> None:
 def test_every_image_is_dealt_the_first_format_and_every_format_an_image(images: int) -> None:
     dealt = [[each.name for each in hand] for hand in for_images(images)]
     assert len(dealt) == images
-    assert {hand[0] for hand in dealt} == {next(iter(FORMATS))}
-    assert sorted(name for hand in dealt for name in hand[1:]) == sorted(list(FORMATS)[1:])
+    first, *others = (each.name for each in made_for(DEFAULT))
+    assert {hand[0] for hand in dealt} == {first}
+    assert sorted(name for hand in dealt for name in hand[1:]) == sorted(others)
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
@@ -110,7 +114,7 @@ def test_a_truncated_file(shelf: Shelf, tmp_path: Path, name: str, share: float)
     refused(path, tmp_path / "into")
 
 
-@pytest.mark.parametrize("name", ["vmx", "ova", "hyperv"])
+@pytest.mark.parametrize("name", ["vmx", "ova", "hyperv", "utm"])
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_a_changed_byte(shelf: Shelf, tmp_path: Path, name: str, place: float) -> None:
     path = tmp_path / shelf.path(name).name

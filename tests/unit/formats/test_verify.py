@@ -36,6 +36,7 @@ def refused(path: Path) -> str:
         ("ova", "ovf (BIOS, lsisas1068, e1000)"),
         ("qcow2", "virtio_blk (BIOS, virtio-blk, virtio) or virtio_scsi (BIOS, virtio, virtio)"),
         ("hyperv", "generation2 (EFI, virtio, virtio) or generation1 (BIOS, ide, virtio)"),
+        ("utm", "utm (EFI, virtio-blk, virtio)"),
     ],
 )
 def test_a_good_file_is_told_in_one_line(shelf: Shelf, name: str, machine: str) -> None:

@@ -16,14 +16,13 @@ from hyraxvm.config import images, publish
 from hyraxvm.config.model import Artifact
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import FORMATS
 from hyraxvm.publish import nightly
 from hyraxvm.release import checks
 from hyraxvm.release import folder as finished
 from hyraxvm.stages import pipeline
 from hyraxvm.store import stage_cache
 from tests.unit.release.gpgkeys import keyring, make_key
-from tests.unit.release.shop import NAME, PACKAGES, Shop, make_image, passed
+from tests.unit.release.shop import FORMATS, NAME, PACKAGES, Shop, make_image, passed
 
 
 @pytest.fixture

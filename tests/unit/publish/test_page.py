@@ -6,6 +6,7 @@ import hashlib
 import html.parser
 import json
 import os
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from hyraxvm.config.arch import DEFAULT
 from hyraxvm.core.errors import UserError
-from hyraxvm.formats import FORMATS
+from hyraxvm.formats import FORMATS, made_for
 from hyraxvm.publish import page
 from hyraxvm.release import index
 from tests.unit.browser import DESKTOP, PHONE, Browser
@@ -72,6 +74,8 @@ def test_a_page_with_nothing_on_it() -> None:
     assert Page(text).links == ["#files"]
 
 
+# The hypervisors that open images of the usual architecture.
+OPENING = {one.id: one for one in page.hypervisors() if FORMATS[one.format] in made_for(DEFAULT)}
 HOSTILE = "\"'><script>bad()</script><a href='//bad.example/'>{{ 7 * 7 }}&"
 
 
@@ -131,7 +135,7 @@ def test_what_a_release_does_not_have_is_said(folder: Path) -> None:
     text = page.render_page(index.make_index("AB" * 20, [lacking(folder)]))
     sections = {part.split('"')[0]: part for part in text.split('<section class="choice" id="')[1:]}
     said = "This version has no file for this hypervisor."
-    others = dict.fromkeys([one.id for one in page.hypervisors()], 0)
+    others = dict.fromkeys(OPENING, 0)
     assert {name: part.count(said) for name, part in sections.items()} == {
         **others,
         **dict.fromkeys(("esxi", "virtualbox"), 1),
@@ -189,13 +193,19 @@ def pick(browser: Browser, value: str) -> None:
     box.find_element(By.XPATH, "..").click()
 
 
+def test_only_hypervisors_that_open_an_image_are_offered(folder: Path) -> None:
+    text = page.render_page(index.make_index("AB" * 20, [lacking(folder)]))
+    assert re.findall(r'<section class="choice" id="(.*?)"', text) == [*OPENING]
+    assert "utm" not in OPENING and "hyperv" in OPENING
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_each_choice_leads_to_its_one_file(
     published: tuple[str, Path], browser: Browser, size: str
 ) -> None:
     url, top = published
     browser.open(url, SIZES[size])
-    for hypervisor in page.hypervisors():
+    for hypervisor in OPENING.values():
         pick(browser, hypervisor.id)
         for image in ("local", "nfs", "smb"):
             pick(browser, image)
@@ -243,8 +253,8 @@ def test_without_javascript_all_of_it_is_there(
 ) -> None:
     browser.open(published[0], SIZES[size], script=False)
     assert shown(browser, "form") == []
-    assert len(shown(browser, "section.choice")) == len(page.hypervisors())
-    assert len(shown(browser, "a.get")) == 3 * len(page.hypervisors())
+    assert len(shown(browser, "section.choice")) == len(OPENING)
+    assert len(shown(browser, "a.get")) == 3 * len(OPENING)
     assert browser.complaints() == []
     assert browser.overflow() == 0
     browser.picture(f"download-{size}-plain")
@@ -324,9 +334,9 @@ def test_a_keyboard_is_enough(published: tuple[str, Path], browser: Browser) -> 
         focused().send_keys(Keys.TAB)
     focused().send_keys(Keys.ARROW_DOWN)
     (section,) = shown(browser, "section.choice")
-    assert section.get_attribute("id") == page.hypervisors()[1].id
+    assert section.get_attribute("id") == [*OPENING.values()][1].id
     for _ in range(2):
         focused().send_keys(Keys.TAB)
     while focused().get_attribute("class") != "get":
         focused().send_keys(Keys.TAB)
-    assert focused().text.endswith(FORMATS[page.hypervisors()[1].format].suffix)
+    assert focused().text.endswith(FORMATS[[*OPENING.values()][1].format].suffix)

@@ -18,12 +18,11 @@ from botocore.loaders import create_loader
 
 from hyraxvm.config import images
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import FORMATS
 from hyraxvm.publish import site as web_site
 from hyraxvm.release import signing
 from hyraxvm.store import parts
 from tests.unit.release.gpgkeys import keyring, make_key
-from tests.unit.release.shop import NAME, Shop, assemble, make_image, passed, workshop
+from tests.unit.release.shop import FORMATS, NAME, Shop, assemble, make_image, passed, workshop
 from tests.unit.store.loopback import ACCESS, SECRET, Rclone, s3
 
 _numbers = itertools.count()

@@ -14,13 +14,14 @@ import pytest
 
 from hyraxvm import __version__
 from hyraxvm.config import images, publish
+from hyraxvm.config.arch import DEFAULT
 from hyraxvm.config.model import FULL
 from hyraxvm.config.names import SUMS
 from hyraxvm.core import archives, cache
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.formats import FORMATS
+from hyraxvm.formats import made_for
 from hyraxvm.publish import publisher
 from hyraxvm.release import assemble as release
 from hyraxvm.release import collect, index, signing
@@ -29,6 +30,7 @@ from hyraxvm.stages.server import stage as server
 from hyraxvm.store.s3 import Store
 from tests.unit.store.loopback import Rclone
 
+FORMATS = {kind.name: kind for kind in made_for(DEFAULT)}
 NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of the image that `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 

@@ -16,13 +16,14 @@ import pytest
 from hyraxvm.config import images
 from hyraxvm.core import code
 from hyraxvm.core.paths import ROOT
-from hyraxvm.formats import FORMATS
+from hyraxvm.formats import made_for
 from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.server import stage as server
 
 TABLE = images.load()
 NFS = images.recipe(TABLE, "nfs", "dapdir")
 IMAGE = server.preview(NFS)
+FORMATS = {chosen.name: chosen for chosen in made_for(NFS.arch)}
 # The stages in their order: a stage has what an earlier one lacks.
 STAGES = ("rootfs", "server", "disk", "provision", "guest", *FORMATS)
 MODULES = {name: f"hyraxvm.stages.{name}.stage" for name in STAGES[:5]} | {
