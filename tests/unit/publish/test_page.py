@@ -22,7 +22,7 @@ from hyraxvm.formats import FORMATS, made_for
 from hyraxvm.publish import page
 from hyraxvm.release import index
 from tests.unit.browser import DESKTOP, PHONE, Browser
-from tests.unit.release.shop import Shop, assemble, make_image
+from tests.unit.release.shop import NAME, NFS, Shop, assemble, make_image
 from tests.unit.store.loopback import Rclone, serving
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
@@ -212,7 +212,7 @@ def test_each_choice_leads_to_its_one_file(
             found = browser.run(WHAT_IS_SHOWN)
             assert found["title"] == [hypervisor.title]
             suffix = FORMATS[hypervisor.format].suffix
-            name = f"hyrax-vm-{image}-dapdir1.0.0-debian12-amd64{suffix}"
+            name = f"{NAME.replace('-nfs-', f'-{image}-')}{suffix}"
             assert found["file"] == [name]
             (link,) = found["link"]
             data = fetch(link)
@@ -220,7 +220,7 @@ def test_each_choice_leads_to_its_one_file(
             assert found["digest"] == [hashlib.sha256(data).hexdigest()]
             assert fetch(found["signature"][0]).startswith(b"-----BEGIN PGP SIGNATURE-----")
             assert found["steps"] == [
-                step.replace("{system}", "Debian 12") for step in hypervisor.steps
+                step.replace("{system}", NFS.base.title) for step in hypervisor.steps
             ]
     assert browser.complaints() == []
 
@@ -272,7 +272,7 @@ def test_every_link_leads_somewhere(
     for wanted in (
         *(key_file, "releases/1.2.0/SHA256SUMS.asc", "releases/1.2.0/provenance.intoto.json"),
         *("releases/1.0.0/RELEASE-NOTES.md", "releases/1.1.0/SHA256SUMS"),
-        "nightlies/20260102/hyrax-vm-nfs-dapdir1.0.0-debian12-amd64.ova",
+        f"nightlies/20260102/{NAME}.ova",
     ):
         assert wanted in paths
     assert len(links) > 40

@@ -19,7 +19,7 @@ from hyraxvm.publish import publisher
 from hyraxvm.release import index
 from hyraxvm.store import s3, upload
 from hyraxvm.tools import clean
-from tests.unit.release.shop import Shop, assemble, make_image, workshop, workspace
+from tests.unit.release.shop import NAME, Shop, assemble, make_image, workshop, workspace
 
 
 def nightlies(tmp_path: Path, key: str, *versions: str) -> list[Path]:
@@ -60,7 +60,7 @@ def test_everything_is_there_and_the_index_names_it(shop: Shop, folder: Path, se
 def test_types_and_cache_headers(shop: Shop, folder: Path) -> None:
     shop.send(folder)
     client = s3.client(shop.settings().store)
-    name = "releases/1.0.0/hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
+    name = f"releases/1.0.0/{NAME}"
     for key, kind, caching in (
         (f"{name}.zip", "application/zip", "immutable"),
         (f"{name}.qcow2", "application/octet-stream", "immutable"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hyraxvm import __version__
-from hyraxvm.config import images, publish
+from hyraxvm.config import images, names, publish
 from hyraxvm.config.arch import DEFAULT
 from hyraxvm.config.model import FULL
 from hyraxvm.config.names import SUMS
@@ -31,7 +31,8 @@ from hyraxvm.store.s3 import Store
 from tests.unit.store.loopback import Rclone
 
 FORMATS = {kind.name: kind for kind in made_for(DEFAULT)}
-NAME = "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"  # of the image that `make_image` makes
+NFS = images.recipe(images.load(), "nfs", "dapdir")
+NAME = names.artifact_name(NFS, "1.0.0")  # of the image that `make_image` makes
 PACKAGES = {"bash": "5.2", "libstdc++6": "12.2.0-14", "openssh-server": "1:9.2p1-2"}
 
 
@@ -132,7 +133,7 @@ def make_image(
     recipe = images.recipe(images.load(), image, "dapdir")
     described = server.preview(recipe).model_dump()
     described |= {"image_digest": f"sha256:{'ab' * 32}", "packages": {"pypi/numpy": "2.3.5"}}
-    name = f"hyrax-vm-{image}-dapdir1.0.0-debian12-amd64"
+    name = names.artifact_name(recipe, "1.0.0")
     files = []
     for chosen in FORMATS.values():
         path = folder / f"{name}{chosen.suffix}"
@@ -153,12 +154,12 @@ def make_image(
             "IMAGE": image,
             "SERVER": "dapdir",
             "SERVER_TITLE": recipe.server.title,
-            "BASE": "debian-12",
-            "ARCH": "amd64",
+            "BASE": recipe.base_name,
+            "ARCH": recipe.arch_name,
             "GIT_REVISION": "0123456789ab",
             "BUILD_DATE": "2026-01-02T03:04:06Z",
         },
-        "system": {"distribution": "Debian", "version": "12"},
+        "system": recipe.base.model_dump(include={"distribution", "version"}),
         "server": described,
         "made_from": {"refresh": refresh, "server_files": cache.digest({})},
         "packages": packages or PACKAGES,
@@ -223,8 +224,8 @@ def bare(folder: Path, key: str, name: str, data: bytes) -> Path:
         title="An image",
         access="nfs",
         name="image",
-        base="debian-12",
-        arch="amd64",
+        base=NFS.base_name,
+        arch=NFS.arch_name,
         server=index.PublishedServer(name="dapdir", version="1", title="dapdir"),
         inputs="0" * 64,
         files=[index.File(name=name, format=kind, size=len(data), sha256=digest)],

@@ -20,7 +20,10 @@ from hyraxvm.release import assemble as release
 from hyraxvm.release import checks, notes, sbom, signing
 from hyraxvm.release import folder as finished
 from hyraxvm.tools import clean
-from tests.unit.release.shop import NAME, Shop, assemble, make_image
+from tests.unit.release.shop import NAME, NFS, Shop, assemble, make_image
+
+# As purl-spec names a distribution of Debian's packages.
+DISTRO = f"{NFS.base.distribution.lower()}-{NFS.base.version}"
 
 
 def test_the_folder_is_what_sha256sum_and_the_manifest_say(folder: Path) -> None:
@@ -53,9 +56,9 @@ def test_the_bill_of_materials_is_valid_and_names_every_package(folder: Path) ->
     assert found["metadata"]["timestamp"] == "2026-01-02T03:04:06+00:00"
     purls = {component["name"]: component["purl"] for component in found["components"]}
     assert purls == {
-        "bash": "pkg:deb/debian/bash@5.2?arch=amd64&distro=debian-12",
-        "libstdc++6": "pkg:deb/debian/libstdc%2B%2B6@12.2.0-14?arch=amd64&distro=debian-12",
-        "openssh-server": ("pkg:deb/debian/openssh-server@1:9.2p1-2?arch=amd64&distro=debian-12"),
+        "bash": f"pkg:deb/debian/bash@5.2?arch=amd64&distro={DISTRO}",
+        "libstdc++6": f"pkg:deb/debian/libstdc%2B%2B6@12.2.0-14?arch=amd64&distro={DISTRO}",
+        "openssh-server": (f"pkg:deb/debian/openssh-server@1:9.2p1-2?arch=amd64&distro={DISTRO}"),
         "numpy": "pkg:pypi/numpy@2.3.5",
         "dapdir": f"pkg:oci/dapdir@sha256:{'ab' * 32}",
     }
