@@ -351,6 +351,12 @@ def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
     return name
 
 
+def other_bases(config: Config) -> list[str]:
+    """Return the bases that no image of the table is made of, without those that are untried."""
+    used = {image.base for image in config.image.values()}
+    return [name for name, base in config.base.items() if name not in used and not base.untried]
+
+
 def base_title(config: Config, name: str) -> str:
     """Return a base's title, or its name if the table does not have it any more."""
     return config.base[name].title if name in config.base else name

@@ -75,7 +75,7 @@ def build(
                 workspace,
                 Plan(recipe, refresh, workspace.root),
                 formats,
-                progress.named(recipe.name) if len(wanted) > 1 else progress,
+                progress.named(_label(recipe, wanted)) if len(wanted) > 1 else progress,
                 machines,
             )
             for recipe, formats in wanted
@@ -190,8 +190,16 @@ def master(
     return Master(tar, served, done)
 
 
+def _label(recipe: Recipe, wanted: Sequence[tuple[Recipe, object]]) -> str:
+    """Return a name for lines about an image; it names the base if there are images on several."""
+    several = len({other.base_name for other, _ in wanted}) > 1
+    return f"{recipe.name} on {recipe.base.title}" if several else recipe.name
+
+
 def _log(workspace: Workspace, plan: Plan, stage: str) -> Path:
     """Return the path of a stage's log; remove the log of an earlier run."""
-    path = workspace.logs / f"{plan.recipe.name}-{plan.recipe.server_name}-{stage}.log"
+    recipe = plan.recipe
+    system = f"{recipe.base.short}-{recipe.arch_name}"
+    path = workspace.logs / f"{recipe.name}-{recipe.server_name}-{system}-{stage}.log"
     path.unlink(missing_ok=True)
     return path

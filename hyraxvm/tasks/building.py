@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from invoke import Context, task
 
@@ -21,6 +22,8 @@ from hyraxvm.tasks.common import (
     sharing,
     today,
 )
+
+OTHERS: Final = "qcow2"  # the format in which bases are tested that no image is made of
 
 
 @task(
@@ -110,7 +113,7 @@ def build(
         "k": "with --unit, --servers or --boot: only tests that match this expression of pytest",
         "image": "images to boot-test; default: all, with --boot the one that images.toml names",
         "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
-        "each other format of one of them",
+        "each other format of one of them, and the usual image on each other base",
     },
     iterable=["image", "format"],
 )
@@ -167,6 +170,10 @@ def test(
     chosen = choose_server(workspace)
     recipes = [chosen.recipe(table, name) for name in names]
     wanted = list(zip(recipes, chosen_formats, strict=True))
+    if not image and not format:
+        usual = table.defaults.image
+        others = [chosen.recipe(table, usual, base) for base in images.other_bases(table)]
+        wanted += [(recipe, formats.choose([OTHERS], recipe.arch)) for recipe in others]
     for artifact in pipeline.build(sharing(workspace, shown.say), wanted, shown):
         print(f"{artifact.path.name}: boot test passed")
 

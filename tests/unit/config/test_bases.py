@@ -77,6 +77,13 @@ def test_an_image_can_be_made_on_another_base() -> None:
         images.recipe(table, "nfs", base="suse")
 
 
+def test_bases_that_no_image_is_made_of_are_tested_too_unless_untried() -> None:
+    table = images.load()
+    used = {image.base for image in table.image.values()}
+    assert {*images.other_bases(table)} == {"debian-12", "debian-13"} - used
+    assert len(used) == 1
+
+
 @pytest.fixture
 def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Recipe:
     """An image on Ubuntu, whose keyring is a file that a test can make."""
