@@ -19,6 +19,7 @@ DISK_DRIVERS = {
     "virtio": "virtio_scsi",
     "virtio-blk": "virtio_blk",
     "ide": "ata_piix",
+    "nvme": "nvme",
 }
 NIC_DRIVERS = {"vmxnet3": "vmxnet3", "e1000": "e1000", "e1000e": "e1000e", "virtio": "virtio_net"}
 
@@ -28,7 +29,8 @@ def test_the_file_is_the_one_that_the_manifest_describes(artifact: Artifact) -> 
     assert artifact.path.stat().st_size == entry["size"]
     with artifact.path.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
-    inside = {path.name: path.stat().st_size for path in artifact.folder.iterdir()}
+    files = (path for path in artifact.folder.rglob("*") if path.is_file())
+    inside = {path.name: path.stat().st_size for path in files}
     assert inside == {e["name"]: e["size"] for e in entry["contents"]}
 
 
