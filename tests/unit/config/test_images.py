@@ -85,7 +85,7 @@ def test_an_image_has_one_client_at_most(image: str, client: str | None) -> None
 
 
 def test_the_artifact_name() -> None:
-    recipe = images.recipe(images.load(), "nfs", "dapdir")
+    recipe = images.recipe(images.load(), "nfs", "dapdir", base="debian-12")
     assert names.artifact_name(recipe, "1.0.0") == "hyrax-vm-nfs-dapdir1.0.0-debian12-amd64"
 
 

@@ -47,16 +47,16 @@ def test_the_manifest_says_which_boot_test_each_file_has_passed(own: Shelf) -> N
 
     assert set(tested().values()) == {None}
     package.record_tests(own.folder, {own.path("ova").name: SMOKE, own.path("vmx").name: FULL})
-    assert tested() == {"vmx": FULL, "ova": SMOKE, "qcow2": None, "hyperv": None}
+    assert tested() == {"vmx": FULL, "ova": SMOKE, "qcow2": None, "hyperv": None, "utm": None}
     # The better one stays, and the sums are those of the manifest as it is now.
     package.record_tests(own.folder, {own.path("ova").name: FULL, own.path("vmx").name: SMOKE})
-    assert tested() == {"vmx": FULL, "ova": FULL, "qcow2": None, "hyperv": None}
+    assert tested() == {"vmx": FULL, "ova": FULL, "qcow2": None, "hyperv": None, "utm": None}
     check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     subprocess.run(check, cwd=own.folder, check=True)
     # A file that is made again has passed nothing; the others keep what they have.
     own.path("ova").unlink()
     own.build()
-    assert tested() == {"vmx": FULL, "ova": None, "qcow2": None, "hyperv": None}
+    assert tested() == {"vmx": FULL, "ova": None, "qcow2": None, "hyperv": None, "utm": None}
 
 
 def test_the_manifest_tells_what_is_inside(shelf: Shelf, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_manifest_tells_what_is_inside(shelf: Shelf, tmp_path: Path) -> None
         (tmp_path / entry["format"]).mkdir()
         chosen = FORMATS[entry["format"]]
         folder = chosen.read(shelf.path(chosen), tmp_path / entry["format"]).folder
-        inside = {path.name: digest(path) for path in folder.iterdir()}
+        inside = {path.name: digest(path) for path in folder.rglob("*") if path.is_file()}
         assert inside == {item["name"]: item["sha256"] for item in entry["contents"]}
 
 
@@ -81,8 +81,8 @@ def test_sha256sum_agrees_with_the_set(own: Shelf) -> None:
 
 def test_the_same_input_gives_the_same_bytes(shelf: Shelf, tmp_path: Path) -> None:
     again = Shelf(tmp_path, shelf.source)
-    again.build("vmx", "ova", "qcow2")
-    for name in ("vmx", "ova", "qcow2"):
+    again.build("vmx", "ova", "qcow2", "utm")
+    for name in ("vmx", "ova", "qcow2", "utm"):
         assert digest(again.path(name)) == digest(shelf.path(name)), name
 
 
