@@ -4,7 +4,7 @@
 add() {
     read_arguments "$@"
     [ -z "$check" ] || return 0
-    lock
+    lock data
     [ ! -f "$CONF/$name.conf" ] || [ -n "$replace" ] ||
         usage_error "'$name' is in use for $(data_url "$name"); add --replace to replace it, or choose another name with --as"
     ! is_local "$name" || rmdir "$ROOT$DATA/$name" 2>/dev/null ||

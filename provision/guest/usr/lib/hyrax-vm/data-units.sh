@@ -12,9 +12,6 @@ unit() {
     esac
 }
 
-# private PATH < content: as write_file, but only root may read the file
-private() { (umask 077 && write_file "$1"); }
-
 # credentials NAME: the path of the file with which the SMB client logs in
 credentials() { printf '%s/%s.credentials' "$CONF" "$1"; }
 

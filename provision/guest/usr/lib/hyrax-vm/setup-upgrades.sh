@@ -67,7 +67,7 @@ END
 upgrades_off() {
     # shellcheck disable=SC2086  # one argument per timer
     systemctl disable --quiet --now $TIMERS || fail "the timers do not stop; see: systemctl status $TIMERS"
-    rm -f "$APT_CONF"
+    delete_file "$APT_CONF"
     upgrades_status
 }
 
