@@ -97,3 +97,16 @@ def test_one_that_a_reader_waits_for_and_that_cannot_be_mounted(
     tries = [line for line in guest.read("calls.log").splitlines() if line.startswith("unshare ")]
     options = f"ro,vers=4,port={port},"
     assert tries and all(options in line and "nofail" not in line for line in tries), tries
+
+
+def test_what_a_killed_command_has_left_is_put_back(
+    guest: Guest, watchdog: subprocess.Popen[str]
+) -> None:
+    wait_for_banner(guest, "mounted when it is read")
+    # `hyrax-data remove` was killed when it had begun.
+    (guest.root / "var/lib/hyrax/undo/sst").mkdir()
+    end = time.monotonic() + 20
+    while (guest.root / "etc/hyrax/data.d/sst.conf").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert list((guest.root / "var/lib/hyrax/undo").iterdir()) == []

@@ -54,7 +54,7 @@ aggregate() {
         compare_files
     else
         check_pattern
-        lock data
+        lock_data
         [ -n "$replace" ] || [ ! -e "$ncml" ] || usage_error "the aggregation '$name' exists; to replace it, add --replace"
         compare_files
         new=yes

@@ -62,7 +62,7 @@ restrict() {
         usage_error "--hidden works with Hyrax and dapdir only: the listings of this server are not known"
     [ -n "$later" ] || [ -n "$check" ] || check_known "$name"
     [ -z "$person" ] || [ -n "$check" ] || new_hash
-    [ -n "$check" ] || lock data
+    [ -n "$check" ] || lock_data
     new_users
     [ -z "$check" ] || return 0
     { mkdir -p "$RESTRICT" && for_nginx 750 "$RESTRICT" && put_mark &&
@@ -140,7 +140,7 @@ unrestrict() {
     [ $# -eq 1 ] || usage_error "unrestrict takes one name; see: hyrax-data list"
     check_name "$1"
     is_restricted "$1" || usage_error "'$1' is not restricted; see: hyrax-data list"
-    lock data
+    lock_data
     delete_file "$RESTRICT/$1.htpasswd" "$RESTRICT/$1.hidden"
     later=
     use_restrictions

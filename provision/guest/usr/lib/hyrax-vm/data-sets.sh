@@ -1,6 +1,9 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154  # variables are shared with lib.sh and its users
 # What the system knows of the data sets; nothing here looks into one. Sourced by lib.sh.
 
+# Changes of data sets that are not complete; see data-undo.sh.
+UNDO=$ROOT/var/lib/hyrax/undo
+
 # data_sets: the names, one a line: first those on file servers, then folders on this VM's own disk
 data_sets() {
     for conf in "$CONF"/*.conf; do

@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
 # The files and units that hyrax-data keeps for a data set. Sourced after lib.sh.
 #
-# The .conf is written last and removed last: a data set exists as long as its .conf does.
+# The .conf is written last: a data set exists when its .conf does.
 
 # unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path. Most names have
 # nothing that systemd escapes.
@@ -63,9 +63,7 @@ TimeoutIdleSec=300
 [Install]
 WantedBy=multi-user.target
 END
-        systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
-        systemctl daemon-reload &&
-        systemctl start ${later:+--no-block} "$(unit "$1" automount)" &&
+        switch_on "$1" &&
         write_file "$CONF/$1.conf" <<END
 NAME=$1
 URL=$url
@@ -73,6 +71,13 @@ LOGIN=$login
 VERS=$vers
 OPTIONS=$extra
 END
+}
+
+# switch_on NAME: starts its automount, now and at each boot
+switch_on() {
+    systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
+        systemctl daemon-reload &&
+        systemctl start ${later:+--no-block} "$(unit "$1" automount)"
 }
 
 # discard NAME: removes everything that keep makes, also when only half of it exists
