@@ -154,8 +154,8 @@ look_at_mounted() {
     }
 }
 
-# last_access NAME: sets age, to within the five minutes after which an idle data set is unmounted;
-# empty when nobody has read it since the VM was started. The file server's own access times are of
+# last_access NAME: sets age, to within the seven minutes after which systemd has unmounted it, if no file
+# was open when it looked (every 100 s); empty when nobody has read it since the VM was started. The file server's own access times are of
 # no use: it may not keep them, or they are those of other readers.
 last_access() {
     if is_mounted "$1"; then

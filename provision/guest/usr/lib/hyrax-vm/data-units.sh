@@ -31,6 +31,8 @@ unit_options() { unit_value "$1" Options | sed 's/,_netdev,nofail$//'; }
 # StartLimitIntervalSec=0: otherwise five refused mounts in ten seconds switch the automount off
 # for good, and it does not come back with its server.
 # TimeoutSec=30: the first mount loads kernel modules. The watchdog handles mounts that take longer.
+# strictexpire: otherwise each look of the watchdog would count as a use, and the data set would stay
+# mounted for ever. With it, only an open file counts.
 # LazyUnmount, ForceUnmount: unmounting must not wait for a dead server.
 keep() {
     mkdir -p "$ROOT$DATA/$1" "$CONF" "$UNITS" &&
@@ -59,6 +61,7 @@ StartLimitIntervalSec=0
 [Automount]
 Where=$DATA/$1
 TimeoutIdleSec=300
+ExtraOptions=strictexpire
 
 [Install]
 WantedBy=multi-user.target
