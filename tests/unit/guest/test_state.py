@@ -101,10 +101,10 @@ def test_only_the_helper_gives_a_file_of_the_disk_its_name() -> None:
         "host-keys",  # ssh-keygen writes two files, which are synced there
         "https.sh",  # a folder, synced there
         "server-https.sh",
-        "setup-support.sh",  # a file for people
+        "hyrax-setup",  # a file for people
         # under /run
         "banner", "front-door", "health", "landing", "ssh-password", "usage",
-        "data-restrict.sh",  # in $work
+        "data-restrict.sh", "setup-save.sh",  # in $work
     }  # fmt: skip
     found = {
         path.name
