@@ -2,7 +2,7 @@
 
 The machine `wires` is powered on three times with the same disk:
   1  with a settings disk, one network card, and a network without a DHCP server at first
-  2  as a copy: another UUID, another card with another MAC in another slot
+  2  as a copy: another UUID, another card with another MAC in another slot, and a cidata disk
   3  with three cards, and other settings from fw_cfg
 """
 
@@ -55,9 +55,15 @@ def power(artifact: Artifact, scratch: Path) -> Power:
 
 @pytest.fixture(scope="module")
 def key(scratch: Path) -> Path:
-    path = scratch / "wires-key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
+    new_key(scratch / "wires-key", "wires")
+    return scratch / "wires-key"
+
+
+def new_key(path: Path, comment: str) -> Path:
+    """Make a key of SSH; return the path of its public part."""
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+    subprocess.run(command, check=True)
+    return path.with_suffix(".pub")
 
 
 def card(model: str, network: str, mac: str, slot: str = "") -> list[str]:
@@ -110,11 +116,7 @@ name = "ocean"
             "hubport,id=port,hubid=0",
             *card("e1000e", "port", "52:54:00:00:00:01"),
         ),
-        *(
-            "-blockdev",
-            f"raw,node-name=cd,read-only=on,file.driver=file,file.filename={tmp_path}/settings.iso",
-        ),
-        *("-device", "ide-cd,drive=cd"),
+        *cd(tmp_path / "settings.iso"),
         password=PASSWORD,
     ) as guest:
         # Above the login prompt, before anybody has logged in.
@@ -173,11 +175,36 @@ name = "ocean"
         )
 
 
+def cd(path: Path) -> list[str]:
+    """Return QEMU's arguments for a CD with this file."""
+    file = f"raw,node-name=cd,read-only=on,file.driver=file,file.filename={path}"
+    return ["-blockdev", file, "-device", "ide-cd,drive=cd"]
+
+
+def cidata(folder: Path, **files: str) -> Path:
+    """Write a disk of NoCloud, as Proxmox does it."""
+    for name, text in files.items():
+        (folder / name.replace("_", "-")).write_text(text)
+    made = folder / "cidata.iso"
+    command = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "cidata", "-J", "-r", "-o", str(made)]
+    names = [f"{name}={folder / name}" for name in (each.replace("_", "-") for each in files)]
+    subprocess.run([*command, "-graft-points", *names], check=True)
+    return made
+
+
 def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
-    power: Power, files: FileServer, samples: Path, record_property: RecordProperty
+    power: Power,
+    files: FileServer,
+    samples: Path,
+    tmp_path: Path,
+    record_property: RecordProperty,
 ) -> None:
+    other = new_key(tmp_path / "other", "from-cidata").read_text()
+    user_data = f"#cloud-config\nssh_authorized_keys:\n  - {other}"
+    disk = cidata(tmp_path, meta_data="local-hostname: wires\n", user_data=user_data)
     with power(
         *("-uuid", COPY),
+        *cd(disk),
         *("-netdev", f"user,id=net,{forwarding(STATIC)}"),
         *card("vmxnet3", "net", "00:0c:29:00:00:02", "0x1a"),
         password=PASSWORD,
@@ -202,6 +229,8 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
         assert len(before[0]) == len(after[0]) == 32
         assert before[0] != after[0]
         assert before[2] != after[2]
+        keys = guest.check("hyrax-setup ssh-key list").splitlines()
+        assert [line.split()[2] for line in keys] == ["wires", "from-cidata"]
         # The password and the data set belong to the owner, and stay.
         assert guest.check("hyrax-data list").split()[0] == "ocean"
 
