@@ -109,6 +109,20 @@ is_open() {
     fi
 }
 
+# ask_servers NAME...: asks the file servers of these data sets for is_open, all at the same time: each of
+# them may be dead
+ask_servers() {
+    asked=$(for each; do
+        [ -f "$CONF/$each.conf" ] && parse_place "$(conf_value "$each" URL)" && say "$host $port"
+    done)
+    [ -n "$asked" ] || return 0
+    while read -r host port verdict; do
+        if [ "$verdict" = open ]; then opened="$opened $host:$port"; else closed="$closed $host:$port"; fi
+    done <<END
+$(say "$asked" | "$LIB/tcp-probe" - 2)
+END
+}
+
 # parse_place URL: sets host and port. Parses the plain URLs that hyrax-data keeps; leaves the others to
 # data-url, which takes ten times as long.
 parse_place() {

@@ -210,7 +210,7 @@ test_one() {
     else
         say "listing: $where (HTTP $listed)"
         say "DDS:     $address"
-        cat "$work/out"
+        visible <"$work/out"
     fi
 }
 

@@ -38,6 +38,9 @@ refuse() {
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
+# visible < text: without control characters but newlines and tabs: a terminal would obey those of strangers
+visible() { sed 's/[\x01-\x08\x0b-\x1f\x7f]/?/g; s/\xc2[\x80-\x9f]/?/g'; }
+
 # plain TEXT: the user's TEXT without what is unsafe to show, at most 80 characters
 plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
 

@@ -1,5 +1,6 @@
-# shellcheck shell=sh
-# Files that outlive a power cut, and the locks of the commands that change them. Sourced by lib.sh.
+# shellcheck shell=sh disable=SC2034  # its variables are for the scripts that source it
+# Files that outlive a power cut, the locks of the commands that change them, and a clock that nobody sets.
+# Sourced by lib.sh.
 
 # write_file PATH [COMMAND...] < content: writes all of it or nothing, whenever the power fails. Without
 # the first sync, rename(2) may leave an empty file; without the second, the former file may come back.
@@ -25,4 +26,11 @@ lock() {
     [ -d "$ROOT/run/hyrax" ] || mkdir -p "$ROOT/run/hyrax"
     exec 9>"$ROOT/run/hyrax/$1.lock"
     flock -w 120 9 || fail "another command is changing the same settings; try again when it has finished"
+}
+
+# uptime: sets uptime, seconds since the boot, for deadlines: NTP may set the other clock back by hours.
+# Not below HYRAX_ROOT: it is the clock of the machine on which this runs. It starts no program.
+uptime() {
+    read -r uptime _ </proc/uptime
+    uptime=${uptime%.*}
 }
