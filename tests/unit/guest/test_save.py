@@ -56,6 +56,8 @@ def set_up(guest: Guest, access: str) -> None:
         ("hyrax-server", "set", "usage-page", "yes"),
         ("hyrax-server", "set", "email", "a\\b@example.org"),
         ("hyrax-setup", "ssh-key", "add", KEY),
+        ("hyrax-setup", "timezone", "America/Argentina/Ushuaia"),
+        ("hyrax-setup", "ntp", "ntp.example.org,192.0.2.1"),
     ]
     for command in commands:
         status, _, err = guest.run(f"usr/bin/{command[0]}", *command[1:])
@@ -129,6 +131,8 @@ def test_saved_applied_to_a_fresh_machine_and_saved_again_it_is_the_same(
         name = str(file.relative_to(old.root))
         if file.is_file():
             assert sorted(fresh.read(name)) == sorted(old.read(name)), name
+    for name in ("etc/localtime", "etc/systemd/timesyncd.conf.d/50-hyrax.conf"):
+        assert (fresh.root / name).read_bytes() == (old.root / name).read_bytes()
     assert fresh.read("etc/shadow") == old.read("etc/shadow")
     # It is TOML for others too.
     values = tomllib.loads(opened(sealed, "a passphrase"))
