@@ -205,6 +205,7 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
     with power(
         *("-uuid", COPY),
         *cd(disk),
+        *("-device", "i6300esb"),
         *("-netdev", f"user,id=net,{forwarding(STATIC)}"),
         *card("vmxnet3", "net", "00:0c:29:00:00:02", "0x1a"),
         password=PASSWORD,
@@ -229,6 +230,8 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
         assert len(before[0]) == len(after[0]) == 32
         assert before[0] != after[0]
         assert before[2] != after[2]
+        # systemd has opened the hypervisor's watchdog.
+        assert guest.check("cat /sys/class/watchdog/watchdog0/state") == "active"
         keys = guest.check("hyrax-setup ssh-key list").splitlines()
         assert [line.split()[2] for line in keys] == ["wires", "from-cidata"]
         # The password and the data set belong to the owner, and stay.

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,27 @@ def watchdog(guest: Guest, port: int) -> Iterator[subprocess.Popen[str]]:
     yield process
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def test_it_reports_to_systemd_until_it_hangs(guest: Guest, port: int, tmp_path: Path) -> None:
+    program = guest.root / "usr/lib/hyrax-vm/watchdog"
+    edit(program, "PAUSE=3 ", "PAUSE=0.1 ")
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        guest.env["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        process = guest.popen("usr/lib/hyrax-vm/watchdog")
+        try:
+            assert "WATCHDOG=1" in (systemd.recv(4096) + systemd.recv(4096)).decode()
+            guest.stand_in("systemctl", "exec sleep 60")
+            systemd.settimeout(2)
+            with pytest.raises(TimeoutError):
+                for _ in range(20):
+                    systemd.recv(4096)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def wait_for_banner(guest: Guest, state: str) -> None:
