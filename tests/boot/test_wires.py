@@ -3,11 +3,13 @@
 The machine `wires` is powered on three times with the same disk:
   1  with a settings disk, one network card, and a network without a DHCP server at first
   2  as a copy: another UUID, another card with another MAC in another slot, and a cidata disk
-  3  with three cards, and other settings from fw_cfg
+  3  with three cards, other settings from fw_cfg, and a socket to QEMU's guest agent
 """
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +50,8 @@ def power(artifact: Artifact, scratch: Path) -> Power:
         ) as guest:
             guest.password = password
             yield guest
-            guest.machine.powerdown(120)
+            if guest.machine.running:
+                guest.machine.powerdown(120)
 
     return boot
 
@@ -248,12 +251,29 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
         assert guest.check("hyrax-network dhcp", 90) == "eth0 has the address 10.0.2.15 from DHCP"
 
 
-def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None:
+def ask_agent(path: Path, command: str, **arguments: str) -> object:
+    """Ask QEMU's guest agent, as virsh and Proxmox do; return its answer, None if it gives none."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect(str(path))
+        question = {"execute": command, "arguments": arguments}
+        connection.sendall(json.dumps(question).encode() + b"\n")
+        answer = (
+            connection.makefile().readline() if command != "guest-shutdown" else '{"return": 0}'
+        )
+        return json.loads(answer)["return"]
+
+
+def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power, tmp_path: Path) -> None:
     models = ("virtio-net-pci", "e1000", "e1000e")
     extra: list[str] = []
     for number, model in enumerate(models):
         net = f"user,id=net{number},net=10.0.{number + 2}.0/24"
         extra += ["-netdev", net, *card(model, f"net{number}", f"52:54:00:00:00:1{number}")]
+    agent = tmp_path / "agent"
+    extra += ["-chardev", f"socket,id=agent,path={agent},server=on,wait=off"]
+    extra += ["-device", "virtio-serial"]
+    extra += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
     settings = '[vm]\nhostname = "three"\n[server]\ncolor = "red"\n'
     with power(
         *("-uuid", COPY),
@@ -283,6 +303,21 @@ def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None
         while addresses(guest).keys() != found.keys():
             assert time.monotonic() < deadline
             time.sleep(1)
+
+        # A snapshot: nothing is written to the disk while the file system is frozen.
+        assert guest.check("systemctl is-active qemu-guest-agent") == "active"
+        for other in ("open-vm-tools", "hv-kvp-daemon"):
+            assert guest.run(f"systemctl is-active {other}").output == "inactive"
+        assert isinstance(count := ask_agent(agent, "guest-fsfreeze-freeze"), int) and count >= 1
+        try:
+            assert ask_agent(agent, "guest-fsfreeze-status") == "frozen"
+        finally:
+            assert ask_agent(agent, "guest-fsfreeze-thaw") == count
+        assert ask_agent(agent, "guest-fsfreeze-status") == "thawed"
+        # A power-off that the hypervisor asks for.
+        ask_agent(agent, "guest-shutdown", mode="powerdown")
+        guest.machine.wait(120)
+        assert "Powering off" in guest.console.tail() or "Power down" in guest.console.tail()
 
 
 def addresses(guest: Guest) -> dict[str, str]:
