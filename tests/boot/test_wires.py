@@ -3,7 +3,8 @@
 The machine `wires` is powered on three times with the same disk:
   1  with a settings disk, one network card, and a network without a DHCP server at first
   2  as a copy: another UUID, another card with another MAC in another slot, and a cidata disk
-  3  with three cards, other settings from fw_cfg, and a socket to QEMU's guest agent
+  3  with three cards, the disk on a controller that Proxmox and libvirt give to imported ones, other
+     settings from fw_cfg, and a socket to QEMU's guest agent
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ Power = Callable[..., AbstractContextManager[Guest]]
 def power(artifact: Artifact, scratch: Path) -> Power:
     """Return a function that boots the disk of `wires`; all its cards are in the arguments."""
     disk = artifact.spec.with_overlays(scratch / "wires")
+    own = disk.drives[0].controller
     runs: list[Path] = []
 
     @contextmanager
-    def boot(*extra: str, password: str) -> Iterator[Guest]:
+    def boot(*extra: str, password: str, controller: str = own) -> Iterator[Guest]:
         logs = artifact.reports / f"wires-{len(runs) + 1}"
         runs.append(logs)
-        with booted(
-            replace(disk, cpus=1, nics=(), extra=extra), scratch / logs.name, logs
-        ) as guest:
+        drives = (replace(disk.drives[0], controller=controller), *disk.drives[1:])
+        spec = replace(disk, cpus=1, nics=(), extra=extra, drives=drives)
+        with booted(spec, scratch / logs.name, logs) as guest:
             guest.password = password
             yield guest
             if guest.machine.running:
@@ -280,6 +282,7 @@ def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power, tmp_pat
         *("-fw_cfg", f"name=opt/org.opendap.hyrax/settings,string={settings.replace(',', ',,')}"),
         *extra,
         password=PASSWORD,
+        controller="lsi53c895a",
     ) as guest:
         guest.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
         deadline = time.monotonic() + 60
