@@ -75,8 +75,8 @@ class SmbServer(ServerProcess):
     """Serves the directory `export` as several shares.
 
     The share `data` is for the user `user` with PASSWORD, and is signed and encrypted.  `open` is
-    for guests, `closed` for another user.  Nobody may read the file in `hidden`.  `empty` is empty.  In
-    `dfs`, the root of a distributed file system, `ocean` leads to `open`.
+    for guests, `closed` for another user.  Nobody may read the file in `hidden`.  `empty` is empty.
+    In `dfs`, the root of a distributed file system, `ocean` leads to `open`.
     """
 
     name = "smbd"

@@ -3,8 +3,8 @@
 The machine `wires` is powered on three times with the same disk:
   1  with a settings disk, one network card, and a network without a DHCP server at first
   2  as a copy: another UUID, another card with another MAC in another slot, and a cidata disk
-  3  with three cards, the disk on a controller that Proxmox and libvirt give to imported ones, other
-     settings from fw_cfg, and a socket to QEMU's guest agent
+  3  with three cards, the disk on a controller that Proxmox and libvirt give to imported ones,
+     other settings from fw_cfg, and a socket to QEMU's guest agent
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ def set_up(guest: Guest, access: str) -> None:
         ("hyrax-setup", "ssh-key", "add", KEY),
         ("hyrax-setup", "timezone", "America/Argentina/Ushuaia"),
         ("hyrax-setup", "ntp", "ntp.example.org,192.0.2.1"),
+        ("hyrax-setup", "upgrades", "off", "--restart=03:30"),
     ]
     for command in commands:
         status, _, err = guest.run(f"usr/bin/{command[0]}", *command[1:])
