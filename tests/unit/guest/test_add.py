@@ -173,6 +173,7 @@ def test_the_servers_user_and_an_empty_export(guest: Guest, port: int) -> None:
         (["add", "nfs://h/x", "--as", "a\nb"], "'a?b' cannot be a name"),
         (["add", "nfs://h/x", "--as", "é"], "cannot be a name"),
         (["add", "nfs://h/x", "--as", "a" * 64], "cannot be a name"),
+        (["add", "nfs://h/x", "--as", "a" + "-" * 60], "cannot be a name"),
         (["add", "nfs://h/a%20b"], "'a b' cannot be a name"),
         (["add", "nfs://h/"], "has no name to use"),
         (["add", "nfs://h/x", "--soft"], "not an option"),
