@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034,SC2154  # variables are shared with hyrax-data
+# shellcheck shell=sh disable=SC2034,SC2153,SC2154  # variables are shared with hyrax-data
 # A change of a data set is made as a whole or not at all, whatever interrupts it. Sourced by hyrax-data.
 #
 # While a data set is changed, $UNDO/NAME is there. It holds the files of the data set that was served
@@ -22,7 +22,7 @@ recover() {
 # begin NAME [keep]: begins a change; with keep, an interruption brings back the present data set
 begin() {
     rm -rf "$UNDO/.new" "$UNDO/.done"
-    mkdir -p -m 700 "$UNDO" && mkdir "$UNDO/.new" || return 1
+    mkdir -p "$UNDO/.new" || return 1
     if [ -n "${2:-}" ] && [ -f "$CONF/$1.conf" ]; then
         for file in "$UNITS/$(unit "$1" mount)" "$UNITS/$(unit "$1" automount)" "$(credentials "$1")" "$CONF/$1.conf"; do
             [ ! -f "$file" ] || ln "$file" "$UNDO/.new" || return 1

@@ -29,9 +29,13 @@ timezone() {
     # "TZif": RFC 8536
     [ "$(head -c 4 "$ZONES/$value" 2>/dev/null)" = TZif ] || bad_zone
     [ -z "$check" ] || return 0
-    ln -sfn "$ZONES/$value" "$ROOT/etc/localtime.new" && mv -fT "$ROOT/etc/localtime.new" "$ROOT/etc/localtime" &&
-        sync "$ROOT/etc" || fail "/etc/localtime cannot be written; is the disk full? See: df -h"
+    put_zone || fail "/etc/localtime cannot be written; is the disk full? See: df -h"
     say "the timezone is now $value; programs that run use it when they start again"
+}
+
+put_zone() {
+    ln -sfn "$ZONES/$value" "$ROOT/etc/localtime.new" &&
+        mv -fT "$ROOT/etc/localtime.new" "$ROOT/etc/localtime" && sync "$ROOT/etc"
 }
 
 bad_zone() { usage_error "'$(plain "$value")' is not a timezone; for example: Europe/Vienna; to list those of a continent: ls $ZONES/America"; }

@@ -18,7 +18,9 @@ save() {
             ;;
         esac
     done
-    [ -n "$file" ] && [ ! -d "$file" ] || usage_error "save needs the name of a file; for example: hyrax-setup save hyrax.toml"
+    if [ -z "$file" ] || [ -d "$file" ]; then
+        usage_error "save needs the name of a file; for example: hyrax-setup save hyrax.toml"
+    fi
     check_folder
     need_work
     "$LIB/settings-save" $secrets >"$work/settings" 2>"$work/left" || fail "the settings cannot be read: $(tail -n 1 "$work/left")"
@@ -60,11 +62,11 @@ apply() {
     if head -n 1 "$1" 2>/dev/null | grep -q -x -F -e "$ENCRYPTED. To apply it: hyrax-setup apply FILE"; then
         ask_passphrase
         need_work
+        tail -n +3 "$1" >"$work/secret"
         # shellcheck disable=SC2086  # options
-        tail -n +3 "$1" >"$work/secret" && say "$passphrase" |
-            openssl enc -d $CIPHER -pass stdin -in "$work/secret" >"$work/settings" 2>/dev/null &&
-            # One wrong passphrase in 256 decrypts to something.
-            head -n 1 "$work/settings" | grep -q '^# Settings of a Hyrax VM' ||
+        say "$passphrase" | openssl enc -d $CIPHER -pass stdin -in "$work/secret" >"$work/settings" 2>/dev/null
+        # Not openssl's status: one wrong passphrase in 256 decrypts to something.
+        head -n 1 "$work/settings" | grep -q '^# Settings of a Hyrax VM' ||
             usage_error "'$(plain "$1")' cannot be read with this passphrase; nothing was changed"
         "$LIB/settings-boot" "$work/settings" "$1"
     else

@@ -41,7 +41,8 @@ set_upgrades() {
     *) usage_error "'$(plain "$restart")' is not a time; expected: HH:MM, for example 03:30, or no" ;;
     esac
     [ -z "$check" ] || return 0
-    mkdir -p "${UPGRADES%/*}" && printf 'UPGRADES=%s\nRESTART=%s\n' "$verb" "$restart" | write_file "$UPGRADES" ||
+    [ -d "${UPGRADES%/*}" ] || mkdir -p "${UPGRADES%/*}"
+    printf 'UPGRADES=%s\nRESTART=%s\n' "$verb" "$restart" | write_file "$UPGRADES" ||
         fail "$UPGRADES cannot be written; is the disk full? See: df -h"
     upgrades_status
 }
