@@ -23,6 +23,8 @@ SCSI_CONTROLLERS: Final = {
     "pvscsi": "pvscsi",
     "lsisas1068": "mptsas1068",
     "virtio": "virtio-scsi-pci",
+    # What Proxmox and libvirt give an imported disk.
+    "lsi53c895a": "lsi53c895a",
 }
 # Disks that need no controller device: the "pc" machine has one for IDE (PIIX3).
 # An NVMe disk needs a serial number.

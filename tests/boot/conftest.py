@@ -57,6 +57,7 @@ ORDER = (
     "test_restarts",
     "test_end",
     "test_wires",
+    "test_power",
 )
 DEADLINE = 1200  # seconds for one test, with the boots in it
 
@@ -68,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--smoke", action="store_true", help="one machine, and only its smoke tests")
     group.addoption("--artifact", action="append", default=[], metavar="FILE", type=Path)
     group.addoption("--kept", metavar="DIR", type=Path, help="use the machine that runs there")
+    group.addoption("--cuts", metavar="N", type=int, default=2, help="power cuts in test_power")
     group.addoption("--reports", metavar="DIR", type=Path, help="default: in artifacts/reports/")
 
 

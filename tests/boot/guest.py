@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import shlex
 import socket
@@ -137,6 +138,15 @@ class Guest:
         seconds = time.monotonic() - started
         assert self.check("cat /proc/sys/kernel/random/boot_id") != before
         return seconds
+
+    def cut_power(self) -> None:
+        """Cut the power, and switch it on again: what the guest has not written is lost."""
+        self.machine.reset()
+        self._logged_in = False
+        # What the console has shown before is not an answer.
+        with contextlib.suppress(ConsoleError):
+            while True:
+                self.console.expect(r"[\s\S]+", 1)
 
     def fetch(self, command: str, timeout: float = 60) -> bytes:
         """Return a command's output, sent over the network: long texts are slow on the console."""

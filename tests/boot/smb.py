@@ -35,6 +35,7 @@ CONFIGURATION = """
     map to guest = Bad User
     guest account = {user}
     restrict anonymous = 0
+    host msdfs = yes
     passdb backend = tdbsam:{work}/passdb.tdb
     smb passwd file = {work}/smbpasswd
     private dir = {work}
@@ -62,6 +63,11 @@ CONFIGURATION = """
 [empty]
     path = {work}/empty
     guest ok = yes
+[dfs]
+    path = {work}/dfs
+    msdfs root = yes
+    guest ok = yes
+    guest only = yes
 """
 
 
@@ -70,6 +76,7 @@ class SmbServer(ServerProcess):
 
     The share `data` is for the user `user` with PASSWORD, and is signed and encrypted.  `open` is
     for guests, `closed` for another user.  Nobody may read the file in `hidden`.  `empty` is empty.
+    In `dfs`, the root of a distributed file system, `ocean` leads to `open`.
     """
 
     name = "smbd"
@@ -89,8 +96,9 @@ class SmbServer(ServerProcess):
         self.user = pwd.getpwuid(os.geteuid() or NOBODY).pw_name
         os.chown(export, os.geteuid() or NOBODY, -1)
         self._configuration = work / "smb.conf"
-        for name in ("ncalrpc", "closed", "hidden", "empty"):
+        for name in ("ncalrpc", "closed", "hidden", "empty", "dfs"):
             (work / name).mkdir(parents=True)
+        (work / "dfs" / "ocean").symlink_to(f"msdfs:{HOST}\\open")
         (work / "hidden" / "secret.nc").touch(mode=0o000)
         self._configuration.write_text(
             CONFIGURATION.format(

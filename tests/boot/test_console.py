@@ -91,6 +91,13 @@ def test_no_unit_has_failed(guest: Guest) -> None:
     assert guest.check("systemctl is-system-running --wait", 120) == "running"
 
 
+def test_nothing_waits_for_a_person_when_the_system_is_damaged(guest: Guest) -> None:
+    assert {"fsck.repair=yes", "panic=30"} <= set(guest.check("cat /proc/cmdline").split())
+    assert guest.check("cat /proc/sys/kernel/panic") == "30"
+    assert "errors=panic" in guest.check("findmnt -no OPTIONS /").split(",")
+    assert "reboot" in guest.check("systemctl show -p ExecStart emergency.service")
+
+
 def test_only_the_service_and_ssh_listen(guest: Guest) -> None:
     tcp, datagrams = set(), set()
     for line in guest.check("sudo -n ss -H -lntu").splitlines():

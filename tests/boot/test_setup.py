@@ -62,7 +62,7 @@ def test_a_data_set_is_added_in_the_menu(
 # This is the same in all images, so one image tests it: the one with a password to hide.
 @pytest.mark.access("smb")
 def test_the_file_for_support_has_what_helps_and_no_secret(guest: Guest) -> None:
-    assert guest.check("hyrax-setup upgrades").startswith("security upgrades: off")
+    assert guest.check("hyrax-setup upgrades").startswith("security upgrades: on")
     shadow = guest.check("sudo -n awk -F: '$1 == \"opendap\" {print $2}' /etc/shadow")
     # They are not read on the console, because its log must not have them.
     credentials = "sudo -n cat /etc/hyrax/data.d/*.credentials 2>/dev/null"

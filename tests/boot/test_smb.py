@@ -64,6 +64,13 @@ def test_one_server_serves_a_guest_and_a_user(
     assert guest.run("sudo -n ls /etc/hyrax/data.d/open.credentials").status == 2
 
 
+def test_a_share_behind_a_dfs_root_is_served(guest: Guest, files: SmbServer) -> None:
+    guest.check(f"hyrax-data add {files.source(share='dfs', folder='ocean')} --as far", 120)
+    assert_served(guest, "far", files.export)
+    assert "open" in {session["share"] for session in files.sessions()}
+    guest.check("hyrax-data remove far")
+
+
 def test_a_file_that_the_user_may_not_read_is_named(
     guest: Guest, data_set: str, files: SmbServer
 ) -> None:

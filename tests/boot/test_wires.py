@@ -2,12 +2,15 @@
 
 The machine `wires` is powered on three times with the same disk:
   1  with a settings disk, one network card, and a network without a DHCP server at first
-  2  as a copy: another UUID, another card with another MAC in another slot
-  3  with three cards, and other settings from fw_cfg
+  2  as a copy: another UUID, another card with another MAC in another slot, and a cidata disk
+  3  with three cards, the disk on a controller that Proxmox and libvirt give to imported ones,
+     other settings from fw_cfg, and a socket to QEMU's guest agent
 """
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -37,27 +40,35 @@ Power = Callable[..., AbstractContextManager[Guest]]
 def power(artifact: Artifact, scratch: Path) -> Power:
     """Return a function that boots the disk of `wires`; all its cards are in the arguments."""
     disk = artifact.spec.with_overlays(scratch / "wires")
+    own = disk.drives[0].controller
     runs: list[Path] = []
 
     @contextmanager
-    def boot(*extra: str, password: str) -> Iterator[Guest]:
+    def boot(*extra: str, password: str, controller: str = own) -> Iterator[Guest]:
         logs = artifact.reports / f"wires-{len(runs) + 1}"
         runs.append(logs)
-        with booted(
-            replace(disk, cpus=1, nics=(), extra=extra), scratch / logs.name, logs
-        ) as guest:
+        drives = (replace(disk.drives[0], controller=controller), *disk.drives[1:])
+        spec = replace(disk, cpus=1, nics=(), extra=extra, drives=drives)
+        with booted(spec, scratch / logs.name, logs) as guest:
             guest.password = password
             yield guest
-            guest.machine.powerdown(120)
+            if guest.machine.running:
+                guest.machine.powerdown(120)
 
     return boot
 
 
 @pytest.fixture(scope="module")
 def key(scratch: Path) -> Path:
-    path = scratch / "wires-key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
+    new_key(scratch / "wires-key", "wires")
+    return scratch / "wires-key"
+
+
+def new_key(path: Path, comment: str) -> Path:
+    """Make a key of SSH; return the path of its public part."""
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+    subprocess.run(command, check=True)
+    return path.with_suffix(".pub")
 
 
 def card(model: str, network: str, mac: str, slot: str = "") -> list[str]:
@@ -110,11 +121,7 @@ name = "ocean"
             "hubport,id=port,hubid=0",
             *card("e1000e", "port", "52:54:00:00:00:01"),
         ),
-        *(
-            "-blockdev",
-            f"raw,node-name=cd,read-only=on,file.driver=file,file.filename={tmp_path}/settings.iso",
-        ),
-        *("-device", "ide-cd,drive=cd"),
+        *cd(tmp_path / "settings.iso"),
         password=PASSWORD,
     ) as guest:
         # Above the login prompt, before anybody has logged in.
@@ -173,11 +180,37 @@ name = "ocean"
         )
 
 
+def cd(path: Path) -> list[str]:
+    """Return QEMU's arguments for a CD with this file."""
+    file = f"raw,node-name=cd,read-only=on,file.driver=file,file.filename={path}"
+    return ["-blockdev", file, "-device", "ide-cd,drive=cd"]
+
+
+def cidata(folder: Path, **files: str) -> Path:
+    """Write a disk of NoCloud, as Proxmox does it."""
+    for name, text in files.items():
+        (folder / name.replace("_", "-")).write_text(text)
+    made = folder / "cidata.iso"
+    command = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "cidata", "-J", "-r", "-o", str(made)]
+    names = [f"{name}={folder / name}" for name in (each.replace("_", "-") for each in files)]
+    subprocess.run([*command, "-graft-points", *names], check=True)
+    return made
+
+
 def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
-    power: Power, files: FileServer, samples: Path, record_property: RecordProperty
+    power: Power,
+    files: FileServer,
+    samples: Path,
+    tmp_path: Path,
+    record_property: RecordProperty,
 ) -> None:
+    other = new_key(tmp_path / "other", "from-cidata").read_text()
+    user_data = f"#cloud-config\nssh_authorized_keys:\n  - {other}"
+    disk = cidata(tmp_path, meta_data="local-hostname: wires\n", user_data=user_data)
     with power(
         *("-uuid", COPY),
+        *cd(disk),
+        *("-device", "i6300esb"),
         *("-netdev", f"user,id=net,{forwarding(STATIC)}"),
         *card("vmxnet3", "net", "00:0c:29:00:00:02", "0x1a"),
         password=PASSWORD,
@@ -202,6 +235,10 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
         assert len(before[0]) == len(after[0]) == 32
         assert before[0] != after[0]
         assert before[2] != after[2]
+        # systemd has opened the hypervisor's watchdog.
+        assert guest.check("cat /sys/class/watchdog/watchdog0/state") == "active"
+        keys = guest.check("hyrax-setup ssh-key list").splitlines()
+        assert [line.split()[2] for line in keys] == ["wires", "from-cidata"]
         # The password and the data set belong to the owner, and stay.
         assert guest.check("hyrax-data list").split()[0] == "ocean"
 
@@ -216,18 +253,36 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
         assert guest.check("hyrax-network dhcp", 90) == "eth0 has the address 10.0.2.15 from DHCP"
 
 
-def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None:
+def ask_agent(path: Path, command: str, **arguments: str) -> object:
+    """Ask QEMU's guest agent, as virsh and Proxmox do; return its answer, None if it gives none."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect(str(path))
+        question = {"execute": command, "arguments": arguments}
+        connection.sendall(json.dumps(question).encode() + b"\n")
+        answer = (
+            connection.makefile().readline() if command != "guest-shutdown" else '{"return": 0}'
+        )
+        return json.loads(answer)["return"]
+
+
+def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power, tmp_path: Path) -> None:
     models = ("virtio-net-pci", "e1000", "e1000e")
     extra: list[str] = []
     for number, model in enumerate(models):
         net = f"user,id=net{number},net=10.0.{number + 2}.0/24"
         extra += ["-netdev", net, *card(model, f"net{number}", f"52:54:00:00:00:1{number}")]
+    agent = tmp_path / "agent"
+    extra += ["-chardev", f"socket,id=agent,path={agent},server=on,wait=off"]
+    extra += ["-device", "virtio-serial"]
+    extra += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
     settings = '[vm]\nhostname = "three"\n[server]\ncolor = "red"\n'
     with power(
         *("-uuid", COPY),
         *("-fw_cfg", f"name=opt/org.opendap.hyrax/settings,string={settings.replace(',', ',,')}"),
         *extra,
         password=PASSWORD,
+        controller="lsi53c895a",
     ) as guest:
         guest.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
         deadline = time.monotonic() + 60
@@ -251,6 +306,21 @@ def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power) -> None
         while addresses(guest).keys() != found.keys():
             assert time.monotonic() < deadline
             time.sleep(1)
+
+        # A snapshot: nothing is written to the disk while the file system is frozen.
+        assert guest.check("systemctl is-active qemu-guest-agent") == "active"
+        for other in ("open-vm-tools", "hv-kvp-daemon"):
+            assert guest.run(f"systemctl is-active {other}").output == "inactive"
+        assert isinstance(count := ask_agent(agent, "guest-fsfreeze-freeze"), int) and count >= 1
+        try:
+            assert ask_agent(agent, "guest-fsfreeze-status") == "frozen"
+        finally:
+            assert ask_agent(agent, "guest-fsfreeze-thaw") == count
+        assert ask_agent(agent, "guest-fsfreeze-status") == "thawed"
+        # A power-off that the hypervisor asks for.
+        ask_agent(agent, "guest-shutdown", mode="powerdown")
+        guest.machine.wait(120)
+        assert "Powering off" in guest.console.tail() or "Power down" in guest.console.tail()
 
 
 def addresses(guest: Guest) -> dict[str, str]:

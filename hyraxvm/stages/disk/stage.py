@@ -37,8 +37,10 @@ ESP_LABEL = "HYRAX-ESP"
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 
+# errors=panic: the machine starts again and repairs the file system; with remount-ro, it would wait
+# for a person to do that.
 FSTAB = f"""\
-LABEL={ROOT_LABEL} / ext4 defaults 0 1
+LABEL={ROOT_LABEL} / ext4 errors=panic 0 1
 LABEL={ESP_LABEL} /boot/efi vfat umask=0077,noauto,x-systemd.automount,x-systemd.idle-timeout=60 0 0
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.guest.guest_copy import Guest, edit
+from tests.unit.guest.guest_copy import STAND_INS, Guest, edit
 
 TEXT: dict[str, Any] = {"text": True, "capture_output": True}
 UNITS = "etc/systemd/system/"
@@ -173,6 +173,7 @@ def test_the_servers_user_and_an_empty_export(guest: Guest, port: int) -> None:
         (["add", "nfs://h/x", "--as", "a\nb"], "'a?b' cannot be a name"),
         (["add", "nfs://h/x", "--as", "é"], "cannot be a name"),
         (["add", "nfs://h/x", "--as", "a" * 64], "cannot be a name"),
+        (["add", "nfs://h/x", "--as", "a" + "-" * 60], "cannot be a name"),
         (["add", "nfs://h/a%20b"], "'a b' cannot be a name"),
         (["add", "nfs://h/"], "has no name to use"),
         (["add", "nfs://h/x", "--soft"], "not an option"),
@@ -234,6 +235,20 @@ def test_one_is_replaced_when_the_other_can_be_used(
     assert guest.read("proc/self/mounts").count(" /srv/hyrax/data/sst autofs ") == 1
 
 
+def test_one_that_cannot_be_replaced_is_served_on(guest: Guest, port: int) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    before = guest.state()
+    # The trial mount works, and mounting it in its place does not.
+    guest.stand_in("ls", 'case $1 in -d) exit 1 ;; esac; exec /usr/bin/ls "$@"')
+    status, out, err = guest.data("add", f"nfs://127.0.0.1:{port}/new/sst", "--replace")
+    assert (status, out) == (1, "") and "did not; the former one is served on" in err
+    assert guest.state() == before
+    guest.write("refuse-enable", "")
+    status, _, err = guest.data("add", f"nfs://127.0.0.1:{port}/new/sst", "--replace", "--later")
+    assert status == 1 and "cannot be set up; the former one is served on" in err
+    assert "/sst\n" in guest.read("etc/hyrax/data.d/sst.conf")
+
+
 def wait_for(path: Path, gone: bool = False, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while path.exists() == gone:
@@ -276,6 +291,19 @@ def test_interrupted_add(guest: Guest, port: int, step: str, number: signal.Sign
         time.sleep(0.05)
 
 
+def test_interrupted_replacement(guest: Guest, port: int) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    before = guest.state()
+    guest.write("pause", "^systemctl enable")
+    url = f"nfs://127.0.0.1:{port}/new/sst"
+    process = guest.popen("usr/bin/hyrax-data", "add", url, "--replace")
+    wait_for(guest.root / "pause", gone=True)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert guest.state() == before
+
+
 def test_interrupted_remove_is_finished(guest: Guest, port: int) -> None:
     before = guest.state()
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
@@ -305,3 +333,55 @@ def test_two_at_once_are_serialised(guest: Guest, port: int) -> None:
     assert sorted(process.returncode for process in running) == [0, 0, 2]
     assert guest.read("mount.log").split() == ["begin", "end", "begin", "end"]
     assert [line.split()[0] for line in guest.data("list")[1].splitlines()] == ["other", "sst"]
+
+
+KILL = """
+# Counts the programs that the command starts; kills all of it before the one that `cut` names.
+if [ -s "$HYRAX_ROOT/cut" ]; then
+    read -r left <"$HYRAX_ROOT/cut"
+    if [ "$left" -eq 1 ]; then
+        : >"$HYRAX_ROOT/cut"
+        kill -s KILL -- "-$(cat "$HYRAX_ROOT/group")"
+        exit 1
+    fi
+    echo $((left - 1)) >"$HYRAX_ROOT/cut"
+fi
+"""
+
+
+@pytest.mark.parametrize("step", ["add", "replace", "remove"])
+def test_killed_before_any_of_its_programs_it_leaves_the_old_or_the_new(
+    guest: Guest, port: int, step: str
+) -> None:
+    """What the next command, the watchdog or the next boot then finds and puts back."""
+    for name in ("cat", "ln", "mkdir", "mv", "rm", "rmdir", "sync"):
+        guest.stand_in(name, f'{KILL}exec /usr/bin/{name} "$@"')
+    guest.stand_in("systemctl", KILL + STAND_INS["systemctl"])
+    old = ["add", f"nfs://127.0.0.1:{port}/old/sst", "--replace", "--later"]
+    new = ["add", f"nfs://127.0.0.1:{port}/new/sst", "--replace", "--later"]
+    remove = ["remove", "sst"]
+    begin, command = {"add": (remove, new), "replace": (old, new), "remove": (old, remove)}[step]
+    guest.data(*old)
+    guest.data(*command)
+    after = guest.state()
+    guest.data(*begin)
+    before = guest.state()
+    assert before != after
+    go = 'echo $$ >"$HYRAX_ROOT/group"; exec "$HYRAX_ROOT/usr/bin/hyrax-data" "$@"'
+    states = []
+    for number in range(1, 100):
+        guest.write("cut", f"{number}\n")
+        arguments = ["sh", "-c", go, "sh", *command]
+        done = subprocess.run(arguments, env=guest.env, start_new_session=True, **TEXT)
+        guest.write("cut", "")
+        assert guest.data("recover")[0] == 0
+        states.append(guest.state())
+        if done.returncode != -signal.SIGKILL:
+            break
+        if states[-1] != before:
+            guest.data(*begin)
+    # Up to one moment it is the old one; from then on the new one, all of it.
+    switched = states.index(after)
+    assert states == [before] * switched + [after] * (len(states) - switched)
+    assert 3 < switched < len(states) - 3
+    assert list((guest.root / "var/lib/hyrax/undo").iterdir()) == []

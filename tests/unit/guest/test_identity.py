@@ -20,6 +20,13 @@ def test_a_copy_gets_host_keys_and_a_machine_id_of_its_own(guest: Guest) -> None
         start(same)
         assert guest.read("etc/ssh/ssh_host_ed25519_key") == "mine"
         assert guest.read("etc/machine-id") == "a" * 32 + "\n"
+    # With a full disk the copy keeps the keys that it has, and tries again at its next start.
+    guest.stand_in("ssh-keygen", "exit 1")
+    guest.write("sys/class/dmi/id/product_uuid", UUIDS[1] + "\n")
+    assert guest.run("usr/lib/hyrax-vm/identity")[0] == 1
+    assert guest.read("etc/ssh/ssh_host_ed25519_key") == "mine"
+    (guest.bin / "ssh-keygen").unlink()
     start(UUIDS[1])
-    assert not (guest.root / "etc/ssh/ssh_host_ed25519_key").exists()
+    for kind in ("ed25519", "ecdsa"):
+        assert "PRIVATE KEY" in guest.read(f"etc/ssh/ssh_host_{kind}_key")
     assert guest.read("etc/machine-id") == "0123456789abcdef0123456789abcdef\n"

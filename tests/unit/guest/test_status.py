@@ -98,6 +98,21 @@ def test_test_shows_the_dds_of_one_file(guest: Guest, port: int, http: dict[str,
     assert "/opendap/data/sst/run7.x.dds\n" in guest.data("test", "sst")[1]
 
 
+def test_test_tries_files_until_the_server_knows_one(
+    guest: Guest, port: int, http: dict[str, str]
+) -> None:
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    files = ["MOD021KM.hdf", "other.hdf", "SST.NC"]
+    mounted(guest, "sst", dict.fromkeys(files, "x"))
+    http["/opendap/data/sst/"] = "<html>"
+    for file in files:
+        status, _, err = guest.data("test", "sst")
+        assert status == 1 and " is not served: HTTP 404; see: hyrax-server logs" in err
+        http[f"/opendap/data/sst/{file}.dds"] = DDS
+        assert f"/opendap/data/sst/{file}.dds\n" in guest.data("test", "sst")[1]
+        del http[f"/opendap/data/sst/{file}.dds"]
+
+
 def test_test_without_a_server(guest: Guest, port: int, closed_port: int) -> None:
     divert_curl(guest, closed_port)
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
@@ -269,7 +284,7 @@ def test_the_banner_asks_a_file_server_once(guest: Guest, closed_port: int) -> N
     for name in ("a", "b", "c"):
         url = f"nfs://127.0.0.1:{closed_port}/{name}"
         assert guest.data("add", url, "--later")[0] == 0
-    probe = '#!/bin/sh\necho "probe $*" >>"$HYRAX_ROOT/calls.log"\necho silent\nexit 1\n'
+    probe = '#!/bin/sh\necho "probe $*" >>"$HYRAX_ROOT/calls.log"\nsed "s/$/ silent/"\n'
     guest.write("usr/lib/hyrax-vm/tcp-probe", probe)
     before = guest.read("calls.log").count("probe ")
     assert banner(guest).count("(away, 127.0.0.1 does not answer)") == 3

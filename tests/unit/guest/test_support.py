@@ -1,8 +1,7 @@
-"""hyrax-setup support: what its file contains, and what it must not; hyrax-setup upgrades."""
+"""hyrax-setup support: what its file contains, and what it must not."""
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import tarfile
@@ -144,109 +143,6 @@ def test_where_it_is_written_is_chosen(planted: Guest, tmp_path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------ upgrades
-
-APT = r"""
-case "$*" in
-*" update") [ ! -e "$HYRAX_ROOT/offline" ] || {
-    echo "W: old lists"
-    echo "E: Failed to fetch http://m/x  Could not resolve 'm'"
-    exit 100
-} ;;
-*) [ ! -e "$HYRAX_ROOT/broken" ] || {
-    echo "E: Unable to locate package unattended-upgrades"
-    exit 100
-} ;;
-esac
-"""
-SYSTEMCTL = r"""
-on=$HYRAX_ROOT/etc/apt/on
-case $1 in
-enable) : >"$on" ;;
-disable) rm -f "$on" ;;
-is-enabled) [ -e "$on" ] ;;
-esac
-"""
-CONF = "etc/apt/apt.conf.d/52hyrax-upgrades"
-
-
-@pytest.fixture
-def debian(guest: Guest) -> Guest:
-    (guest.root / CONF).parent.mkdir(parents=True)
-    guest.stand_in("apt-get", APT)
-    guest.stand_in("systemctl", SYSTEMCTL)
-    return guest
-
-
-def upgrades(guest: Guest, *arguments: str) -> tuple[int, str, str]:
-    return guest.run("usr/bin/hyrax-setup", "upgrades", *arguments)
-
-
-def test_upgrades_are_off_until_they_are_switched_on(debian: Guest) -> None:
-    off = "security upgrades: off; switch them on with: hyrax-setup upgrades on\n"
-    assert upgrades(debian)[1].startswith(off)
-    status, out, err = upgrades(debian, "on")
-    assert (status, err) == (0, "")
-    assert "security upgrades: on, every night" in out
-    calls = debian.read("calls.log")
-    assert calls.index(" update") < calls.index("--download-only") < calls.index("systemctl enable")
-    assert "systemctl enable --quiet --now apt-daily.timer apt-daily-upgrade.timer" in calls
-    assert upgrades(debian, "off")[1].startswith(off)
-    assert "systemctl disable --quiet --now apt-daily.timer apt-daily-upgrade.timer" in (
-        debian.read("calls.log")
-    )
-    assert not (debian.root / CONF).exists()
-
-
-def test_apt_reads_security_as_the_only_origin(debian: Guest) -> None:
-    assert upgrades(debian, "on")[0] == 0
-    whole = debian.root / "whole.conf"
-    # The configuration of Debian's package is read first.
-    shipped = 'Unattended-Upgrade::Origins-Pattern { "origin=Debian,label=Debian"; };\n'
-    whole.write_text(shipped + debian.read(CONF))
-    done = subprocess.run(
-        ["apt-config", "dump", "--format", "%f=%v%n", "Unattended-Upgrade"],
-        env={"APT_CONFIG": str(whole), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    values = [line for line in done.stdout.splitlines() if "Origins-Pattern::" in line]
-    assert values == [
-        "Unattended-Upgrade::Origins-Pattern::="
-        "origin=Debian,codename=${distro_codename}-security,label=Debian-Security"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("trouble", "said"),
-    [
-        ("offline", "Debian's mirror cannot be reached, nothing was changed (Failed to fetch"),
-        ("broken", "cannot be fetched; nothing was changed"),
-    ],
-)
-def test_without_a_mirror_nothing_is_changed(debian: Guest, trouble: str, said: str) -> None:
-    debian.write(trouble, "")
-    before = debian.state()
-    status, _, err = upgrades(debian, "on")
-    assert status == 1
-    assert said in err
-    assert debian.state() == before
-    assert "enable" not in debian.read("calls.log")
-
-
-def test_users_mistakes(debian: Guest) -> None:
-    for arguments, said in (
-        (["maybe"], "'maybe' is not one of: on, off, status"),
-        (["on", "x"], ""),
-    ):
-        status, out, err = upgrades(debian, *arguments)
-        assert (status, out, err.count("\n")) == (2, "", 1)
-        assert said in err
-    status, _, err = debian.run("usr/bin/hyrax-setup", "fly")
-    assert (status, err) == (2, "hyrax-setup: 'fly' is not a command; see: hyrax-setup --help\n")
-
-
 def test_help(guest: Guest) -> None:
     status, out, _ = guest.run("usr/bin/hyrax-setup", "--help")
     assert status == 0
@@ -255,17 +151,15 @@ def test_help(guest: Guest) -> None:
         assert f"  hyrax-setup {command}" in out
 
 
-def test_another_distribution_has_its_own_origins_and_name_for_ssh(debian: Guest) -> None:
-    origins = "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu\norigin=UbuntuESM"
-    base = f"DISTRIBUTION='Ubuntu'\nSSH_UNIT='ssh.socket'\nUPGRADE_ORIGINS='{origins}'\n"
-    debian.write("usr/lib/hyrax-vm/base.sh", base)
-    status, out, _ = upgrades(debian, "on")
-    assert status == 0
-    assert "from Ubuntu's mirror" in out
-    lines = "".join(f'    "{origin}";\n' for origin in origins.splitlines())
-    assert f"Origins-Pattern {{\n{lines}}};\n" in debian.read(CONF)
-    debian.run("usr/bin/hyrax-setup", "upgrades", "off")
-    # The stand-in of systemctl now says that every unit is off.
+def test_a_command_that_does_not_exist(guest: Guest) -> None:
+    status, _, err = guest.run("usr/bin/hyrax-setup", "fly")
+    assert (status, err) == (2, "hyrax-setup: 'fly' is not a command; see: hyrax-setup --help\n")
+
+
+def test_another_distribution_has_its_own_name_for_ssh(guest: Guest) -> None:
+    base = "DISTRIBUTION='Ubuntu'\nSSH_UNIT='ssh.socket'\nUPGRADE_ORIGINS='origin=Ubuntu'\n"
+    guest.write("usr/lib/hyrax-vm/base.sh", base)
+    guest.stand_in("systemctl", "exit 1")  # every unit is off
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"
-    said = debian.run("usr/bin/hyrax-setup", "ssh-key", "add", key)
+    said = guest.run("usr/bin/hyrax-setup", "ssh-key", "add", key)
     assert "type: sudo systemctl enable --now ssh.socket" in said[1], said

@@ -129,6 +129,12 @@ def test_refused_in_one_line(url: str, why: str) -> None:
         (["smb://h/sst", r"SHIP\me"], "h", "/sst", ("me", "SHIP")),
         (["smb://h/sst", "SHIP/me"], "h", "/sst", ("me", "SHIP")),
         (["smb://h/sst", "me@ship.example"], "h", "/sst", ("me@ship.example", "")),
+        (
+            ["smb://h/sst", r"MicrosoftAccount\me+x@example.org"],
+            "h",
+            "/sst",
+            ("me+x@example.org", "MicrosoftAccount"),
+        ),
         (["smb://h/sst", "Jörg Æ", "SHIP"], "h", "/sst", ("Jörg Æ", "SHIP")),
     ],
 )

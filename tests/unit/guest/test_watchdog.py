@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,27 @@ def watchdog(guest: Guest, port: int) -> Iterator[subprocess.Popen[str]]:
     yield process
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def test_it_reports_to_systemd_until_it_hangs(guest: Guest, port: int, tmp_path: Path) -> None:
+    program = guest.root / "usr/lib/hyrax-vm/watchdog"
+    edit(program, "PAUSE=3 ", "PAUSE=0.1 ")
+    assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        guest.env["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        process = guest.popen("usr/lib/hyrax-vm/watchdog")
+        try:
+            assert "WATCHDOG=1" in (systemd.recv(4096) + systemd.recv(4096)).decode()
+            guest.stand_in("systemctl", "exec sleep 60")
+            systemd.settimeout(2)
+            with pytest.raises(TimeoutError):
+                for _ in range(20):
+                    systemd.recv(4096)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def wait_for_banner(guest: Guest, state: str) -> None:
@@ -97,3 +119,16 @@ def test_one_that_a_reader_waits_for_and_that_cannot_be_mounted(
     tries = [line for line in guest.read("calls.log").splitlines() if line.startswith("unshare ")]
     options = f"ro,vers=4,port={port},"
     assert tries and all(options in line and "nofail" not in line for line in tries), tries
+
+
+def test_what_a_killed_command_has_left_is_put_back(
+    guest: Guest, watchdog: subprocess.Popen[str]
+) -> None:
+    wait_for_banner(guest, "mounted when it is read")
+    # `hyrax-data remove` was killed when it had begun.
+    (guest.root / "var/lib/hyrax/undo/sst").mkdir()
+    end = time.monotonic() + 20
+    while (guest.root / "etc/hyrax/data.d/sst.conf").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert list((guest.root / "var/lib/hyrax/undo").iterdir()) == []

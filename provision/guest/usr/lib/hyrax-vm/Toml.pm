@@ -104,4 +104,26 @@ sub escape {
     return $ESCAPES{$code} // die "'\\$code' is not an escape; write a backslash as \\\\, or use '...'\n";
 }
 
+# quoted TEXT: the text as a string; control characters are escaped
+sub quoted {
+    my ($text) = @_;
+    $text =~ s/(["\\])/\\$1/g;
+    $text =~ s/([\x00-\x1f\x7f])/sprintf '\\u%04x', ord $1/ge;
+    return qq("$text");
+}
+
+# table HEADER KEY VALUE ...: returns its text; empty values are left out, and so is an empty table
+sub table {
+    my ($header, @pairs) = @_;
+    my $body = '';
+    while (my ($key, $value) = splice @pairs, 0, 2) {
+        if (ref $value) {
+            $body .= "$key = [" . join(',', map { "\n    " . quoted($_) } @$value) . ",\n]\n" if @$value;
+        } elsif (defined $value && $value ne '') {
+            $body .= "$key = " . quoted($value) . "\n";
+        }
+    }
+    return $body && "\n$header\n$body";
+}
+
 1;

@@ -4,7 +4,7 @@
 add() {
     read_arguments "$@"
     [ -z "$check" ] || return 0
-    lock
+    lock_data
     [ ! -f "$CONF/$name.conf" ] || [ -n "$replace" ] ||
         usage_error "'$name' is in use for $(data_url "$name"); add --replace to replace it, or choose another name with --as"
     ! is_local "$name" || rmdir "$ROOT$DATA/$name" 2>/dev/null ||
@@ -13,14 +13,16 @@ add() {
     [ "$kind" != smb ] || smb_credentials
     verdict=
     [ -n "$later" ] || try_it
-    # The data set to be replaced, or units without a .conf, which a power cut during `add` leaves.
+    former='nothing was kept'
+    [ ! -f "$CONF/$name.conf" ] || former='the former one is served on'
+    begin "$name" keep || fail "$UNDO cannot be written; is the disk full? See: df -h"
+    # The data set to be replaced, or units whose .conf somebody has deleted.
     [ ! -f "$UNITS/$(unit "$name" automount)" ] || discard "$name"
-    undo=$name
-    keep "$name" || fail "'$name' cannot be set up; nothing was kept"
+    keep "$name" || fail "'$name' cannot be set up; $former"
     if [ -n "$verdict" ] && ! with_deadline 30 ls -d "$ROOT$DATA/$name/." >"$work/out" 2>&1; then
-        fail "a trial mount of '$name' worked, but mounting it at $DATA/$name did not; see: journalctl -u $(unit "$name" mount)"
+        fail "a trial mount of '$name' worked, but mounting it at $DATA/$name did not; $former; see: journalctl -u $(unit "$name" mount)"
     fi
-    undo=
+    settled "$name"
     if [ -n "$json" ]; then
         described "$name" warning:text "$warning"
     else

@@ -54,9 +54,9 @@ aggregate() {
         compare_files
     else
         check_pattern
+        lock_data
         [ -n "$replace" ] || [ ! -e "$ncml" ] || usage_error "the aggregation '$name' exists; to replace it, add --replace"
         compare_files
-        lock
         new=yes
         [ ! -f "$ncml" ] || cp "$ncml" "$work/before"
         write_ncml | write_file "$ncml" || fail "$ncml cannot be written; is the disk full? See: df -h"
@@ -138,7 +138,7 @@ END
 look_at_aggregate() {
     status=$(curl -s -m 120 -o "$work/answer" -w '%{http_code}' "http://127.0.0.1:$PORT/opendap/data/$name.ncml.dds")
     if [ "$status" != 200 ]; then
-        [ -z "$new" ] || rm -f "$ncml"
+        [ -z "$new" ] || delete_file "$ncml"
         [ ! -f "$work/before" ] || write_file "$ncml" <"$work/before"
         fail "the server does not serve these files as one (HTTP $status): $(plain "$(sed -n 's/^ *message = "\(.*\)";$/\1/p' "$work/answer")"); see: hyrax-server logs"
     fi

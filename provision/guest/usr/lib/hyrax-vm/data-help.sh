@@ -70,9 +70,9 @@ anything is wrong, the exit status is 1.
           refused     the file server does not let this VM mount it
           unreadable  the data server's user may not read it
           off         its automount was stopped
-  READ    time since it was last read: 'now' while it is mounted, which lasts
-          until five minutes after the last read; '-' if nobody has read it
-          since the VM was started
+  READ    time since it was last read, to within seven minutes: 'now' while it
+          is mounted, and it is unmounted when nobody reads it; '-' if nobody
+          has read it since the VM was started
   RTT/ms  the network's round trip to the file server, in milliseconds
   --json  the keys of list, and state, problem, size_bytes, used_bytes,
           last_access_s, rtt_ms

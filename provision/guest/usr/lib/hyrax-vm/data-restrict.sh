@@ -22,7 +22,7 @@ END_OF_HELP
 }
 
 restrict() {
-    name='' person='' file='' gone='' hidden='' later='' check='' password_file=''
+    name='' person='' file='' gone='' hidden='' later='' check='' password_file='' hash=''
     while [ $# -gt 0 ]; do
         case $1 in
         --*=*)
@@ -61,21 +61,28 @@ restrict() {
     [ "$hidden" != yes ] || [ -n "$(hidden_under)" ] ||
         usage_error "--hidden works with Hyrax and dapdir only: the listings of this server are not known"
     [ -n "$later" ] || [ -n "$check" ] || check_known "$name"
+    [ -z "$person" ] || [ -n "$check" ] || new_hash
+    [ -n "$check" ] || lock_data
     new_users
     [ -z "$check" ] || return 0
-    lock
-    { mkdir -p "$RESTRICT" && for_nginx 750 "$RESTRICT" && put_users <"$work/users"; } ||
+    { mkdir -p "$RESTRICT" && for_nginx 750 "$RESTRICT" && put_mark &&
+        (umask 027 && write_file "$present" for_nginx 640 <"$work/users"); } ||
         fail "/etc/hyrax cannot be written; is the disk full? See: df -h"
-    case $hidden in
-    yes) : >"$RESTRICT/$name.hidden" ;;
-    no) rm -f "$RESTRICT/$name.hidden" ;;
-    esac
     use_restrictions
     told_restriction
 }
 
 # for_nginx MODE PATH: root writes it, and nginx reads it
 for_nginx() { { [ -n "$ROOT" ] || chgrp hyrax-front-door "$2"; } && chmod "$1" "$2"; }
+
+# new_hash: asks for the password of $person; sets hash
+new_hash() {
+    login=$person host="data set $name" guest_hint=''
+    read_password
+    [ ${#password} -ge 8 ] || usage_error "the password has ${#password} characters; it needs 8 or more"
+    hash=$(printf '%s\n' "$password" | openssl passwd -6 -stdin) || fail "openssl cannot make a hash"
+    password=
+}
 
 # new_users: writes the lines of the new htpasswd file to $work/users
 new_users() {
@@ -90,14 +97,7 @@ new_users() {
     else
         grep -v -e "^$person:" "$present" >"$work/users" 2>/dev/null || [ -z "$person" ] || : >"$work/users"
     fi
-    if [ -n "$person" ] && [ -z "$check" ]; then
-        login=$person host="data set $name" guest_hint=''
-        read_password
-        [ ${#password} -ge 8 ] || usage_error "the password has ${#password} characters; it needs 8 or more"
-        hash=$(printf '%s\n' "$password" | openssl passwd -6 -stdin) || fail "openssl cannot make a hash"
-        password=
-        printf '%s:%s\n' "$person" "$hash" >>"$work/users"
-    fi
+    [ -z "$hash" ] || printf '%s:%s\n' "$person" "$hash" >>"$work/users"
     if [ -n "$gone" ]; then
         grep -q -e "^$gone:" "$work/users" || usage_error "'$gone' is not a user of $name; its users: $(users_of "$name" | paste -s -d ' ')"
         grep -v -e "^$gone:" "$work/users" >"$work/fewer" || [ -n "$check" ] ||
@@ -106,8 +106,12 @@ new_users() {
     fi
 }
 
-put_users() {
-    (umask 027 && cat >"$present.new") && for_nginx 640 "$present.new" && sync "$present.new" && mv -f "$present.new" "$present"
+# put_mark: makes or removes the mark of a hidden data set. Before the users, as it means nothing without.
+put_mark() {
+    case $hidden in
+    yes) write_file "$RESTRICT/$name.hidden" </dev/null ;;
+    no) delete_file "$RESTRICT/$name.hidden" ;;
+    esac
 }
 
 # use_restrictions: nginx reads the list of restricted data sets; the users it reads at each request
@@ -136,8 +140,8 @@ unrestrict() {
     [ $# -eq 1 ] || usage_error "unrestrict takes one name; see: hyrax-data list"
     check_name "$1"
     is_restricted "$1" || usage_error "'$1' is not restricted; see: hyrax-data list"
-    lock
-    rm -f "$RESTRICT/$1.htpasswd" "$RESTRICT/$1.hidden"
+    lock_data
+    delete_file "$RESTRICT/$1.htpasswd" "$RESTRICT/$1.hidden"
     later=
     use_restrictions
     if [ -n "$json" ]; then json_object name "$1" users:json '[]' hidden:flag ''; else say "$1 is open for everybody"; fi

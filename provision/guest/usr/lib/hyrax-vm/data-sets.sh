@@ -1,6 +1,9 @@
 # shellcheck shell=sh disable=SC2034,SC2153,SC2154  # variables are shared with lib.sh and its users
 # What the system knows of the data sets; nothing here looks into one. Sourced by lib.sh.
 
+# Changes of data sets that are not complete; see data-undo.sh.
+UNDO=$ROOT/var/lib/hyrax/undo
+
 # data_sets: the names, one a line: first those on file servers, then folders on this VM's own disk
 data_sets() {
     for conf in "$CONF"/*.conf; do
@@ -104,6 +107,20 @@ is_open() {
         closed="$closed $1:$2"
         return 1
     fi
+}
+
+# ask_servers NAME...: asks the file servers of these data sets for is_open, all at the same time: each of
+# them may be dead
+ask_servers() {
+    asked=$(for each; do
+        [ -f "$CONF/$each.conf" ] && parse_place "$(conf_value "$each" URL)" && say "$host $port"
+    done)
+    [ -n "$asked" ] || return 0
+    while read -r host port verdict; do
+        if [ "$verdict" = open ]; then opened="$opened $host:$port"; else closed="$closed $host:$port"; fi
+    done <<END
+$(say "$asked" | "$LIB/tcp-probe" - 2)
+END
 }
 
 # parse_place URL: sets host and port. Parses the plain URLs that hyrax-data keeps; leaves the others to

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
-# hyrax-data list, status and test. Sourced by hyrax-data.
+# hyrax-data list and status. Sourced by hyrax-data.
 
 list() {
     [ $# -eq 0 ] || usage_error "list takes nothing after it"
@@ -154,8 +154,8 @@ look_at_mounted() {
     }
 }
 
-# last_access NAME: sets age, to within the five minutes after which an idle data set is unmounted;
-# empty when nobody has read it since the VM was started. The file server's own access times are of
+# last_access NAME: sets age, to within the seven minutes after which systemd has unmounted it, if no file
+# was open when it looked (every 100 s); empty when nobody has read it since the VM was started. The file server's own access times are of
 # no use: it may not keep them, or they are those of other readers.
 last_access() {
     if is_mounted "$1"; then
@@ -182,62 +182,4 @@ in_bytes() {
 $1
 END
     used=$(((blocks - free) * block)) size=$((blocks * block))
-}
-
-# test_one NAME: fetches from the server what a client would
-test_one() {
-    [ $# -eq 1 ] || usage_error "test takes one name; see: hyrax-data list"
-    check_known "$1"
-    where=http://127.0.0.1:$PORT/opendap/data/$1/
-    # The front door would ask for a password.
-    ! is_restricted "$1" || where=http://127.0.0.1:$SERVER_PORT/opendap/data/$1/
-    healthy "$PORT" || fail "the data server does not answer on port $PORT; see: hyrax-server status"
-    look_at "$1"
-    [ -z "$problem" ] || fail "$1 is $state: $problem"
-    fetch "$where" || fail "the listing $where is not served: $reason"
-    listed=$code
-    find_data "$1" >"$work/found" 2>/dev/null
-    # $(...) removes the newline that find adds.
-    file=$(head -c 4096 "$work/found")
-    file=${file#"$ROOT$DATA/$1/"}
-    [ -n "$file" ] ||
-        fail "no data file is found in $1, four levels deep ($(data_names | paste -s -d ' ')); if your files have other names, see: hyrax-server set types"
-    address=$where$(printf '%s' "$file" | perl -pe 's{([^A-Za-z0-9/._~-])}{sprintf "%%%02X", ord $1}ge').dds
-    fetch "$address" || fail "$address is not served: $reason"
-    grep -q '^Dataset {' "$work/out" || fail "$address answers, but not with a DDS"
-    if [ -n "$json" ]; then
-        json_object name "$1" listing "$where" file "$file" dds_url "$address" dds "$(cat "$work/out")"
-    else
-        say "listing: $where (HTTP $listed)"
-        say "DDS:     $address"
-        cat "$work/out"
-    fi
-}
-
-# data_names: patterns of data files' names, one a line: the usual ones, and those that were set with
-# `hyrax-server set types`
-data_names() {
-    printf '*.%s\n' nc nc4 cdf h5 hdf5 he5 hdf
-    server_setting TYPES | tr -s '[:blank:]' '\n' | sed 's/^[^:]*://'
-}
-
-# find_data NAME: prints the path of one of its data files
-find_data() {
-    folder=$ROOT$DATA/$1
-    set --
-    while read -r pattern; do
-        set -- "$@" -o -name "$pattern"
-    done <<END
-$(data_names)
-END
-    shift
-    with_deadline 20 find "$folder" -maxdepth 4 -name '.?*' -prune -o -type f \( "$@" \) -print -quit
-}
-
-# fetch URL: writes the answer to $work/out; sets code and reason
-fetch() {
-    code=$(curl -s -m 60 --globoff -o "$work/out" -w '%{http_code}' "$1")
-    reason="HTTP $code; see: hyrax-server logs"
-    [ "$code" != 000 ] || reason="no answer within 60 s; see: hyrax-server status"
-    [ "$code" = 200 ]
 }

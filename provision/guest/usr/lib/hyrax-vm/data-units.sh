@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC1007,SC2034,SC2154  # variables are shared with hyrax-data
 # The files and units that hyrax-data keeps for a data set. Sourced after lib.sh.
 #
-# The .conf is written last and removed last: a data set exists as long as its .conf does.
+# The .conf is written last: a data set exists when its .conf does.
 
 # unit NAME SUFFIX: the unit's name, which systemd ties to the mount point's path. Most names have
 # nothing that systemd escapes.
@@ -11,9 +11,6 @@ unit() {
     *) say "srv-hyrax-data-$1.$2" ;;
     esac
 }
-
-# private PATH < content: as write_file, but only root may read the file
-private() { (umask 077 && write_file "$1"); }
 
 # credentials NAME: the path of the file with which the SMB client logs in
 credentials() { printf '%s/%s.credentials' "$CONF" "$1"; }
@@ -34,6 +31,8 @@ unit_options() { unit_value "$1" Options | sed 's/,_netdev,nofail$//'; }
 # StartLimitIntervalSec=0: otherwise five refused mounts in ten seconds switch the automount off
 # for good, and it does not come back with its server.
 # TimeoutSec=30: the first mount loads kernel modules. The watchdog handles mounts that take longer.
+# strictexpire: otherwise each look of the watchdog would count as a use, and the data set would stay
+# mounted for ever. With it, only an open file counts.
 # LazyUnmount, ForceUnmount: unmounting must not wait for a dead server.
 keep() {
     mkdir -p "$ROOT$DATA/$1" "$CONF" "$UNITS" &&
@@ -62,13 +61,12 @@ StartLimitIntervalSec=0
 [Automount]
 Where=$DATA/$1
 TimeoutIdleSec=300
+ExtraOptions=strictexpire
 
 [Install]
 WantedBy=multi-user.target
 END
-        systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
-        systemctl daemon-reload &&
-        systemctl start ${later:+--no-block} "$(unit "$1" automount)" &&
+        switch_on "$1" &&
         write_file "$CONF/$1.conf" <<END
 NAME=$1
 URL=$url
@@ -76,6 +74,13 @@ LOGIN=$login
 VERS=$vers
 OPTIONS=$extra
 END
+}
+
+# switch_on NAME: starts its automount, now and at each boot
+switch_on() {
+    systemctl enable --quiet --no-reload "$(unit "$1" automount)" &&
+        systemctl daemon-reload &&
+        systemctl start ${later:+--no-block} "$(unit "$1" automount)"
 }
 
 # discard NAME: removes everything that keep makes, also when only half of it exists

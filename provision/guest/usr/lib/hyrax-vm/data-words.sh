@@ -16,8 +16,8 @@ words_for_probe() {
 words_for_look() {
     case $1 in
     forbidden) "${kind}_forbidden" "$path" ;;
-    # The name comes from the file server: a terminal would obey control characters in it.
-    forbidden-file*) "${kind}_forbidden" "$(say "${1#* }" | tr -d '[:cntrl:]')" ;;
+    # The name comes from the file server.
+    forbidden-file*) "${kind}_forbidden" "$(printf '%s' "${1#* }" | tr '\n\t' '??' | visible)" ;;
     esac
 }
 

@@ -48,14 +48,22 @@ certificate_state() {
 # put_certificate CHAIN KEY FILE: writes server.pem, which only nginx's user may read
 put_certificate() (
     umask 077
-    { sed -n '/^-----BEGIN CERTIFICATE/,/^-----END CERTIFICATE/p' "$1" && openssl pkey -in "$2"; } >"$3.new" &&
-        { [ -n "$ROOT" ] || chown hyrax-front-door: "$3.new"; } && sync "$3.new" && mv -f "$3.new" "$3"
+    pem=$(sed -n '/^-----BEGIN CERTIFICATE/,/^-----END CERTIFICATE/p' "$1" && openssl pkey -in "$2") &&
+        say "$pem" | write_file "$3" to_nginx
 )
+to_nginx() { [ -n "$ROOT" ] || chown hyrax-front-door: "$1"; }
+
+# https_recover: when the power was cut between the two renames of https_use, what was before is served
+https_recover() { [ -d "$HTTPS" ] || [ ! -d "$HTTPS.old" ] || mv "$HTTPS.old" "$HTTPS"; }
 
 # uacme_run ARGUMENT...: runs uacme on the account in $HTTPS/acme
 uacme_run() {
     uacme --confdir "$HTTPS/acme" --hook "$LIB/acme-challenge" --days "$RENEW_DAYS" --yes \
         ${directory:+--acme-url "$directory"} "$@" 2>&1
+    set -- $?
+    # uacme does not wait for the disk, and takes an empty file for an account.
+    sync -f "$HTTPS"
+    return "$1"
 }
 
 # acme_renew: gets a certificate if there is none or it ends soon, and puts it where nginx reads it.

@@ -38,11 +38,8 @@ refuse() {
 json_object() { "$LIB/json-object" "$@"; }
 json_array() { printf '[%s]\n' "$(paste -s -d ,)"; }
 
-# write_file PATH < content: writes all of it or nothing, even if the power fails (without sync,
-# rename(2) may leave an empty file)
-write_file() {
-    cat >"$1.new" && sync "$1.new" && mv -f "$1.new" "$1"
-}
+# visible < text: without control characters but newlines and tabs: a terminal would obey those of strangers
+visible() { sed 's/[\x01-\x08\x0b-\x1f\x7f]/?/g; s/\xc2[\x80-\x9f]/?/g'; }
 
 # plain TEXT: the user's TEXT without what is unsafe to show, at most 80 characters
 plain() { printf '%s' "$1" | tr -c '[:print:]' '?' | cut -c 1-80; }
@@ -214,6 +211,8 @@ healthy() {
     curl -sf -m 10 -o /dev/null "http://127.0.0.1:$1${path:-/opendap/}" 2>/dev/null
 }
 
+# shellcheck source=provision/guest/usr/lib/hyrax-vm/state.sh
+. "$LIB/state.sh"
 # shellcheck source=provision/guest/usr/lib/hyrax-vm/data-sets.sh
 . "$LIB/data-sets.sh"
 # shellcheck source=provision/guest/usr/lib/hyrax-vm/https.sh

@@ -97,6 +97,8 @@ https_set() {
         ;;
     esac
     [ -z "$check" ] || return 0
+    lock https
+    https_recover
     : "${redirect:=$(https_value REDIRECT)}"
     rm -rf "$HTTPS.new" "$HTTPS.old"
     mkdir -p "$HTTPS.new" || https_disk_full
@@ -129,8 +131,10 @@ https_disk_full() {
 
 # https_use: puts https.new in the place of https, if nginx takes it
 https_use() {
+    [ ! -d "$HTTPS.new" ] || sync -f "$HTTPS.new"
     [ ! -d "$HTTPS" ] || mv "$HTTPS" "$HTTPS.old"
     [ ! -d "$HTTPS.new" ] || mv "$HTTPS.new" "$HTTPS"
+    sync "${HTTPS%/*}"
     if ! why=$("$LIB/front-door" 2>&1); then
         https_back
         usage_error "nginx does not accept this: $(plain_line "${why#front-door: }"); nothing was changed"
@@ -187,6 +191,8 @@ https_renew() {
 }
 
 https_off() {
+    lock https
+    https_recover
     rm -rf "$HTTPS.new" "$HTTPS.old"
     https_use
     rm -rf "$HTTPS.old" "$HTTPS_PROBLEM"

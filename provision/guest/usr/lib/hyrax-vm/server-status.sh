@@ -166,6 +166,7 @@ status_text() {
         say "  data sets: none; $(add_hint)"
     fi
     ! since=$(drained) || say "  drained since $since: load balancers send no readers here; type: hyrax-server undrain"
+    say "  security upgrades: last installed $(upgraded)"
     count=$(changed | wc -l)
     say "  files that differ from the shipped ones: $count"
     changed | sed 's|^|    /opt/hyrax|' | head -n 10
@@ -193,6 +194,14 @@ status_json() {
         url "$(base_url)" answers:flag "$answers" drained:text "$(drained)" broken:number "$broken" \
         links:json "$(rows_json link "$links")" data_sets:json "$(rows_json name "$sets")" \
         changed_files:number "$(changed | wc -l)"
+}
+
+# upgraded: when security upgrades were last installed; never, or why not
+upgraded() {
+    found=$ROOT/var/lib/hyrax/upgrades
+    [ -e "$found" ] || { say never; return; }
+    when=$(value_of INSTALLED "$found") away=$(value_of AWAY "$found") looked=$(value_of CHECKED "$found")
+    say "${when:-never}${looked:+, last looked for $looked}${away:+; their mirror does not answer}"
 }
 
 # rows_json KEY ROWS

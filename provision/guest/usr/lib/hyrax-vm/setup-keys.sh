@@ -43,11 +43,11 @@ keys_file() { printf '%s/home/%s/.ssh/authorized_keys' "$ROOT" "$USER_NAME"; }
 
 read_keys() { as_user cat "$(keys_file)" 2>/dev/null; }
 
-# write_keys < content: replaces the file as a whole, or not at all
+# write_keys < content. In a pipe its failure ends only the pipe: add || exit.
 write_keys() {
     # shellcheck disable=SC2016  # for the inner shell
-    as_user sh -c 'umask 077; mkdir -p "${1%/*}" && cat >"$1.new" && mv -f "$1.new" "$1"' \
-        sh "$(keys_file)" || fail "$(keys_file) cannot be written; is the disk full? See: df -h"
+    as_user sh -c '. "$1/lib.sh"; umask 077; mkdir -p "${2%/*}" && write_file "$2"' \
+        sh "$LIB" "$(keys_file)" || fail "$(keys_file) cannot be written; is the disk full? See: df -h"
 }
 
 # fingerprint KEY: prints SHA256:...; status 1 when KEY is not a key
@@ -83,12 +83,13 @@ add_key() {
     key=${key%"$(printf '\r')"}
     check_key
     [ -z "$check" ] || return 0
+    lock keys
     ! key_rows | grep -q -F -- "$print" || {
         say "this key may log in already: $print"
         return 0
     }
     # awk: an editor may have left the last line without its newline.
-    { read_keys | awk 1; printf '%s\n' "$key"; } | write_keys
+    { read_keys | awk 1; printf '%s\n' "$key"; } | write_keys || exit
     say "this key may log in now: $print"
     systemctl is-enabled --quiet "$SSH_UNIT" || say "SSH is switched off; to switch it on, type: sudo systemctl enable --now $SSH_UNIT"
 }
@@ -120,10 +121,11 @@ check_key() {
 
 # remove_keys NUMBER|FINGERPRINT
 remove_keys() {
+    lock keys
     print=$(key_rows | awk -v which="$1" '$1 == which || $2 == which { print $2; exit }')
     [ -n "$print" ] || usage_error "no key has the number or fingerprint '$(plain "$1")'; see: hyrax-setup ssh-key list"
     read_keys | while IFS= read -r line || [ -n "$line" ]; do
         [ "$(fingerprint "$line")" = "$print" ] || printf '%s\n' "$line"
-    done | write_keys
+    done | write_keys || exit
     say "this key may not log in any more: $print"
 }

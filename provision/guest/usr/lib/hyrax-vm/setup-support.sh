@@ -9,20 +9,12 @@ support() {
     stem=hyrax-support-$(uname -n)-$(date +%Y%m%d-%H%M%S)
     file=${1:-$stem.tar.gz}
     [ ! -d "$file" ] || file=${file%/}/$stem.tar.gz
-    folder=$(dirname -- "$file")
-    [ -d "$folder" ] || usage_error "'$(plain "$folder")' is not a directory; see: hyrax-setup --help"
+    check_folder
     need_work
     secrets >"$work/secrets"
     mkdir "$work/$stem"
     collect_all
-    # mktemp: nobody else can read the file.
-    part=$(mktemp "$folder/.hyrax-support.XXXXXX") || usage_error "'$(plain "$folder")' cannot be written to; name another place"
-    if ! { tar -C "$work" -czf "$part" "$stem" &&
-        chown "${SUDO_UID:-$(id -u)}:${SUDO_GID:-$(id -g)}" "$part" && mv -f "$part" "$file"; }; then
-        rm -f "$part"
-        fail "'$(plain "$file")' cannot be written; is the disk full? See: df -h"
-    fi
-    file=$(realpath -- "$file")
+    for_user tar -C "$work" -cz "$stem"
     say "$file ($(stat -c %s "$file") bytes)"
     say "Passwords and their hashes are left out. Look into the file before you send it: tar -xzf FILE"
     say "To fetch it from another computer: scp $USER_NAME@$(addresses | sed -n '1s/^[^ ]* //p'):$file ."

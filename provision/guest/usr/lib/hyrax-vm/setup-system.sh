@@ -93,10 +93,18 @@ END
 }
 
 menu_upgrades() {
-    while choose Back "Security upgrades" "This VM can install $DISTRIBUTION's security upgrades every night. It never restarts by itself for one." \
-        status "Show whether it does, and when next" \
-        on "Install them every night; needs the Internet" \
+    while choose Back "Security upgrades" "This VM can install $DISTRIBUTION's security upgrades every night. Some take effect only after a restart." \
+        status "Show whether it does, and when it last did" \
+        now "Install them now; needs the Internet" \
+        on "Install them every night" \
+        restart "The same, and restart at a time of the night when one needs it" \
         off "Do not install them"; do
-        perform hyrax-setup upgrades "$answer"
+        case $answer in
+        restart)
+            ! ask_some "Security upgrades" "The time of the restart, for example 03:30:" || perform hyrax-setup upgrades on --restart "$answer"
+            ;;
+        on) perform hyrax-setup upgrades on --restart no ;;
+        *) perform hyrax-setup upgrades "$answer" ;;
+        esac
     done
 }
