@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import http.client
 import json
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -264,6 +266,20 @@ def test_a_drained_server_serves_on(door: FrontDoor) -> None:
     status, out, _ = door.guest.run("usr/bin/hyrax-server", "undrain")
     assert (status, out) == (0, "/health: data are served\n")
     assert health(door)[0] == 200
+
+
+def test_a_look_that_began_while_drained_does_not_undo_undrain(door: FrontDoor) -> None:
+    door.guest.run("usr/lib/hyrax-vm/health", "once")
+    door.guest.write("var/lib/hyrax/drained", "2026-01-01T00:00:00Z\n")
+    folder = door.guest.root / "run/hyrax/health"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        look = subprocess.Popen([door.guest.root / "usr/lib/hyrax-vm/health", "once"],
+                                env=door.guest.env)  # fmt: skip
+        until(lambda: Path(f"/proc/{look.pid}/fd/9").exists())
+        (door.guest.root / "var/lib/hyrax/drained").unlink()
+    assert look.wait(20) == 0
+    assert health(door) == (200, "data are served\n")
 
 
 # ------------------------------------------------------------------------- settings and reload
