@@ -69,8 +69,8 @@ def _verify(tree: Path, own: Sequence[str]) -> None:
         text=True,
         check=False,
     )
-    # The programs are not in the tree: they are in the disk, and the server's in its own image.  The
-    # distribution's units may be newer than this host's systemd, which then does not know all keys.
+    # The programs are not in the tree: they are in the disk, and the server's in its own image.
+    # The distribution's units may be newer than this host's systemd, which does not know all keys.
     said = done.stderr.replace(str(tree), "")
     faults = [
         line

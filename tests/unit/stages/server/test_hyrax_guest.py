@@ -80,7 +80,7 @@ def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 
     library = "usr/lib/hyrax-vm"
     texts = {
         f"{library}/{name}": (guest_tar.PROVISION / "guest" / library / name).read_text()
-        for name in ("lib.sh", "data-sets.sh", "https.sh")
+        for name in ("lib.sh", "state.sh", "data-sets.sh", "https.sh")
     } | {
         "usr/lib/hyrax-vm/hyrax-settings": files["usr/lib/hyrax-vm/hyrax-settings"][0],
         "etc/hyrax/site.conf": files["etc/hyrax/site.conf"][0],
