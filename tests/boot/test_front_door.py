@@ -18,6 +18,8 @@ UNIT = "hyrax-front-door.service"
 SAMPLE = "/opendap/sample/sst.nc.dds"
 CALM = 5.0  # seconds in which another client is answered, whatever some clients do
 REPEATED = 200
+# These tests cost much, and what they test is the same in all images.
+once = pytest.mark.access("nfs")
 
 
 def links(guest: Guest) -> dict[str, str]:
@@ -71,6 +73,7 @@ def test_health_says_whether_data_are_served(guest: Guest) -> None:
     assert guest.get("/health").status == 200
 
 
+@once
 def test_status_names_the_broken_link(guest: Guest) -> None:
     assert set(links(guest).values()) == {"ok"}
     guest.check("sudo -n systemctl stop $(cat /usr/lib/hyrax/units)")
@@ -91,6 +94,7 @@ def test_status_names_the_broken_link(guest: Guest) -> None:
     health(guest, 200)
 
 
+@once
 def test_it_is_back_after_a_crash(guest: Guest, record_property: RecordProperty) -> None:
     guest.check(f"sudo -n systemctl kill --signal=KILL {UNIT}")
     began = time.monotonic()
@@ -103,6 +107,7 @@ def test_it_is_back_after_a_crash(guest: Guest, record_property: RecordProperty)
     record_property("front door: seconds after kill -9", round(time.monotonic() - began, 1))
 
 
+@once
 def test_it_costs_little(guest: Guest, record_property: RecordProperty) -> None:
     used = int(guest.check(f"systemctl show --value -p MemoryCurrent {UNIT}"))
     record_property("front door: memory in MB", round(used / 1e6, 1))
@@ -156,6 +161,7 @@ def slowest(guest: Guest, clients: list[socket.socket], what: bytes, seconds: fl
     return worst
 
 
+@once
 def test_slow_clients_do_not_keep_others_waiting(
     guest: Guest, clients: list[socket.socket], record_property: RecordProperty
 ) -> None:
@@ -177,6 +183,7 @@ def test_slow_clients_do_not_keep_others_waiting(
     assert max(trickling, reading) < CALM
 
 
+@once
 def test_a_thousand_requests_at_once_drop_no_connection(
     guest: Guest, record_property: RecordProperty
 ) -> None:
