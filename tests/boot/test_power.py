@@ -89,7 +89,7 @@ def test_each_setting_is_the_old_or_the_new_one(
     guest = machine_to_cut
     old = files.source("ocean")
     guest.check(f"hyrax-data add {old} --as ocean", 120)
-    guest.check("hyrax-server set email a0@example.org && hyrax-network hostname power-0")
+    guest.check("hyrax-server set email a0@example.org && hyrax-network hostname power-0", 120)
     script = base64.b64encode(f"URL={old}\n{CHANGES}".encode()).decode()
     guest.check(f"echo {script} | base64 -d >~/changes && sync ~/changes")
     took = []
