@@ -47,9 +47,12 @@ for each in email name network data more keys password logs; do forever $each; d
 
 
 @pytest.fixture(scope="module")
-def moments(record_testsuite_property: RecordProperty) -> random.Random:
-    seed = random.randrange(2**32)
-    record_testsuite_property("seed of the power cuts", seed)
+def seed() -> int:
+    return random.randrange(2**32)
+
+
+@pytest.fixture(scope="module")
+def moments(seed: int) -> random.Random:
     return random.Random(seed)
 
 
@@ -66,8 +69,9 @@ def machine_to_cut(artifact: Artifact, scratch: Path, moments: random.Random) ->
 
 
 def test_it_comes_up_after_a_cut_in_its_first_boot(
-    machine_to_cut: Guest, artifact: Artifact
+    machine_to_cut: Guest, artifact: Artifact, seed: int, record_property: RecordProperty
 ) -> None:
+    record_property("seed of the power cuts", seed)
     guest = machine_to_cut
     check_system(guest)
     size = int(guest.check("df --output=size -B1 / | tail -n 1"))
@@ -85,7 +89,7 @@ def test_each_setting_is_the_old_or_the_new_one(
     guest = machine_to_cut
     old = files.source("ocean")
     guest.check(f"hyrax-data add {old} --as ocean", 120)
-    guest.check("hyrax-server set email a0@example.org && hyrax-network hostname power-0")
+    guest.check("hyrax-server set email a0@example.org && hyrax-network hostname power-0", 120)
     script = base64.b64encode(f"URL={old}\n{CHANGES}".encode()).decode()
     guest.check(f"echo {script} | base64 -d >~/changes && sync ~/changes")
     took = []

@@ -21,21 +21,26 @@ recover() {
 
 # begin NAME [keep]: begins a change; with keep, an interruption brings back the present data set
 begin() {
-    rm -rf "$UNDO/.new" "$UNDO/.done"
-    mkdir -p "$UNDO/.new" || return 1
     if [ -n "${2:-}" ] && [ -f "$CONF/$1.conf" ]; then
+        rm -rf "$UNDO/.new" "$UNDO/.done"
+        mkdir -p "$UNDO/.new" || return 1
         for file in "$UNITS/$(unit "$1" mount)" "$UNITS/$(unit "$1" automount)" "$(credentials "$1")" "$CONF/$1.conf"; do
             [ ! -f "$file" ] || ln "$file" "$UNDO/.new" || return 1
         done
+        # The file system keeps the order of renames: this one is on the disk before the first of the change.
+        mv -T "$UNDO/.new" "$UNDO/$1" || return 1
+    else
+        mkdir -p "$UNDO/$1" || return 1
     fi
-    # The file system keeps the order of renames: this one is on the disk before the first of the change.
-    mv -T "$UNDO/.new" "$UNDO/$1" && undo=$1
+    undo=$1
 }
 
 # settled NAME: the change is complete
 settled() {
     undo=
-    mv -T "$UNDO/$1" "$UNDO/.done" && sync "$UNDO" && rm -rf "$UNDO/.done"
+    rmdir "$UNDO/$1" 2>/dev/null || mv -T "$UNDO/$1" "$UNDO/.done"
+    sync "$UNDO"
+    [ ! -d "$UNDO/.done" ] || rm -rf "$UNDO/.done"
 }
 
 # put_back NAME: undoes the change. It copies by links, and so can itself be interrupted and begun again.
