@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from hyraxvm.core.paths import ROOT
 
@@ -132,3 +136,25 @@ def test_other_distributions_get_one_line_with_what_is_missing(tmp_path: Path) -
     assert line.startswith("./inv: Fedora Linux 44 is neither Debian nor Ubuntu; ")
     assert {"mmdebstrap", "packer", "qemu-img", "qemu-system-x86_64"} <= {*line.split()}
     assert "git" not in line.split()
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_the_lock_has_what_its_packages_need_on_every_hosts_python(version: str) -> None:
+    text = (ROOT / "requirements.txt").read_text()
+    locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+    python = {"python_version": version, "python_full_version": f"{version}.0", "extra": ""}
+    missing = {
+        f"{name} needs {needed.name}"
+        for name in locked
+        for needed in _requirements(name)
+        if (needed.marker is None or needed.marker.evaluate(python))
+        and canonicalize_name(needed.name) not in locked
+    }
+    assert missing == set()
+
+
+def _requirements(name: str) -> list[Requirement]:
+    try:
+        return [Requirement(line) for line in metadata.requires(name) or ()]
+    except metadata.PackageNotFoundError:  # only on another Python
+        return []

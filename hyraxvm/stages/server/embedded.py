@@ -126,6 +126,9 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
     data = recipe.server.data_root
     packages = " ".join(recipe.server.packages)
     hooks = [
+        # They are in base-files, which is not here; not every mmdebstrap makes them.
+        'cd "$1"; for d in bin lib lib64 sbin; do '
+        'if [ -e "usr/$d" ] && [ ! -e "$d" ]; then ln -s "usr/$d" "$d"; fi; done',
         # Nothing is installed, so dpkg has no record; apt says what it would install.
         'mkdir -p "$1/var/lib/dpkg"; APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
         f"apt-get --simulate -qq install {packages} | sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\) .*"
