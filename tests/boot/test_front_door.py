@@ -190,18 +190,17 @@ def test_a_thousand_requests_at_once_drop_no_connection(
     # They come from the guest itself: QEMU's user network has a queue for one connection only.
     url = f"http://10.0.2.15:{HTTP}{SAMPLE}?#[1-1000]"
     began = time.monotonic()
+    # After some seconds curl writes a table of its transfers to standard error, in spite of -s.
     said = guest.check(
         "curl -s -Z --parallel-immediate --parallel-max 200 -m 120 -H 'Connection: close' "
-        f"-o /dev/null -w '%{{http_code}} %{{exitcode}}\\n' '{url}' | sort | uniq -c",
+        f"-o /dev/null -w '%{{http_code}} %{{exitcode}}\\n' '{url}' 2>/dev/null | sort | uniq -c",
         timeout=300,
     )
     record_property("seconds for 1,000 requests at once", round(time.monotonic() - began, 1))
-    counts = {
-        (line.split()[1], line.split()[2]): int(line.split()[0]) for line in said.splitlines()
-    }
+    counts = {answer: int(n) for n, answer in (x.split(maxsplit=1) for x in said.splitlines())}
     assert sum(counts.values()) == 1000
-    assert counts.keys() <= {("200", "0"), ("503", "0")}
-    assert counts["200", "0"]
+    assert counts.keys() <= {"200 0", "503 0"}
+    assert counts["200 0"]
     began = time.monotonic()
     assert guest.get(SAMPLE).status == 200
     assert time.monotonic() - began < CALM
