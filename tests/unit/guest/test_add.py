@@ -110,6 +110,8 @@ def test_files_at_the_mount_point_are_never_removed(guest: Guest, port: int) -> 
         ("mount.nfs4: Protocol not supported", "does not offer NFS version 4"),
         ("mount.nfs4: Connection timed out", "but its NFS server does not answer"),
         ("mount.nfs4: mount system call failed", "no NFS server answers there"),
+        # The port was found open before.
+        ("mount.nfs4: Connection refused", "no NFS server answers there"),
     ],
 )
 def test_a_refused_mount_in_words(guest: Guest, port: int, says: str, words: str) -> None:

@@ -89,7 +89,6 @@ nfs_words() {
             say "$host does not speak NFS $vers; leave --nfs-version out to use the newest version that it speaks"
         fi
         ;;
-    *"efused"*) words_for_probe refused ;;
     *"esolve"* | *"not known"*) words_for_probe nohost ;;
     *) say "$host accepts connections on port $port, but no NFS server answers there (${message##*: })" ;;
     esac
