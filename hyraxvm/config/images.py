@@ -72,11 +72,13 @@ class Processor(Model):
     """What a base has on one architecture only: packages of the kernel and of boot loaders.
 
     `path_excludes` are paths that dpkg leaves out.  `guest_os` are the names in descriptors.
+    `untried` is whether nobody has built an image on it yet.
     """
 
     packages: list[DebianPackage]
     path_excludes: list[DpkgGlob] = Field(default_factory=list)
     guest_os: GuestOs
+    untried: bool = False
 
 
 class Base(Model):
@@ -240,6 +242,11 @@ class Recipe(Model):
     def processor(self) -> Processor:
         """What the base has on this architecture only."""
         return self.base.on[self.arch_name]
+
+    @property
+    def untried(self) -> bool:
+        """Whether nobody has built an image on this base and architecture yet."""
+        return self.base.untried or self.processor.untried
 
     @property
     def packages(self) -> list[str]:

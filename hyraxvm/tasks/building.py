@@ -74,8 +74,9 @@ def build(
     for name in names:
         recipe = images.recipe(table, name, base=base, arch=arch)
         formats.choose(format, recipe.arch)
-        if recipe.base.untried:
-            print(f"base {base} is untried: nobody has built it yet", file=sys.stderr)
+        if recipe.untried:
+            where = f"{recipe.base.title} for {recipe.arch_name}"
+            print(f"{where} is untried: nobody has built it yet", file=sys.stderr)
     workspace = Workspace.here()
     shown = progress(workspace)
     chosen = choose_server(workspace, server, server_image)

@@ -53,7 +53,8 @@ def bases(config: Config) -> str:
     for name, base in config.base.items():
         state = "the usual one" if name in used else f"--base {name}"
         state += ", untried: nobody has built it yet" if base.untried else ""
-        lines.append([name, base.title, ", ".join(base.on), state])
+        arches = [f"{a} (untried)" if on.untried else a for a, on in base.on.items()]
+        lines.append([name, base.title, ", ".join(arches), state])
     return align(lines)
 
 

@@ -309,6 +309,7 @@ PROCESSOR: dict[str, tuple[object, set[str]]] = {
     "packages": (["linux-image"], ROOTFS),
     "path_excludes": (["/x/*"], ROOTFS),
     "guest_os": (GUEST_OS, {*FORMATS}),
+    "untried": (True, set()),
 }
 
 
