@@ -28,6 +28,7 @@ from tests.boot.data import CASES, Case, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, Artifact, Guest
 from tests.boot.machines import RecordProperty, booted
+from tests.boot.watching import until
 
 pytestmark = [pytest.mark.machines("wires"), pytest.mark.usefixtures("power")]
 PASSWORD = "Sailing-Ships-3-Across"
@@ -216,7 +217,9 @@ def test_a_copy_serves_its_data_keeps_its_address_and_gets_its_own_identity(
         password=PASSWORD,
     ) as guest:
         guest.wait_ready()
-        # The data sets of the boot before are served: on the file server, and on the own disk.
+        # The data sets of the boot before are served: on the file server, and on the own disk.  A
+        # host that runs several machines may need longer than a reader waits for the first mount.
+        until(guest, "/opendap/data/ocean/classic.nc.dds", 200, 120)
         for case in (CASES[0], CASES[5]):
             url = guest.url(f"data/ocean/{case.file}")
             assert_same(netcdf4(url, case.variable, case.subset), local(files.export, case))
