@@ -1,8 +1,9 @@
 """Power cuts: the machine comes up by itself, and each setting is the old or the new one.
 
-The machine `wires` gets one more disk, larger than the file's.  Its power is cut in the first boot,
-while the disk grows and the host keys are made, then `--cuts` times while all settings change all
-the time.  The moments are random; their seed is in the report.
+`--cuts N` runs these tests: their moments are random, and they take minutes.  The machine `wires`
+gets one more disk, larger than the file's.  Its power is cut in the first boot, while the disk
+grows and the host keys are made, then N times while all settings change all the time.  The seed of
+the moments is in the report.
 """
 
 from __future__ import annotations
