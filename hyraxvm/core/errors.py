@@ -1,4 +1,4 @@
-"""The two exceptions that end a task without a traceback."""
+"""The exceptions that end a task without a traceback."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ class UserError(Failure):
     """
 
     status = 2
+
+
+class Overdue(Failure):
+    """A program was not done in time."""

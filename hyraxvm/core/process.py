@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hyraxvm.core.cancel import check_cancelled, stoppable
-from hyraxvm.core.errors import Failure
+from hyraxvm.core.errors import Failure, Overdue
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 TAIL = 15  # lines of output that a failure quotes
@@ -52,8 +52,8 @@ def run(
 
     `deadline` is in seconds.
 
-    Raises `Failure`: the program is missing, exits with a status other than 0, or is not done in
-    time.  The message ends with the last lines of output.
+    Raises `Failure`: the program is missing, or exits with a status other than 0; `Overdue`: it is
+    not done in time.  The message ends with the last lines of output.
     """
     check_cancelled()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def run(
                 stop(process)
                 process.stdout.close()
     if expired.is_set():
-        raise Failure(f"{argv[0]}: not done after {deadline:.0f} s; log: {log}\n{_indent(tail)}")
+        raise Overdue(f"{argv[0]}: not done after {deadline:.0f} s; log: {log}\n{_indent(tail)}")
     if status != 0:
         raise Failure(f"{argv[0]}: exit status {status}; log: {log}\n{_indent(tail)}")
 
