@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.guest.front_door import DataServer
 from tests.unit.guest.guest_copy import Guest, Pattern, divert_curl
 
 
@@ -60,3 +61,11 @@ def http(guest: Guest) -> Iterator[dict[str, str]]:
     yield pages
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[DataServer]:
+    """A data server for the front door to stand before."""
+    made = DataServer()
+    yield made
+    made.stop()

@@ -23,13 +23,6 @@ ECHO = "/opendap/echo"
 
 
 @pytest.fixture
-def server() -> Iterator[DataServer]:
-    made = DataServer()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def closed(guest: Guest, server: DataServer) -> Iterator[FrontDoor]:
     """A front door that has not been started yet."""
     made = FrontDoor(guest, server.port)

@@ -21,13 +21,6 @@ PEM = "etc/hyrax/https/server.pem"
 
 
 @pytest.fixture
-def server() -> Iterator[DataServer]:
-    made = DataServer()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def door(guest: Guest, server: DataServer) -> Iterator[HttpsDoor]:
     made = HttpsDoor(guest, server.port)
     made.start()

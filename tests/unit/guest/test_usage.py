@@ -25,13 +25,6 @@ READERS = "127.0.0.1"  # the proxy that says who the reader is
 
 
 @pytest.fixture
-def server() -> Iterator[DataServer]:
-    made = DataServer()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def door(guest: Guest, server: DataServer) -> Iterator[HttpsDoor]:
     made = HttpsDoor(guest, server.port)
     for name in ("sst", "rain"):
