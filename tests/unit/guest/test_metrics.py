@@ -108,7 +108,8 @@ def test_the_values_are_those_of_the_machine(door: HttpsDoor, port: int, closed_
     # Its own questions are no requests of readers.
     assert scrape(door)["hyrax_requests_total"] == found["hyrax_requests_total"]
     assert door.https("--self-signed")[0] == 0
-    assert scrape(door)["hyrax_certificate_days"] == {(): 824}
+    # All 825 days are left only within the second in which it was made.
+    assert scrape(door)["hyrax_certificate_days"] in ({(): 824}, {(): 825})
 
 
 def test_only_this_machine_and_the_networks_that_are_set(door: HttpsDoor) -> None:
