@@ -63,6 +63,53 @@ def test_a_skipped_boot_test_gives_no_verdict(
     assert verdict.read(workspace, artifact, SMOKE) is None
 
 
+def test_a_failed_run_names_each_test_its_machine_and_its_reason(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tmp_path / "x.zip"
+    artifact.write_bytes(b"an artifact")
+    manifest_path(artifact).write_text("{}")
+
+    def pytest_fails(argv: list[str], **more: object) -> None:
+        (junit,) = [word.partition("=")[2] for word in argv if word.startswith("--junitxml=")]
+        Path(junit).write_text(
+            "<testsuites><testsuite>"
+            '<testcase name="test_a[x.zip@first]@x.zip@first"/>'
+            '<testcase name="test_b[x.zip@second-nc-a/b.nc]@x.zip@second">'
+            '<failure message="wrong&#10;value"/></testcase>'
+            '<testcase name="test_c[x.zip@first]@x.zip@first"><error message="no VM"/></testcase>'
+            "</testsuite></testsuites>"
+        )
+        raise Failure("pytest: exit status 1")
+
+    monkeypatch.setattr(boot_test, "run", pytest_fails)
+    with pytest.raises(Failure) as caught:
+        boot_test.test(workspace, artifact, print)
+    assert str(caught.value).splitlines() == [
+        f"x.zip: 2 tests failed; report: {verdict.reports(workspace, artifact)}",
+        "    on second: test_b [nc-a/b.nc]: wrong",
+        "    on first: test_c: no VM",
+    ]
+
+
+def test_what_stops_pytest_itself_is_shown(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tmp_path / "x.zip"
+    artifact.write_bytes(b"an artifact")
+    manifest_path(artifact).write_text("{}")
+    old = verdict.reports(workspace, artifact) / "junit.xml"
+    old.parent.mkdir(parents=True)
+    old.write_text("<testsuites/>")
+
+    def no_pytest(argv: list[str], **more: object) -> None:
+        raise Failure("pytest: exit status 4")
+
+    monkeypatch.setattr(boot_test, "run", no_pytest)
+    with pytest.raises(Failure, match="exit status 4"):
+        boot_test.test(workspace, artifact, print)
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"key": "k"}', '{"key": "k", "level": "half"}']
 )
