@@ -1,6 +1,7 @@
 """Files that crash, hang or exhaust a reader process, and file systems that fail or hang."""
 
 import asyncio
+import contextlib
 import errno
 import mmap
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from dapdir.pool import BUDGET, TICK, Pool
 from dapdir.settings import Settings
-from dapdir.site import Request, Site
+from dapdir.site import IDLE, Request, Site
 from dapdir.worker import HEADER, MAX_PIECE, Reader, Task
 
 from tests.unit.dapdir.data_files import make_classic, make_endless
@@ -224,6 +225,30 @@ def test_a_hung_file_system_is_said_to_and_not_remembered(guarded: Server) -> No
     assert guarded.get("/data/one/classic.nc.dds").status == 200
 
 
+def test_a_reader_that_cannot_close_a_file_keeps_nobody_waiting(guarded: Server) -> None:
+    """A file server that hangs delays close(2) too: of a reader that has nothing to do."""
+    for name in ("classic.nc", "long.nc"):
+        assert guarded.get(f"/data/one/{name}.dds").status == 200
+    holding = {
+        pid
+        for pid in guarded.processes()[1:]
+        if any("/data/one/" in str(link) for link in links_of(pid))
+    }
+    assert holding
+    for pid in holding:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(IDLE + 2)
+    for number in range(20):  # each has its own usual reader
+        started = time.monotonic()
+        assert guarded.get(f"/data/two/{number}.nc.dds").status == 404
+        assert guarded.get("/data/two/classic.nc.dods?plain").status == 200
+        assert time.monotonic() - started < 2
+    deadline = time.monotonic() + 3 * PATIENCE
+    while holding & {*guarded.processes()}:  # it is ended, as one that hangs when it reads
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_client_that_has_gone_keeps_no_place(place: Path) -> None:
     """A client gives up, and asks again: those requests must not queue for a hung file server."""
 
@@ -294,13 +319,15 @@ def test_a_file_that_nobody_reads_is_closed(guarded: Server, place: Path) -> Non
 
 
 def links(server: Server) -> list[Path]:
+    return [link for pid in server.processes() for link in links_of(pid)]
+
+
+def links_of(pid: int) -> list[Path]:
     found = []
-    for pid in server.processes():
+    with contextlib.suppress(FileNotFoundError):  # the process has ended
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 found.append(link.readlink())
-            except FileNotFoundError:
-                continue
     return found
 
 

@@ -19,6 +19,7 @@ from . import worker
 from .errors import RequestError, away, damaged, too_large
 from .reader import Identity
 from .settings import Settings
+from .site import IDLE as UNREAD
 from .site import Request
 from .tree import shown
 from .worker import HEADER, MAX_PIECE, MiB, Reply, State, Task
@@ -43,9 +44,12 @@ _log = logging.getLogger("dapdir")
 
 @dataclass(eq=False)
 class Job:
-    """A task that waits for a process or is done by one."""
+    """A task that waits for a process or is done by one.
 
-    request: Request
+    Without a request it is to close what is not read any more, for which no client waits.
+    """
+
+    request: Request | None
     state: State | None
     head: bool
     slot: int
@@ -57,12 +61,12 @@ class Job:
     @property
     def file(self) -> str:
         """The path without the suffix that names a response."""
-        return self.request.path.rpartition(".")[0]
+        return self.request.path.rpartition(".")[0] if self.request else ""
 
     @property
     def folder(self) -> str:
         """The data set, or another folder with what is served: /opendap/data/NAME."""
-        return "/".join(self.request.path.split("/")[:4])
+        return "/".join(self.request.path.split("/")[:4]) if self.request else ""
 
 
 class Process:
@@ -75,6 +79,7 @@ class Process:
         self.since = time.monotonic()
         self.waited = 0.0  # when it was last seen waiting for a file server
         self.doomed = False
+        self.open = False  # whether it has files open
         self.shared = mmap.mmap(-1, HEADER + MAX_PIECE)
         # Messages keep their boundaries.
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,7 +114,9 @@ class Process:
     def start(self, job: Job, condemned: dict[Identity, RequestError]) -> None:
         """Begin a job."""
         self.job, self.since = job, time.monotonic()
-        task = Task(job.request, job.state, job.head, job.limit, condemned)
+        task = None
+        if job.request:
+            task = Task(job.request, job.state, job.head, job.limit, condemned)
         with contextlib.suppress(OSError):  # if it has just ended, its end is heard
             self.channel.send(worker.written(task, self.shared))
 
@@ -227,7 +234,8 @@ class Pool:
         if job is None or process.doomed:  # its client has been answered
             return
         self._left += job.limit * MAKING
-        if job.done.done():  # its client has gone
+        process.open = reply.open
+        if job.done.done() or not job.request:  # its client has gone, or there is none
             pass
         elif reply.error:
             job.done.set_exception(reply.error)
@@ -240,6 +248,8 @@ class Pool:
                 self._proven.clear()
             self._proven.add(job.file)
             job.done.set_result((reply, data))
+        if reply.crowded:
+            self._rest(process)
         self._dispatch()
 
     def _ended(self, process: Process) -> None:
@@ -249,7 +259,7 @@ class Pool:
         process.process.join(1)
         code = process.process.exitcode
         job = process.job
-        if job and not process.doomed:
+        if job and job.request and not process.doomed:
             self._left += job.limit * MAKING
             unread = worker.noted(process.shared) is None and not job.again
             if code is None:  # it cannot even end: it still waits for a file server
@@ -288,6 +298,8 @@ class Pool:
         for process in list(self._processes):
             if process.job and not process.doomed and process.overdue(self._patience):
                 self._end(process, process.job)
+            elif not process.job and process.open and process.seconds() > UNREAD:
+                self._rest(process)
             elif not process.job and process.seconds() > IDLE:
                 self._dismiss(process)
         for job in list(self._waiting):
@@ -298,18 +310,24 @@ class Pool:
         self._replace()
         self._dispatch()
 
+    def _rest(self, process: Process) -> None:
+        """Have an idle process close what is not read any more."""
+        process.start(Job(None, None, False, process.slot, self._loop.create_future()), {})
+
     def _end(self, process: Process, job: Job) -> None:
         """End a process that makes no progress.
 
         It may remain for a while, if it waits for a file server, and is in the way of others that
         read there until then.
         """
-        waits = process.waits()
-        name = _name(job)
-        message = f"{name} is damaged: reading it took more than {self._patience:g} seconds"
-        self._fail(
-            process, job, away(name) if waits else RequestError(500, message), remember=not waits
-        )
+        if job.request:
+            waits = process.waits()
+            name = _name(job)
+            message = f"{name} is damaged: reading it took more than {self._patience:g} seconds"
+            error = away(name) if waits else RequestError(500, message)
+            self._fail(process, job, error, remember=not waits)
+        else:
+            _log.error("a reader that cannot close its files was ended")
         self._left += job.limit * MAKING
         process.doomed = True
         process.process.kill()
@@ -322,6 +340,7 @@ class Pool:
 
 
 def _name(job: Job) -> str:
+    assert job.request
     path = job.request.path.removeprefix("/opendap").removeprefix("/hyrax")
     stem, _, suffix = path.rpartition(".")
     return shown(stem if suffix in ("dds", "das", "dods", "ascii", "asc", "html") else path)

@@ -22,7 +22,7 @@ from .settings import DEFAULTS, Settings
 from .tree import Tree, shown, split
 
 IDLE = 3.0  # seconds after which a file that nobody reads is closed
-MAX_OPEN = 4  # files and directories of one process
+MAX_OPEN = 4  # files and directories that a process keeps
 MAX_ANSWERS = 8  # of one file, which are kept
 
 _PREFIXES = ("/opendap/hyrax", "/opendap")  # both reach the same files, as with Hyrax
@@ -136,10 +136,20 @@ class Site:
             raise RequestError(503, "it was changed while it was read: try again")
         return answer
 
-    def close(self, older: float = 0) -> bool:
-        """Close what was not used for `older` seconds; return whether there was something."""
+    @property
+    def open(self) -> int:
+        """How many files and directories are open."""
+        return len(self._held)
+
+    def close(self, older: float = 0, most: int = MAX_OPEN) -> bool:
+        """Close what was not used for `older` seconds, and what `most` leaves no room for.
+
+        A file server that hangs delays this.  Return whether there was something.
+        """
         limit = time.monotonic() - older
-        idle = [key for key, held in self._held.items() if held.used <= limit]
+        oldest = sorted(self._held, key=lambda key: self._held[key].used)
+        surplus = oldest[: max(0, len(oldest) - most)]
+        idle = [key for key in oldest if key in surplus or self._held[key].used <= limit]
         for key in idle:
             self._held.pop(key).opened.close()
         return bool(idle)
@@ -194,7 +204,7 @@ class Site:
             if kind == "data":
                 self._entering(identity)
             if held is None:
-                self._make_room(identity)
+                self._close_changed(identity)
                 taken, descriptor = descriptor, -1
                 held = self._held[kind, path, identity] = Held(make(taken))
         except OSError as error:
@@ -211,15 +221,12 @@ class Site:
             held.answers[request] = answer
         return held.answers[request]
 
-    def _make_room(self, identity: Identity) -> None:
+    def _close_changed(self, identity: Identity) -> None:
         # HDF5 shares what it knows of a file between all that opened it: of a file that was
         # overwritten in place, it would give the old content.
         changed = [k for k in self._held if k[2][:2] == identity[:2] and k[2] != identity]
         for key in changed:
             self._held.pop(key).opened.close()
-        while len(self._held) >= MAX_OPEN:
-            oldest = min(self._held, key=lambda key: self._held[key].used)
-            self._held.pop(oldest).opened.close()
 
     def _listing(self, parts: list[str], leaf: str, prefix: str, request: Request) -> Answer:
         path = "/".join(["", *parts, ""])

@@ -19,7 +19,7 @@ import socket
 import stat
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import bodies, native
@@ -27,7 +27,7 @@ from .bodies import Cursor
 from .errors import RequestError, too_large
 from .reader import Identity
 from .settings import Settings
-from .site import IDLE, Request, Site
+from .site import IDLE, MAX_OPEN, Request, Site
 
 MiB = 1024 * 1024
 MAX_PIECE = 16 * MiB
@@ -58,7 +58,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of a task: `size` octets are in the shared memory; `state` is None at the end."""
+    """What became of a task: `size` octets are in the shared memory; `state` is None at the end.
+
+    `open`: files are open, which must be closed when nobody reads them any more.  `crowded`: they
+    are too many, or take too much memory.
+    """
 
     size: int = 0
     state: State | None = None
@@ -67,6 +71,8 @@ class Reply:
     headers: dict[str, str] | None = None
     length: int | None = None
     error: RequestError | None = None
+    open: bool = False
+    crowded: bool = False
 
 
 def noted(shared: mmap.mmap) -> Identity | None:
@@ -75,17 +81,21 @@ def noted(shared: mmap.mmap) -> Identity | None:
     return (device, inode, size, modified) if inode else None
 
 
-def written(task: Task, shared: mmap.mmap) -> bytes:
-    """Write a task, which may be longer than a message, for a process; return the message."""
+def written(task: Task | None, shared: mmap.mmap) -> bytes:
+    """Write a task, which may be longer than a message, for a process; return the message.
+
+    None is the task to close what is not read any more.  It is a task because it may never end: to
+    close a file asks its file server.
+    """
     octets = pickle.dumps(task)
     _HEADER.pack_into(shared, 0, 0, 0, 0, 0)
     shared[HEADER : HEADER + len(octets)] = octets
     return len(octets).to_bytes(4, "big")
 
 
-def _read(message: bytes, shared: mmap.mmap) -> Task:
+def _read(message: bytes, shared: mmap.mmap) -> Task | None:
     octets = shared[HEADER : HEADER + int.from_bytes(message, "big")]
-    task: Task = pickle.loads(octets)  # noqa: S301 - it comes from the server process
+    task: Task | None = pickle.loads(octets)  # noqa: S301 - it comes from the server process
     return task
 
 
@@ -94,20 +104,16 @@ def run(channel: socket.socket, shared: mmap.mmap, root: str, settings: Settings
     _become_a_reader(channel)
     native.bound_chunk_cache()
     reader = Reader(shared, root, settings)
-    channel.settimeout(IDLE / 2)
-    while True:
-        try:
-            message = channel.recv(MiB)
-        except TimeoutError:
-            reader.rest()
-            continue
-        if not message:
-            os._exit(0)
-        started = time.monotonic()
-        reply = reader.do(_read(message, shared))
-        channel.send(pickle.dumps(reply))
-        if time.monotonic() - started > QUICK and reader.has_grown():
-            os._exit(0)
+    while message := channel.recv(MiB):
+        task = _read(message, shared)
+        if task is None:
+            if reader.rest():
+                break
+            reply = Reply()
+        else:
+            reply = reader.do(task)
+        channel.send(pickle.dumps(replace(reply, open=reader.open, crowded=reader.crowded)))
+    os._exit(0)
 
 
 class Reader:
@@ -120,23 +126,37 @@ class Reader:
         self._condemned: dict[Identity, RequestError] = {}
         self._site = Site(root, settings, self._enter)
         self._before = _private()
+        self._close_all = False
+
+    @property
+    def open(self) -> bool:
+        """Whether files are open."""
+        return self._site.open > 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether files must be closed before the next task."""
+        return self._close_all or self._site.open > MAX_OPEN
 
     def do(self, task: Task) -> Reply:
         """Do a task."""
         self._condemned = task.condemned
+        started = time.monotonic()
         try:
-            return self._piece(task)
+            reply = self._piece(task)
         except RequestError as error:
-            if error.status >= 500:
-                self._site.close()
-            return Reply(error=error)
+            self._close_all |= error.status >= 500
+            reply = Reply(error=error)
         except MemoryError:
-            self._site.close()
-            return Reply(error=too_large(task.request.path.rpartition("/")[2]))
+            self._close_all = True
+            reply = Reply(error=too_large(task.request.path.rpartition("/")[2]))
         except Exception:
             _log.exception("cannot answer %r", task.request.path)
             failure = RequestError(500, "the server failed; the details are in its log")
-            return Reply(error=failure)
+            reply = Reply(error=failure)
+        if time.monotonic() - started > QUICK:
+            self._close_all |= self._has_grown()
+        return reply
 
     def _piece(self, task: Task) -> Reply:
         identity, cursor = task.state or (None, bodies.START)
@@ -157,18 +177,16 @@ class Reader:
             raise self._condemned[identity]
         _HEADER.pack_into(self._shared, 0, *identity)
 
-    def rest(self) -> None:
-        """Close what nobody reads any more."""
-        if self._site.close(IDLE):
+    def rest(self) -> bool:
+        """Close what nobody reads any more; return whether this process keeps too much memory."""
+        if self._site.close(0 if self._close_all else IDLE):
+            if self._close_all:
+                gc.collect()
             native.give_memory_back()
+        self._close_all = False
+        return self._has_grown()
 
-    def has_grown(self) -> bool:
-        """Return whether this process keeps too much memory although it closed all files."""
-        if _private() < self._before + RECYCLED:
-            return False
-        self._site.close()
-        gc.collect()
-        native.give_memory_back()
+    def _has_grown(self) -> bool:
         return _private() >= self._before + RECYCLED
 
 
