@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 from hyraxvm.core.process import dying_with_parent
 from hyraxvm.vm.qemu import HOST
@@ -18,7 +19,7 @@ from tests.boot.process import ServerProcess
 # RW and No_Root_Squash: the server permits writing, so only the guest can prevent it.
 CONFIGURATION = """
 NFS_CORE_PARAM {{
-    NFS_Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1;
+    NFS_Protocols = 4; NFS_Port = {port}; Bind_addr = {address};
     Enable_RQUOTA = false; Enable_NLM = false; Enable_UDP = false;
 }}
 EXPORT_DEFAULTS {{ Attr_Expiration_Time = 1; }}
@@ -47,9 +48,16 @@ class NfsServer(ServerProcess):
 
     name = "nfs-ganesha"
 
-    def __init__(self, export: Path, work: Path, minor_versions: str = "0, 1, 2") -> None:
+    def __init__(
+        self,
+        export: Path,
+        work: Path,
+        minor_versions: str = "0, 1, 2",
+        address: Literal["127.0.0.1", "::1"] = "127.0.0.1",
+    ) -> None:
         super().__init__(work / "ganesha.log")
         self.export = export
+        self.address = address
         self._pid = work / "ganesha.pid"
         self._configuration = work / "ganesha.conf"
         (work / "recovery").mkdir(parents=True)
@@ -64,7 +72,9 @@ class NfsServer(ServerProcess):
             access = ("None", SOMEBODY_ELSE) if name == "closed" else ("RO", "")
             exports.append((f"/trouble/{name}", work / name, *access))
         (work / "hidden" / "secret.nc").touch(mode=0o600)
-        text = CONFIGURATION.format(port=self.port, work=work, minor_versions=minor_versions)
+        text = CONFIGURATION.format(
+            port=self.port, work=work, minor_versions=minor_versions, address=address
+        )
         for number, (name, path, access_type, client) in enumerate(exports, 1):
             text += EXPORT.format(
                 number=number, name=name, path=path, access=access_type, client=client

@@ -16,6 +16,7 @@ class ServerProcess(ABC):
     """A server process that listens on `port`."""
 
     name: str
+    address = "127.0.0.1"
     healthy: tuple[str, ...] = ("mounted", "waiting")  # see `fileserver.FileServer`
 
     def __init__(self, log: Path) -> None:
@@ -37,7 +38,7 @@ class ServerProcess(ABC):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return
             except OSError:
                 time.sleep(0.1)

@@ -1,14 +1,16 @@
 """Other network cards, other networks, settings for the first boot, and a copy of the VM.
 
-The machine `wires` is powered on three times with the same disk:
+The machine `wires` is powered on four times with the same disk:
   1  with a settings disk, one network card, and a network without a DHCP server at first
   2  as a copy: another UUID, another card with another MAC in another slot, and a cidata disk
   3  with three cards, the disk on a controller that Proxmox and libvirt give to imported ones,
      other settings from fw_cfg, and a socket to QEMU's guest agent
+  4  with a network that has IPv6 only, a file server too
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import subprocess
@@ -28,12 +30,16 @@ from tests.boot.data import CASES, Case, assert_same, local
 from tests.boot.fileserver import FileServer
 from tests.boot.guest import BOOT, Artifact, Guest
 from tests.boot.machines import RecordProperty, booted
+from tests.boot.nfs import NfsServer
 from tests.boot.watching import until
 
 pytestmark = [pytest.mark.machines("wires"), pytest.mark.usefixtures("power")]
 PASSWORD = "Sailing-Ships-3-Across"
 FIRST, COPY = "4d3c2b1a-0000-4000-8000-000000000001", "4d3c2b1a-0000-4000-8000-000000000002"
 STATIC = "10.0.2.40"
+# QEMU's own IPv6 network has site-local addresses, which nobody uses any more (RFC 3879).
+SIX_HOST = "fd00:6::2"
+SIX = f"ipv6-net=fd00:6::/64,ipv6-host={SIX_HOST},ipv6-dns=fd00:6::3"
 Power = Callable[..., AbstractContextManager[Guest]]
 
 
@@ -273,7 +279,7 @@ def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power, tmp_pat
     models = ("virtio-net-pci", "e1000", "e1000e")
     extra: list[str] = []
     for number, model in enumerate(models):
-        net = f"user,id=net{number},net=10.0.{number + 2}.0/24"
+        net = f"user,id=net{number},net=10.0.{number + 2}.0/24,{SIX if number == 1 else 'ipv6=off'}"
         extra += ["-netdev", net, *card(model, f"net{number}", f"52:54:00:00:00:1{number}")]
     agent = tmp_path / "agent"
     extra += ["-chardev", f"socket,id=agent,path={agent},server=on,wait=off"]
@@ -296,6 +302,12 @@ def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power, tmp_pat
         shown = banner(guest, "10.0.4.15", 60)
         assert "settings:  fw_cfg: line 4: color: 'color' is not a setting" in shown
         assert guest.check("hostname") == "three"
+
+        # One of them has IPv6 too.
+        links = json.loads(guest.check("hyrax-network status --json"))["links"]
+        (both,) = [link["addresses"] for link in links if link["name"] == "eth1"]
+        assert both[0] == "10.0.3.15"
+        assert both[1].startswith("fd00:6:")
 
         # A cable is pulled and put back.  (With QEMU's e1000e the guest would not notice.)
         guest.machine.qmp("set_link", name="card-net0", up=False)
@@ -324,6 +336,42 @@ def test_several_cards_use_dhcp_and_changed_settings_apply(power: Power, tmp_pat
         ask_agent(agent, "guest-shutdown", mode="powerdown")
         guest.machine.wait(120)
         assert "Powering off" in guest.console.tail() or "Power down" in guest.console.tail()
+
+
+def test_data_are_served_where_there_is_ipv6_only(
+    power: Power, files: FileServer, tmp_path: Path
+) -> None:
+    server = NfsServer(files.export, tmp_path / "ganesha", address="::1")
+    server.start()
+    try:
+        with power(
+            *("-uuid", COPY),
+            *("-netdev", f"user,id=net,ipv4=off,{SIX}"),
+            *card("virtio-net-pci", "net", "52:54:00:00:00:06"),
+            password=PASSWORD,
+        ) as guest:
+            guest.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
+            banner(guest, "http://[fd00:6:", 90)
+            shown = guest.check("ip -6 -o addr show scope global | awk '{print $4}'")
+            (address,) = [line.partition("/")[0] for line in shown.splitlines()]
+            (link,) = json.loads(guest.check("hyrax-network status --json"))["links"]
+            assert link["addresses"] == [address]
+            assert link["gateway"].startswith("fe80:")
+            assert link["problem"] is None
+            source = f"nfs://[{SIX_HOST}]:{server.port}/data"
+            said = guest.check(f"hyrax-data add {source} --as six", 120)
+            url = f"http://[{address}]:{HTTP}/opendap/data/six/"
+            assert said.splitlines()[-1] == url
+            # QEMU forwards no port to an IPv6 address: the guest reads through its own.
+            for name in ("classic.nc", "modern.nc"):
+                found = guest.check(f"curl -gsf {url}{name} | sha256sum").split()[0]
+                assert found == hashlib.sha256((files.export / name).read_bytes()).hexdigest()
+                assert guest.check(f"curl -gsf {url}{name}.dds").startswith("Dataset {")
+            rows = [line.split() for line in guest.check("hyrax-data status").splitlines()]
+            assert ["six", "mounted", source] in [[row[0], row[1], row[-1]] for row in rows]
+            guest.check("hyrax-data remove six")
+    finally:
+        server.stop()
 
 
 def addresses(guest: Guest) -> dict[str, str]:

@@ -24,9 +24,11 @@ address=$(sed -n 's/^Address=//p' "$file" 2>/dev/null)
     "ip": r"""
 case "$*" in
 *addr*) cat "$HYRAX_ROOT/addresses" ;;
-route*) file=$HYRAX_ROOT/etc/systemd/network/40-hyrax-eth0.network
+-4\ route*) [ ! -e "$HYRAX_ROOT/six" ] || exit 0
+    file=$HYRAX_ROOT/etc/systemd/network/40-hyrax-eth0.network
     gateway=$(sed -n 's/^Gateway=//p' "$file" 2>/dev/null)
     echo "default via ${gateway:-192.0.2.1} dev eth0" ;;
+-6\ route*) echo "default via fe80::2 dev eth0 proto ra metric 1024" ;;
 neigh*) [ ! -e "$HYRAX_ROOT/silent" ] && echo "lladdr 02:00:00:00:00:01 REACHABLE" ;;
 esac""",
     "ping": "exit 1",
@@ -256,6 +258,14 @@ def test_status_as_json(vm: Guest) -> None:
     status, out, _ = network(vm, "status", "--json")
     link["problem"] = "the gateway 192.0.2.1 does not answer"
     assert (status, json.loads(out)["links"]) == (1, [link])
+
+
+def test_the_gateway_of_a_network_that_has_ipv6_only(vm: Guest) -> None:
+    vm.write("six", "")
+    vm.write("addresses", "2: eth0    inet6 2001:db8::7/64 scope global eth0\n")
+    status, out, _ = network(vm)
+    assert status == 0
+    assert "\n  address: 2001:db8::7\n  gateway: fe80::2\n" in out
 
 
 def test_a_machine_without_an_adapter(vm: Guest) -> None:

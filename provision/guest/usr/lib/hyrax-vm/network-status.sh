@@ -7,6 +7,9 @@ answers() {
         ip neigh show to "$1" dev "$link" 2>/dev/null | grep -q lladdr
 }
 
+# gateway_of LINK FAMILY: the address of its first default gateway; FAMILY is -4 or -6
+gateway_of() { ip "$2" route show default dev "$1" 2>/dev/null | sed -n '1s/.*via \([^ ]*\).*/\1/p'; }
+
 # facts LINK: sets carrier, driver, mac, method, found (addresses), gateway, servers and problem
 facts() {
     problem=
@@ -19,7 +22,8 @@ facts() {
     method=dhcp
     [ -z "$(static_address "$1")" ] || method=static
     found=$(addresses | sed -n "s/^$1 //p")
-    gateway=$(ip route show default dev "$1" 2>/dev/null | sed -n '1s/.*via \([^ ]*\).*/\1/p')
+    gateway=$(gateway_of "$1" -4)
+    [ -n "$gateway" ] || gateway=$(gateway_of "$1" -6)
     servers=$(resolvectl dns "$1" 2>/dev/null | sed 's/^[^:]*: *//')
     if [ -z "$found" ]; then
         problem=$(why_no_address "$1")
