@@ -60,6 +60,19 @@ def test_status_of_each_state(guest: Guest, port: int, closed_port: int) -> None
     assert status == 1 and " unreadable " in out and "user (nobody, uid" in out
 
 
+@pytest.mark.parametrize("kind", ["mounted", "local"])
+def test_it_looks_from_where_the_servers_user_may_be(guest: Guest, port: int, kind: str) -> None:
+    """find(1) fails where its user may not be: in the administrator's home directory."""
+    if kind == "mounted":
+        assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
+        mounted(guest, "sst", {"a.nc": "x"})
+    else:
+        guest.write("srv/hyrax/data/sst/a.nc", "x")
+    guest.stand_in("setpriv", '[ "$PWD" = / ] || { echo /home/opendap; exit 1; }')
+    status, out, _ = guest.data("status", "sst")
+    assert (status, out.splitlines()[1].split()[1]) == (0, kind)
+
+
 def test_status_does_not_wait_for_a_hung_mount(guest: Guest, port: int) -> None:
     assert guest.data("add", f"nfs://127.0.0.1:{port}/sst")[0] == 0
     mounted(guest, "sst", {})

@@ -25,7 +25,7 @@ odd_folders() {
 
 # local_unreadable NAME: prints the first file or folder that the data server's user may not read
 local_unreadable() {
-    with_deadline 10 setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \
+    with_deadline 10 env --chdir=/ setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \
         find "$ROOT$DATA/$1" \( -type d ! -executable -o ! -readable \) -print -quit 2>/dev/null >"$work/out"
     cat "$work/out"
 }

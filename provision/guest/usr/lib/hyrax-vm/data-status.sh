@@ -148,7 +148,7 @@ look_at_mounted() {
         return
     fi
     state=mounted
-    with_deadline 5 setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \
+    with_deadline 5 env --chdir=/ setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups -- \
         find "$ROOT$DATA/$1" -mindepth 1 -maxdepth 1 -print -quit >"$work/out" 2>&1 || {
         state=unreadable problem=$(words_for_look forbidden)
     }
