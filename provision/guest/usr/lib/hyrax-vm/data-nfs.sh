@@ -3,7 +3,7 @@
 
 nfs_type=nfs4
 nfs_protocol=NFS
-# 4: the newest that client and server have. NFS 3 would need two more services that listen on the
+# 4: 4.1, or 4.0 where the server has no more (see /etc/nfsmount.conf.d/10-hyrax.conf). NFS 3 would need two more services that listen on the
 # network: rpcbind and rpc.statd.
 nfs_versions='4 4.2 4.1 4.0'
 nfs_place='NFS export'
@@ -24,14 +24,14 @@ hyrax-data add nfs://HOST[:PORT]/EXPORT [OPTION ...]
 Serves an NFS export read-only. hyrax-data tries it first; if something is
 wrong, it says what, and changes nothing.
   --as NAME             its name (default: the last part of EXPORT)
-  --nfs-version V       4.2, 4.1 or 4.0 (default: the newest of both sides)
+  --nfs-version V       4.2, 4.1 or 4.0 (default: 4.1, or 4.0 of an old server)
 $(options_help nfs)
 END
 }
 
 nfs_source() { printf '%s:%s' "$host" "$path"; }
 
-# vers=4 is the default, not 4.2: mount.nfs then tries 4.2 first and goes down to what the server has.
+# vers=4 is the default, not 4.1: mount.nfs then goes down to what the server has.
 # softerr, timeo, retrans: with a dead file server the reader gets an error instead of a hang.
 # actimeo=5: a new or replaced file is seen after five seconds, not after up to a minute.
 # retry=0: mount's own two minutes of retries would only keep the reader waiting.
@@ -86,7 +86,7 @@ nfs_words() {
         if [ "$vers" = 4 ]; then
             say "$host does not offer NFS version 4; switch it on there"
         else
-            say "$host does not speak NFS $vers; leave --nfs-version out to use the newest version that it speaks"
+            say "$host does not speak NFS $vers; leave --nfs-version out to use a version that it speaks"
         fi
         ;;
     *"esolve"* | *"not known"*) words_for_probe nohost ;;
