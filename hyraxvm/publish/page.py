@@ -14,8 +14,9 @@ from pydantic import Field
 
 from hyraxvm.config import toml
 from hyraxvm.config.arch import ARCHES, DEFAULT, Arch
-from hyraxvm.config.images import Name, Title, base_title, load
+from hyraxvm.config.images import base_title, load
 from hyraxvm.config.toml import Model
+from hyraxvm.config.values import Name, Title
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
 from hyraxvm.formats import FORMATS
@@ -112,6 +113,7 @@ def render_page(published: index.Index) -> str:
         system=" or ".join(dict.fromkeys(bases.values())),
         bases=bases,
         arches=arches,
+        families={name: _ARCHES[name].family if name in _ARCHES else "" for name in arches},
         titles={image.image: image.title for image in images},
         others=[(title, found) for title, found in others if found],
         formats={file.format for image in images for file in image.files},
