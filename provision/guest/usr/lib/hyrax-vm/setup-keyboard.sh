@@ -4,14 +4,16 @@
 KEYMAPS=$ROOT/usr/share/keymaps # of the package console-data
 KEYBOARD=$ROOT/etc/hyrax/keyboard
 
+# layout: prints the one that is set
+layout() {
+    now=$(value_of KEYMAP "$KEYBOARD" 2>/dev/null)
+    now=${now##*/}
+    say "${now%.kmap.gz}" | grep . || say us
+}
+
 keyboard() {
     clock_options "$@"
-    if [ -z "$value" ]; then
-        now=$(value_of KEYMAP "$KEYBOARD" 2>/dev/null)
-        now=${now##*/}
-        say "${now%.kmap.gz}" | grep . || say us
-        return 0
-    fi
+    [ -n "$value" ] || { layout; return; }
     case $value in
     default) value=us ;;
     .* | *[!A-Za-z0-9_.-]*) bad_keyboard ;;
@@ -29,7 +31,7 @@ keyboard() {
 }
 
 menu_keyboard() {
-    ! ask_some "Keyboard" "The layout of the keyboard at this VM's console, for example de, fr, fr_CH, uk or us:" "$(keyboard)" ||
+    ! ask_some "Keyboard" "The layout of the keyboard at this VM's console, for example de, fr, fr_CH, uk or us:" "$(layout)" ||
         perform sudo hyrax-setup keyboard "$answer"
 }
 
