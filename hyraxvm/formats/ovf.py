@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from hyraxvm.config.images import GuestOs
+from hyraxvm.config.bases import GuestOs
 from hyraxvm.core.errors import UserError
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render

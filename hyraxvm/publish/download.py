@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hyraxvm.config.arch import ARCHES
 from hyraxvm.config.names import SUMS
 from hyraxvm.core import archives, cache
 from hyraxvm.core.errors import Failure, UserError
@@ -38,12 +40,15 @@ class Here(UserError):
 class Wanted:
     """What is asked for: `version` is a version, `release` or `nightly` for the newest one.
 
-    `kind` is a format's name.
+    `kind` is a format's name.  Without `arch` it is this computer's, where there is such a file,
+    and without `base` the one that the release has first.
     """
 
     image: str
     version: str
     kind: str
+    arch: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def download(
 def _get(reader: Reader, site: Site, wanted: Wanted, folder: Path, say: Say) -> Path:
     published = read_signed(site, reader.keys, reader.seen, say)
     release = _read_signed(site, _choose_release(site, published, wanted.version), reader.keys)
-    entry = _choose_file(release, wanted.image, wanted.kind)
+    entry = _choose_file(release, wanted)
     folder = folder / release.version
     with _kept_from_clean(reader.artifacts, folder):
         _make_folder(folder)
@@ -167,15 +172,35 @@ def _read_signed(site: Site, release: index.Release, keys: Sequence[str]) -> ind
     return signed
 
 
-def _choose_file(release: index.Release, image: str, kind: str) -> index.File:
-    for found in release.images:
-        for entry in found.files:
-            if (found.image, entry.format) == (image, kind):
-                return entry
-    there = ", ".join(
-        f"{found.image} as {entry.format}" for found in release.images for entry in found.files
-    )
-    raise UserError(f"{release.version} has no image {image!r} as {kind}; it has: {there}")
+def _choose_file(
+    release: index.Release, wanted: Wanted, host: str = platform.machine()
+) -> index.File:
+    """Return the file that is asked for; `host` is the kernel's name of this architecture.
+
+    Raises `UserError`: the release does not have it.
+    """
+    fitting = [
+        (found.arch, entry)
+        for found in release.images
+        for entry in found.files
+        if (found.image, entry.format) == (wanted.image, wanted.kind)
+        and wanted.arch in ("", found.arch)
+        and wanted.base in ("", found.base)
+    ]
+    if not fitting:
+        several = len({(found.arch, found.base) for found in release.images}) > 1
+        there = ", ".join(
+            f"{found.image} as {entry.format}"
+            + (f" for {found.arch} on {found.base}" if several else "")
+            for found in release.images
+            for entry in found.files
+        )
+        what = f"{wanted.image!r} as {wanted.kind}"
+        what += f" for {wanted.arch}" if wanted.arch else ""
+        what += f" on {wanted.base}" if wanted.base else ""
+        raise UserError(f"{release.version} has no image {what}; it has: {there}")
+    own = [arch.name for arch in ARCHES.values() if host in (arch.kernel, arch.name)]
+    return min(fitting, key=lambda pair: pair[0] not in own)[1]
 
 
 def _fetch(site: Site, release: index.Release, entry: index.File, target: Path) -> None:

@@ -6,15 +6,17 @@ Everything is in the HTML; the script only hides what the reader did not choose.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from hyraxvm.config import toml
-from hyraxvm.config.arch import ARCHES
-from hyraxvm.config.images import Name, Title, base_title, load
+from hyraxvm.config.arch import ARCHES, DEFAULT, Arch
+from hyraxvm.config.images import base_title, load
 from hyraxvm.config.toml import Model
+from hyraxvm.config.values import Name, Title
 from hyraxvm.core.paths import TEMPLATES
 from hyraxvm.core.templates import render
 from hyraxvm.formats import FORMATS
@@ -22,6 +24,8 @@ from hyraxvm.release import index
 
 TEMPLATE: Final = TEMPLATES / "download.html.j2"
 TEXTS: Final = TEMPLATES / "download.toml"
+# An index may name an architecture that is not in it.
+_ARCHES: Final[dict[str, Arch]] = {arch.name: arch for arch in ARCHES.values()}
 # The steps for a format that is not in `TEXTS`.
 GENERAL: Final = [
     "Unpack the file, if your hypervisor does not take it as it is.",
@@ -64,13 +68,28 @@ def hypervisors() -> list[Hypervisor]:
     return [*found, *others]
 
 
-def _opening(images: Sequence[index.PublishedImage]) -> list[Hypervisor]:
-    """Return the hypervisors that open images of these architectures; all if there is no image."""
-    published = {one.arch for one in images}
-    families = {arch.family for arch in ARCHES.values() if arch.name in published}
-    return [
-        one for one in hypervisors() if not families or families & {*FORMATS[one.format].families}
-    ]
+@dataclass(frozen=True)
+class Offer:
+    """A hypervisor, and the architectures of the published images that it opens."""
+
+    hypervisor: Hypervisor
+    arches: tuple[str, ...]
+
+
+def _offers(arches: Iterable[str]) -> list[Offer]:
+    """Return the hypervisors that open images of at least one of these architectures.
+
+    All open an architecture that this program does not know.
+    """
+    found = []
+    for one in hypervisors():
+        families = FORMATS[one.format].families
+        opened = tuple(
+            name for name in arches if name not in _ARCHES or _ARCHES[name].family in families
+        )
+        if opened:
+            found.append(Offer(one, opened))
+    return found
 
 
 def render_page(published: index.Index) -> str:
@@ -82,14 +101,23 @@ def render_page(published: index.Index) -> str:
         for kind, title in (("release", "Other releases"), ("nightly", "Nightly builds"))
     ]
     table = load()
-    systems = dict.fromkeys(base_title(table, image.base) for image in images)
+    bases = {image.base: base_title(table, image.base) for image in images}
+    # The usual architecture first.
+    arches = {
+        name: _ARCHES[name].processors if name in _ARCHES else name
+        for name in sorted({image.arch for image in images}, key=lambda n: (n != DEFAULT.name, n))
+    }
     return render(
         TEMPLATE,
         newest=newest,
-        system=" or ".join(systems),
+        system=" or ".join(dict.fromkeys(bases.values())),
+        bases=bases,
+        arches=arches,
+        families={name: _ARCHES[name].family if name in _ARCHES else "" for name in arches},
+        titles={image.image: image.title for image in images},
         others=[(title, found) for title, found in others if found],
         formats={file.format for image in images for file in image.files},
-        hypervisors=_opening(images),
+        offers=_offers(arches),
         key_path=index.key_path,
         notes=index.NOTES,
         provenance=index.PROVENANCE,

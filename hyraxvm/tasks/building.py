@@ -71,15 +71,17 @@ def build(
         raise UserError("--full and --no-test exclude each other; type: ./inv build --full")
     names = sorted(table.image) if all_ else image or [table.defaults.image]
     # All names are checked before a registry is asked.
+    arches = set()
     for name in names:
         recipe = images.recipe(table, name, base=base, arch=arch)
+        arches.add(recipe.arch.oci)
         formats.choose(format, recipe.arch)
         if recipe.untried:
             where = f"{recipe.base.title} for {recipe.arch_name}"
             print(f"{where} is untried: nobody has built it yet", file=sys.stderr)
     workspace = Workspace.here()
     shown = progress(workspace)
-    chosen = choose_server(workspace, server, server_image)
+    chosen = choose_server(workspace, server, server_image, arches)
     workspace = sharing(workspace, shown.say)
     recipes = [chosen.recipe(table, name, base, arch) for name in dict.fromkeys(names)]
     made = pipeline.build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,12 +65,19 @@ def read_table() -> Config:
 
 
 def choose_server(
-    workspace: Workspace, server: str | None = None, server_image: str | None = None
+    workspace: Workspace,
+    server: str | None = None,
+    server_image: str | None = None,
+    arches: Collection[str] = (),
 ) -> Choice:
-    """Return the server to build, with a notice if it is not the preferred one."""
+    """Return the server to build, with a notice if it is not the preferred one.
+
+    `arches` are OCI's names of the architectures that are built.
+    """
     from hyraxvm.stages.server import choice
 
-    chosen = choice.choose(workspace.cache, read_table(), server, server_image, print)
+    table = read_table()
+    chosen = choice.choose(workspace.cache, table, server, server_image, print, arches=arches)
     if chosen.notice:
         print(choice.banner(chosen.notice), file=sys.stderr)
     return chosen

@@ -18,6 +18,8 @@ from hyraxvm.tasks.common import choose_server, progress, read_table, reported
         "image": "image to get; default: the one that images.toml names",
         "release": "version, or nightly for the newest one; default: the newest release",
         "format": "format to get (see ./inv list)",
+        "arch": "architecture of the virtual machine; default: this computer's, if there is one",
+        "base": "system in the virtual machine; default: the first that the release has",
         "to": "folder to put it into; default: artifacts/downloads",
         "unpack": "unpack the zip beside it",
         "url": "folder with index.json, https://... or s3://..., repeatable: tried in turn; "
@@ -33,6 +35,8 @@ def download(
     key: list[str],
     release: str = "release",
     format: str = "vmx",
+    arch: str = "",
+    base: str = "",
     to: str | None = None,
     unpack: bool = False,
 ) -> None:
@@ -60,7 +64,7 @@ def download(
             download.download,
             download.Reader(workspace.artifacts, keys, signed_index.memory()),
             [Site(one, settings.store) for one in urls],
-            download.Wanted(name, release, kind),
+            download.Wanted(name, release, kind, arch, base),
             Path(to) if to else workspace.downloads,
             unpack,
             print,

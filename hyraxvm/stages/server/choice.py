@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,24 +53,29 @@ def choose(
     server_image: str | None,
     say: Callable[[str], None],
     lock: Path = IMAGES_LOCK,
+    arches: Collection[str] = (),
 ) -> Choice:
     """Decide which server is built, and from which image.
 
     `server` and `server_image` are those of the command line.  A named server is never replaced by
     another; with `auto`, the first one that is available is chosen.  An image in the cache
-    `results` needs no registry.
+    `results` needs no registry.  `arches` are OCI's names of the architectures that are built.
 
-    Raises `UserError`: there is no such server, or no such image; `Failure`: the registry does
-    not answer.
+    Raises `UserError`: there is no such server, or no such image, or none for an architecture;
+    `Failure`: the registry does not answer.
     """
     wanted = server or table.defaults.server
     if wanted != AUTO:
         images.choose("server", wanted, table.server)
     if server_image:
-        return _named_image(table, wanted, server_image)
+        chosen = _named_image(table, wanted, server_image)
+        _check_arches(results, table, chosen, arches)
+        return chosen
     if wanted != AUTO:
         try:
-            return _locked(results, table, wanted, lock, say)
+            chosen = _locked(results, table, wanted, lock, say)
+            _check_arches(results, table, chosen, arches)
+            return chosen
         except UserError:
             raise
         except Failure as failure:
@@ -79,10 +84,14 @@ def choose(
     for name in table.defaults.auto:
         try:
             chosen = _locked(results, table, name, lock, say)
+            lack = _lack(results, chosen, arches)
         except UserError:
             raise
         except Failure as failure:
             reasons.append(f"{table.server[name].title} is not available: {_last(failure)}")
+            continue
+        if lack:
+            reasons.append(f"{table.server[name].title} is not available: {lack}")
             continue
         return chosen if not reasons else Choice(name, notice=_notice(table, name, reasons))
     raise Failure("; ".join(reasons))
@@ -170,6 +179,32 @@ def _locked(
     if not all(results.contains("oci", oci.pull_key(source, digest, arch)) for arch in arches):
         oci.remote_digest(oci.with_digest(source, digest))
     return Choice(name, source, digest)
+
+
+def _lack(results: StageCache, chosen: Choice, arches: Collection[str]) -> str:
+    """Return what a server's image lacks, or nothing; raise `Failure` as `oci.architectures`."""
+    keys = [oci.pull_key(chosen.image, chosen.digest, arch) for arch in arches]
+    if not chosen.image or all(results.contains("oci", key) for key in keys):
+        return ""
+    reference = chosen.image
+    if reference.startswith("docker:"):
+        reference = oci.with_digest(reference, chosen.digest)
+    there = oci.architectures(reference)
+    missing = sorted(set(arches) - set(there))
+    has = ", ".join(there) or "no architecture"
+    return f"{chosen.image} is for {has}, not {', '.join(missing)}" if missing else ""
+
+
+def _check_arches(
+    results: StageCache, table: Config, chosen: Choice, arches: Collection[str]
+) -> None:
+    """Raise `UserError` if a server's image is not for all of these architectures."""
+    if lack := _lack(results, chosen, arches):
+        packed = [name for name, value in table.server.items() if value.source == "embedded"]
+        raise UserError(
+            f"server {chosen.server!r}: {lack}; "
+            f"type: ./inv build --server {packed[0]}, or leave --arch out"
+        )
 
 
 def check_pinned(table: Config, name: str, lock: Path = IMAGES_LOCK) -> None:

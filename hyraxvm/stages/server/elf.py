@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from typing import IO
 
-from hyraxvm.stages.server.image_tree import Span, Tree
+from hyraxvm.stages.server.image_tree import Tree
+from hyraxvm.stages.server.node import Span
 
 MAGIC = b"\x7fELF\x02\x01"
 DEBUGGING = (b".debug_", b".zdebug_")

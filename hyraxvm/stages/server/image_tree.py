@@ -8,70 +8,23 @@ The rules are those of the OCI Image Specification 1.1, "Image Layer Filesystem 
 from __future__ import annotations
 
 import copy
-import io
-import math
 import re
-import stat
 import tarfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from hyraxvm.core.errors import Failure
 from hyraxvm.stages.server.layer import Budget, read_layer
+from hyraxvm.stages.server.node import ATTRIBUTE, KEPT, Node, write_tar
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 LONGEST = 64 * 2**20  # bytes of a file that is read into memory
 HOPS = 40  # symbolic links on one path, as in Linux
-NEWEST = 2**32 - 1  # seconds since 1970; squashfs stores no later time
-ATTRIBUTE = "SCHILY.xattr."
-KEPT = tuple(f"{ATTRIBUTE}{space}." for space in ("user", "trusted", "security"))  # by squashfs
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
-Span = tuple[int, int]  # offset and length in a file, in bytes
-
-
-@dataclass(eq=False)
-class Node:
-    """A file, directory or link; hard links to one file are one node under several paths."""
-
-    info: tarfile.TarInfo
-    source: tarfile.TarFile | None = None
-    content: bytes | None = None
-    blank: tuple[Span, ...] = ()  # these read as zeros
-
-    def open(self) -> IO[bytes]:
-        """Open a regular file for reading."""
-        stream: IO[bytes] | None = None
-        if self.content is not None:
-            stream = io.BytesIO(self.content)
-        elif self.source:
-            stream = self.source.extractfile(self.info)
-        assert stream is not None
-        return io.BufferedReader(_Blanked(stream, self.blank)) if self.blank else stream
-
-
-class _Blanked(io.RawIOBase):
-    """A stream in which some spans read as zeros."""
-
-    def __init__(self, stream: IO[bytes], spans: tuple[Span, ...]) -> None:
-        super().__init__()
-        self._stream, self._spans = stream, spans
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        at = self._stream.tell()
-        piece = bytearray(self._stream.read(len(buffer)))
-        for start, length in self._spans:
-            begin, end = max(start - at, 0), min(start + length - at, len(piece))
-            if begin < end:
-                piece[begin:end] = bytes(end - begin)
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 @dataclass
@@ -329,27 +282,7 @@ class Tree:
 
     def write_tar(self, sink: IO[bytes]) -> None:
         """Write the tree as a POSIX.1-2001 tar, sorted: the same tree gives the same bytes."""
-        first: dict[int, str] = {}  # id of a node -> the path under which it was written
-        # Sorted by parts, not by characters: a directory comes before its content.
-        with tarfile.open(
-            fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, errors="surrogateescape"
-        ) as tar:
-            for path, node in sorted(self.nodes.items(), key=lambda item: item[0].split("/")):
-                info = _entry(path, node.info)
-                if node.info.isdir():
-                    tar.addfile(info)
-                elif id(node) in first:
-                    info.type, info.linkname, info.size = tarfile.LNKTYPE, first[id(node)], 0
-                    info.pax_headers = {}
-                    tar.addfile(info)
-                elif node.info.isreg():
-                    first[id(node)] = path
-                    info.type = tarfile.REGTYPE
-                    with node.open() as stream:
-                        tar.addfile(info, stream)
-                else:
-                    first[id(node)] = path
-                    tar.addfile(info)
+        write_tar(self.nodes, sink)
 
 
 def merge(layers: Iterable[Path], budget: Budget | None = None) -> Tree:
@@ -380,19 +313,6 @@ def _directory(path: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(path)
     info.type, info.mode = tarfile.DIRTYPE, 0o755
     return info
-
-
-def _entry(path: str, info: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry = copy.copy(info)
-    entry.name = path
-    entry.uname = entry.gname = ""
-    entry.mode = stat.S_IMODE(info.mode)
-    # A PAX header may hold `inf` or `nan`.
-    entry.mtime = 0 if math.isnan(info.mtime) else int(min(max(info.mtime, 0), NEWEST))
-    entry.pax_headers = {
-        name: value for name, value in info.pax_headers.items() if name.startswith(KEPT)
-    }
-    return entry
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:

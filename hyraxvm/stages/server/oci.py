@@ -124,6 +124,28 @@ def remote_config(
         raise Failure(f"{reference}: its configuration is damaged: {error}") from error
 
 
+def architectures(reference: str, deadline: float = PROBE) -> list[str]:
+    """Return OCI's names of the architectures that `TRANSPORT:...` has an image of Linux for.
+
+    `deadline` is in seconds.  Raises `Failure`: the registry does not answer, or the image is
+    damaged.
+    """
+    inspect = ["skopeo", "inspect"]
+    try:
+        index = json.loads(output([*inspect, "--raw", reference], deadline=deadline))
+        if "manifests" in index:
+            platforms = [entry.get("platform") or {} for entry in index["manifests"]]
+            # BuildKit lists what it attests of an image as one more, for "unknown".
+            linux = [platform for platform in platforms if platform.get("os") == "linux"]
+            return sorted({platform["architecture"] for platform in linux})
+        config = json.loads(output([*inspect, "--config", reference], deadline=deadline))
+        return [str(config["architecture"])]
+    except Failure as failure:
+        raise Failure(f"{reference}: {_cause(str(failure))}") from failure
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Failure(f"{reference}: its manifest or configuration is damaged: {error}") from error
+
+
 def _tags(reference: str) -> str:
     """Return the end of a message: up to 8 tags that the registry has, if it lists them.
 

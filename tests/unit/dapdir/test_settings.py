@@ -52,21 +52,16 @@ def test_the_address_stands_on_every_page(tuned: Server) -> None:
 
 def test_without_settings_nothing_differs(server: Server) -> None:
     assert "administrator" not in server.get("/").text
-    assert Settings.read({}) == Settings.read({"EMAIL": "", "SYMLINKS": "", "TYPES": " "})
+    empty = {"EMAIL": "", "SYMLINKS": "", "TYPES": " "}
+    assert Settings.read({}, pytest.fail) == Settings.read(empty, pytest.fail) == Settings()
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("EMAIL", "me", "'me' is not an e-mail address"),
         ("DAPDIR_BIND", "8081", "'8081' must be ADDRESS:PORT"),
         ("DAPDIR_WORKERS", "9", "'9' must be a number from 1 to 4"),
         ("DAPDIR_PATIENCE", "x", "'x' must be a number of seconds"),
-        ("EMAIL", "a@b><script>", "is not an e-mail address"),
-        ("SYMLINKS", "maybe", "must be yes or no"),
-        ("TYPES", "nc:*.dat;x", "'nc:*.dat;x' must be nc:PATTERN"),
-        ("TYPES", "nc:*.dat *.hdx", "'*.hdx' must be nc:PATTERN"),
-        ("TYPES", "ff:*.dat", "'ff:*.dat' must be"),
     ],
 )
 def test_a_wrong_one_ends_the_start_with_one_line(
@@ -83,4 +78,40 @@ def test_a_wrong_one_ends_the_start_with_one_line(
 
 
 def test_what_ends_the_start_is_all_that_is_said(tmp_path: Path) -> None:
-    assert refusal(tmp_path, SYMLINKS="maybe").count("\n") == 1
+    assert refusal(tmp_path, DAPDIR_WORKERS="9").count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EMAIL", "me", "'me' is not an e-mail address"),
+        ("EMAIL", "a@b><script>", "is not an e-mail address"),
+        ("SYMLINKS", "maybe", "must be yes or no"),
+        ("TYPES", "nc:*.dat;x", "'nc:*.dat;x' must be nc:PATTERN"),
+        ("TYPES", "nc:*.dat *.hdx", "'*.hdx' must be nc:PATTERN"),
+        ("TYPES", "ff:*.dat", "'ff:*.dat' must be"),
+    ],
+)
+def test_a_wrong_setting_is_said_in_one_line_and_the_others_count(
+    name: str, value: str, said: str
+) -> None:
+    told: list[str] = []
+    found = Settings.read({**HERE, name: value}, told.append)
+    assert found == Settings.read({key: HERE[key] for key in HERE if key != name}, pytest.fail)
+    (line,) = told
+    assert said in line and "not used" in line and "\n" not in line
+
+
+def test_data_are_served_with_a_wrong_setting(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    make_classic(root / "plain.nc")
+    server = Server(root, tmp_path / "log", workers=1, SYMLINKS="maybe", EMAIL="me@example.org")
+    try:
+        assert server.get("/plain.nc.dds").status == 200
+        assert "me@example.org" in server.get("/").text
+    finally:
+        server.stop()
+    assert "dapdir: SYMLINKS='maybe' must be yes or no; it is not used" in (
+        (tmp_path / "log").read_text()
+    )

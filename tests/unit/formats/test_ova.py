@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.config.images import GuestOs
+from hyraxvm.config.bases import GuestOs
 from hyraxvm.core.archives import seconds
 from hyraxvm.formats import disk_images, ovf, vmdk
 from tests.unit.formats.shelf import Shelf

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 
@@ -175,6 +177,46 @@ def test_an_address_that_is_not_free_is_said_with_the_way_back(vm: Guest) -> Non
     banner = vm.read("run/hyrax/issue")
     assert "address:   none: 192.0.2.9/24 is not free on eth0\n" in banner
     assert "(to ask DHCP instead: hyrax-network dhcp --link eth0)" in banner
+    assert vm.read("run/hyrax/not-free.eth0") == "192.0.2.9/24\n"
+    (vm.root / "conflict").unlink()
+    assert network(vm, "static", "192.0.2.9/24")[0] == 0
+    assert not (vm.root / "run/hyrax/not-free.eth0").exists()
+
+
+def test_an_address_is_being_checked_until_the_probe_time_is_over(vm: Guest) -> None:
+    """As after a boot, and when somebody has plugged in the cable: no command has waited."""
+    (vm.bin / "date").unlink()
+    vm.write(FILE, "[Address]\nAddress=192.0.2.9/24\n")
+    vm.write("addresses", "")
+    vm.write("sys/class/net/eth0/ifindex", "2\n")
+    vm.write("run/systemd/netif/links/2", "ADMIN_STATE=configuring\n")
+    state = vm.root / "run/systemd/netif/links/2"
+    checking = "checking whether 192.0.2.9/24 is free on eth0; this takes 10 seconds"
+    for age, said in ((0, checking), (7, checking), (60, "192.0.2.9/24 is not free on eth0")):
+        then = time.time() - age
+        os.utime(state, (then, then))
+        status, out, _ = network(vm, "status")
+        assert (status, out.splitlines()[-1].strip()) == (1, said)
+        assert json.loads(network(vm, "--json")[1])["links"][0]["problem"] == said
+        vm.run("usr/lib/hyrax-vm/banner")
+        assert f"address:   none: {said}\n" in vm.read("run/hyrax/issue")
+    # A clock that was set back an hour.
+    os.utime(state, (time.time() + 3600, time.time() + 3600))
+    assert "is not free on eth0" in network(vm)[1]
+
+
+def test_an_address_for_which_a_command_has_waited_is_not_being_checked(vm: Guest) -> None:
+    """systemd-networkd 252 crashes over it, and begins again."""
+    (vm.bin / "date").unlink()
+    vm.write(FILE, "[Address]\nAddress=192.0.2.9/24\n")
+    vm.write("addresses", "")
+    vm.write("run/hyrax/not-free.eth0", "192.0.2.9/24\n")
+    vm.write("sys/class/net/eth0/ifindex", "2\n")
+    vm.write("run/systemd/netif/links/2", "ADMIN_STATE=configuring\n")
+    assert "192.0.2.9/24 is not free on eth0" in network(vm)[1]
+    # Another one is checked.
+    vm.write(FILE, "[Address]\nAddress=192.0.2.10/24\n")
+    assert "checking whether 192.0.2.10/24 is free" in network(vm)[1]
 
 
 def test_a_gateway_that_does_not_answer_is_said(vm: Guest) -> None:

@@ -29,6 +29,7 @@ def machine(path: Path, pattern: Pattern, access: str) -> Guest:
     guest.write("usr/lib/hyrax/settings", "EMAIL .* a.service b\nUSAGE_PAGE (yes|no) a.service b\n")
     guest.write("usr/lib/hyrax/front-door", "data_under=data/\n")
     guest.write("home/opendap/.keep", "")
+    guest.write("usr/share/keymaps/i386/qwertz/fr_CH.kmap.gz", "")
     (guest.root / "sys/class/net/eth0/device").mkdir()
     return guest
 
@@ -56,6 +57,7 @@ def set_up(guest: Guest, access: str) -> None:
         ("hyrax-server", "set", "usage-page", "yes"),
         ("hyrax-server", "set", "email", "a\\b@example.org"),
         ("hyrax-setup", "ssh-key", "add", KEY),
+        ("hyrax-setup", "keyboard", "fr_CH"),
         ("hyrax-setup", "timezone", "America/Argentina/Ushuaia"),
         ("hyrax-setup", "ntp", "ntp.example.org,192.0.2.1"),
         ("hyrax-setup", "upgrades", "off", "--restart=03:30"),

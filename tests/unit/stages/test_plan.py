@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hyraxvm.config import images
+from hyraxvm.config import bases, images
 from hyraxvm.core import code
 from hyraxvm.core.paths import ROOT
 from hyraxvm.formats import made_for
@@ -289,7 +289,7 @@ BASE: dict[str, tuple[object, set[str]]] = {
     "short": ("d12", set()),
     "suite": ("trixie", {*STAGES}),
     "arch": ("arm64", set()),  # the value in the recipe counts
-    "keyring": (images.Keyring(file="/keys.gpg", package="keys"), {*STAGES}),
+    "keyring": (bases.Keyring(file="/keys.gpg", package="keys"), {*STAGES}),
     "mirror": ("file:///mirror", {*STAGES}),
     "components": (["main", "contrib"], {*STAGES}),
     "python": ("3.13", {*STAGES} - {"rootfs"}),
@@ -304,7 +304,7 @@ BASE: dict[str, tuple[object, set[str]]] = {
     "osinfo": ("debian12", {*FORMATS}),
     "untried": (True, set()),
 }
-GUEST_OS = images.GuestOs(vmx="other", vmw="other", ovf=1, description="other")
+GUEST_OS = bases.GuestOs(vmx="other", vmw="other", ovf=1, description="other")
 PROCESSOR: dict[str, tuple[object, set[str]]] = {
     "packages": (["linux-image"], ROOTFS),
     "path_excludes": (["/x/*"], ROOTFS),
@@ -314,8 +314,8 @@ PROCESSOR: dict[str, tuple[object, set[str]]] = {
 
 
 def test_each_key_of_a_base_has_its_row() -> None:
-    assert {*BASE, "on"} == set(images.Base.model_fields)
-    assert set(PROCESSOR) == set(images.Processor.model_fields)
+    assert {*BASE, "on"} == set(bases.Base.model_fields)
+    assert set(PROCESSOR) == set(bases.Processor.model_fields)
 
 
 @pytest.mark.parametrize("name", BASE)

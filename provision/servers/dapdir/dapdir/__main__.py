@@ -37,17 +37,15 @@ def main() -> None:
     if not host or not port.isdigit():
         sys.exit(f"dapdir: DAPDIR_BIND={bind!r} must be ADDRESS:PORT, such as 127.0.0.1:8081")
     try:
-        settings = Settings.read(os.environ)
         listening = socket.create_server(
             (host.strip("[]"), int(port)),
             family=socket.AF_INET6 if ":" in host else socket.AF_INET,
             backlog=1024,
         )
-    except ValueError as error:
-        sys.exit(f"dapdir: {error}")
     except OSError as error:
         sys.exit(f"dapdir: DAPDIR_BIND={bind!r}: {error.strerror}")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    settings = Settings.read(os.environ, lambda said: print(f"dapdir: {said}", file=sys.stderr))
     _save_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(_serve(listening, int(workers), root, settings, int(patience)))

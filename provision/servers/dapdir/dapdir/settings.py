@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -22,18 +22,29 @@ class Settings:
     types: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, environment: Mapping[str, str]) -> Settings:
-        """Return the settings in `environment`; raise ValueError with a message for a wrong one."""
+    def read(cls, environment: Mapping[str, str], complain: Callable[[str], object]) -> Settings:
+        """Return the settings in `environment`.
+
+        A wrong one counts as if it were not there: data are served in any case.  `complain` gets
+        one line for it.
+        """
         email, links = environment.get("EMAIL", ""), environment.get("SYMLINKS") or "yes"
         if email and not _EMAIL.fullmatch(email):
-            raise ValueError(f"EMAIL={email!r} is not an e-mail address")
+            complain(f"EMAIL={email!r} is not an e-mail address; it is not used")
+            email = ""
         if links not in ("yes", "no"):
-            raise ValueError(f"SYMLINKS={links!r} must be yes or no")
-        found = []
+            complain(f"SYMLINKS={links!r} must be yes or no; it is not used")
+            links = "yes"
+        found: list[str] = []
         for word in environment.get("TYPES", "").split():
             match = _TYPE.fullmatch(word)
             if not match:
-                raise ValueError(f"TYPES: {word!r} must be nc:PATTERN or h5:PATTERN, like nc:*.dat")
+                complain(
+                    f"TYPES: {word!r} must be nc:PATTERN or h5:PATTERN, like nc:*.dat; "
+                    "TYPES is not used"
+                )
+                found = []
+                break
             found.append(match[1])
         return cls(email, links == "yes", tuple(found))
 

@@ -60,3 +60,10 @@ def listed(squashfs: Path) -> set[str]:
         ["unsquashfs", "-l", squashfs], capture_output=True, text=True, check=True
     )
     return {line.removeprefix("squashfs-root/") for line in done.stdout.splitlines()[1:]}
+
+
+def hyrax_from(reference: str) -> images.Config:
+    """Return the table with Hyrax from another place."""
+    table = images.load()
+    hyrax = table.server["hyrax"].model_copy(update={"source": reference})
+    return table.model_copy(update={"server": {**table.server, "hyrax": hyrax}})

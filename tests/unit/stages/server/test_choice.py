@@ -22,7 +22,7 @@ from tests.unit.stages.server.image_maker import (
     program,
     push_index,
 )
-from tests.unit.stages.server.plain_image import CONFIG, LAYERS, listed, recipe
+from tests.unit.stages.server.plain_image import CONFIG, LAYERS, hyrax_from, listed, recipe
 
 
 def test_a_pinned_image_is_pulled_once_and_by_its_digest(
@@ -208,13 +208,6 @@ def test_an_index_of_several_architectures_is_pinned_as_a_whole(
         choice.pin(table, "hyrax", lock)
     assert "\n" not in str(caught.value)
     assert not lock.exists()
-
-
-def hyrax_from(reference: str) -> images.Config:
-    """Return the table with Hyrax from another place."""
-    table = images.load()
-    hyrax = table.server["hyrax"].model_copy(update={"source": reference})
-    return table.model_copy(update={"server": {**table.server, "hyrax": hyrax}})
 
 
 def test_an_image_of_a_registry_can_be_named_on_the_command_line(

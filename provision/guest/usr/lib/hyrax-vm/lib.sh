@@ -65,7 +65,8 @@ drained() { cat "$ROOT/var/lib/hyrax/drained" 2>/dev/null; }
 # the front door, the banner and the page ask for a dozen values.
 value_of() {
     found_value=
-    while IFS= read -r found_line; do
+    # The last line may lack its end: people edit some of these files.
+    while IFS= read -r found_line || [ -n "$found_line" ]; do
         case $found_line in
         "$1="*) found_value=${found_line#*=} ;;
         esac
@@ -73,11 +74,8 @@ value_of() {
     [ -z "$found_value" ] || say "$found_value"
 }
 
-# server_setting KEY: prints the value that was set with `hyrax-server set`, or nothing
-server_setting() { [ ! -e "$ROOT/etc/hyrax/server.conf" ] || value_of "$1" "$ROOT/etc/hyrax/server.conf"; }
-
-# setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
-setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
+# shellcheck source=provision/guest/usr/lib/hyrax-vm/server-settings.sh
+. "$LIB/server-settings.sh"
 
 # ask_whom: a sentence for errors: whom to ask; nothing when the administrator has set no address
 ask_whom() {
@@ -152,6 +150,21 @@ links() {
 # static_address LINK: the address that hyrax-network has set; nothing with DHCP
 static_address() { sed -n 's/^Address=//p' "$ROOT/etc/systemd/network/40-hyrax-$1.network" 2>/dev/null; }
 
+# PROBING: seconds in which another machine with the same address is found (RFC 5227: at most 9)
+PROBING=10
+
+# is_probed LINK: is systemd-networkd still asking whether another machine has the fixed address? It writes
+# the link's file when a cable is plugged in and when the setting is read. A link for which `hyrax-network
+# static` has waited longer is not probed any more.
+is_probed() {
+    address=$(static_address "$1")
+    [ "$(cat "$ROOT/run/hyrax/not-free.$1" 2>/dev/null)" != "$address" ] || return 1
+    begun=$(stat -c %Y "$ROOT/run/systemd/netif/links/$(cat "$ROOT/sys/class/net/$1/ifindex")" 2>/dev/null) || return 1
+    age=$(($(date +%s) - begun))
+    # A clock that was set back says nothing.
+    [ "$age" -ge 0 ] && [ "$age" -lt "$PROBING" ]
+}
+
 # why_no_address LINK: says why the adapter has no address
 why_no_address() {
     if [ ! -e "$ROOT/sys/class/net/$1" ]; then
@@ -160,6 +173,8 @@ why_no_address() {
         say "the network adapter $1 is not switched on yet" # systemd-networkd does
     elif [ "$carrier" != 1 ]; then
         say "the network adapter $1 is not connected"
+    elif [ -n "$(static_address "$1")" ] && is_probed "$1"; then
+        say "checking whether $(static_address "$1") is free on $1; this takes $PROBING seconds"
     elif [ -n "$(static_address "$1")" ]; then
         say "$(static_address "$1") is not free on $1"
     else

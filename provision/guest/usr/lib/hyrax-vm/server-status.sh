@@ -15,6 +15,7 @@ status() {
     look_at_network
     look_at_processor
     look_at_front_door
+    look_at_settings
     look_at_https
     look_at_units
     look_at_answers
@@ -59,6 +60,16 @@ look_at_front_door() {
     else
         found "front door" broken "port $PORT does not answer; $unit is $(property ActiveState)" "hyrax-server logs; hyrax-server restart"
     fi
+}
+
+# look_at_settings: only when a line is wrong that somebody has written
+look_at_settings() {
+    wrong=$(setting_problems)
+    [ -n "$wrong" ] || return 0
+    more=$(printf '%s\n' "$wrong" | tail -n +2 | grep -c .)
+    wrong=$(printf '%s\n' "$wrong" | head -n 1)
+    [ "$more" -eq 0 ] || wrong="$wrong ($more more lines are wrong)"
+    found settings broken "$wrong" "sudo nano /etc/hyrax/server.conf; hyrax-server restart"
 }
 
 # look_at_https: only when HTTPS is on
