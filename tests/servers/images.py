@@ -69,17 +69,19 @@ def _make(packages: str, hooks: list[str], *config: str) -> str:
 
     def pack(work: Path) -> None:
         layer, image = work / "layer.tar", f"{work / 'layout'}:{TAG}"
-        subprocess.run(
-            [
-                *("mmdebstrap", "--quiet", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"),
-                *("--variant=extract", f"--include={packages}", "--skip=cleanup/run"),
-                "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-                *rootfs.keep_packages(rootfs.package_cache(results), "extract"),
-                *(f"--extract-hook={hook}" for hook in hooks),
-                *("bookworm", str(layer)),
-            ],
-            check=True,
-        )
+        mode = "root" if os.geteuid() == 0 else "unshare"
+        with rootfs.package_cache(results) as debs:
+            subprocess.run(
+                [
+                    *("mmdebstrap", "--quiet", f"--mode={mode}", "--variant=extract"),
+                    *(f"--include={packages}", "--skip=cleanup/run"),
+                    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+                    *rootfs.keep_packages(debs, "extract"),
+                    *(f"--extract-hook={hook}" for hook in hooks),
+                    *("bookworm", str(layer)),
+                ],
+                check=True,
+            )
         for command in (
             ["umoci", "init", "--layout", str(work / "layout")],
             ["umoci", "new", "--image", image],

@@ -12,8 +12,10 @@ import platform
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hyraxvm.config.arch import Arch
 from hyraxvm.config.images import Recipe
@@ -67,8 +69,9 @@ def build(
         config = work / "config"
         write_config(recipe, config)
         tar = work / "rootfs.tar"
-        argv = command(recipe, config, tar, package_cache(results))
-        run(argv, log=log, deadline=DEADLINE, on_line=on_line)
+        with package_cache(results) as packages:
+            argv = command(recipe, config, tar, packages)
+            run(argv, log=log, deadline=DEADLINE, on_line=on_line)
         cache.remove_tree(config)
         excluded.check(recipe, tar, work / "modules")
         cache.remove_tree(work / "modules")
@@ -187,11 +190,23 @@ def source_arguments(recipe: Recipe, tar: Path) -> list[str]:
     return [recipe.base.suite, str(tar), *([recipe.base.mirror] if recipe.base.mirror else [])]
 
 
-def package_cache(results: StageCache) -> Path:
-    """Return the folder of downloaded Debian packages; make it if it is missing."""
-    folder = results.folder / "packages"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def package_cache(results: StageCache) -> Iterator[Path]:
+    """Yield a folder of the Debian packages downloaded before; keep what is added to it.
+
+    Each run has its own: two tars that write the same file side by side fail.
+    """
+    shared = results.folder / "packages"
+    shared.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(
+        prefix=".packages-", dir=results.folder, ignore_cleanup_errors=True
+    ) as name:
+        own = Path(name)
+        for package in shared.glob("*.deb"):
+            os.link(package, own / package.name)
+        yield own
+        for package in own.glob("*.deb"):
+            package.replace(shared / package.name)
 
 
 def keep_packages(folder: Path, last_hook: str = "customize") -> list[str]:

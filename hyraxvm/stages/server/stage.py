@@ -106,8 +106,8 @@ def build(
 
     def make(work: Path) -> None:
         if recipe.server.source == "embedded":
-            folder, debs = server_folder(recipe), rootfs.package_cache(results)
-            layout = embedded.pack(recipe, folder, debs, work, log, on_line)
+            with rootfs.package_cache(results) as debs:
+                layout = embedded.pack(recipe, server_folder(recipe), debs, work, log, on_line)
         else:
             arch = recipe.arch.oci
             layout = oci.pull(

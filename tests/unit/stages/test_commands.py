@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded
 
@@ -23,6 +24,22 @@ def words(text: str) -> list[str]:
 def hooks(command: list[str], *programs: str) -> list[list[str]]:
     found = [re.sub(r"^--\w+-hook=", "", option) for option in command if "-hook=" in option]
     return [words(hook) for hook in found if hook.split()[0] in programs]
+
+
+def test_two_builds_side_by_side_keep_the_same_package(tmp_path: Path) -> None:
+    results = StageCache(tmp_path / "cache")
+    with rootfs.package_cache(results) as first:
+        (first / "a.deb").write_text("a")
+    with rootfs.package_cache(results) as one, rootfs.package_cache(results) as other:
+        for own in (one, other):
+            # As tar does it: what is there is removed, and the new file must not be there.
+            (own / "a.deb").unlink()
+            for name in ("a.deb", "b.deb"):
+                (own / name).open("x").write(name)
+    with rootfs.package_cache(results) as last:
+        kept = {file.name: file.read_text() for file in last.iterdir()}
+    assert kept == {"a.deb": "a.deb", "b.deb": "b.deb"}
+    assert [each.name for each in results.folder.iterdir()] == ["packages"]
 
 
 def test_paths_with_blanks_stay_one_word() -> None:

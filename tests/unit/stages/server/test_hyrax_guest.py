@@ -79,8 +79,8 @@ def written(image: server.ServerImage, folder: Path, conf: str, total_kb: int = 
     root = folder / "root"
     library = "usr/lib/hyrax-vm"
     texts = {
-        f"{library}/{name}": (guest_tar.PROVISION / "guest" / library / name).read_text()
-        for name in ("lib.sh", "state.sh", "data-sets.sh", "https.sh")
+        f"{library}/{each.name}": each.read_text()
+        for each in (guest_tar.PROVISION / "guest" / library).glob("*.sh")
     } | {
         "usr/lib/hyrax-vm/hyrax-settings": files["usr/lib/hyrax-vm/hyrax-settings"][0],
         "etc/hyrax/site.conf": files["etc/hyrax/site.conf"][0],
