@@ -30,7 +30,7 @@ def check(recipe: Recipe, tar: Path, scratch: Path) -> None:
     with tarfile.open(tar) as archive:
         for entry in archive:
             path = entry.name.removeprefix(".")
-            if entry.isreg() and is_excluded(path, recipe.path_excludes):
+            if entry.isreg() and is_missed(path, recipe.path_excludes):
                 files.append(path)
             if entry.isreg() and _MODULE.search(path):
                 modules.append(entry.name)
@@ -50,19 +50,23 @@ def check(recipe: Recipe, tar: Path, scratch: Path) -> None:
             )
 
 
+def is_missed(path: str, rules: list[str]) -> bool:
+    """Return whether dpkg leaves out a file with one of the names of `path`, and not the other.
+
+    What is left out by all its names and is there nevertheless was made by a package's script.
+    """
+    if not re.match(r"/usr/(bin|lib|lib32|lib64|libx32|sbin)/", path):
+        return False
+    return is_excluded(path, rules) != is_excluded(path.removeprefix("/usr"), rules)
+
+
 def is_excluded(path: str, rules: list[str]) -> bool:
-    """Return whether dpkg would leave out a file with one of the names that `path` has.
+    """Return whether dpkg leaves out a file of this name.
 
     As in dpkg(1), `*` also matches a slash, and the last rule that fits wins.
     """
-    names = [path]
-    if re.match(r"/usr/(bin|lib|lib32|lib64|libx32|sbin)/", path):
-        names.append(path.removeprefix("/usr"))
-    for name in names:
-        fitting = [rule for rule in rules if fnmatch.fnmatchcase(name, rule.removeprefix("!"))]
-        if fitting and not fitting[-1].startswith("!"):
-            return True
-    return False
+    fitting = [rule for rule in rules if fnmatch.fnmatchcase(path, rule.removeprefix("!"))]
+    return bool(fitting) and not fitting[-1].startswith("!")
 
 
 def broken(modules: list[Path]) -> list[str]:

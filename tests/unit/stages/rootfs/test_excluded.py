@@ -73,6 +73,12 @@ def test_a_file_that_a_package_has_under_lib_is_found(tmp_path: Path) -> None:
     excluded.check(recipe(["/usr/lib/udev/rules.d/*"], []), tar, tmp_path / "scratch")
 
 
+def test_a_file_that_a_script_made_is_no_fault(tmp_path: Path) -> None:
+    tar = packed(tmp_path, {"/usr/share/info/dir": b"x", "/usr/lib/udev/hwdb.d/own.hwdb": b"x"})
+    rules = ["/usr/share/info/*", "/lib/udev/hwdb.d/*", "/usr/lib/udev/hwdb.d/*"]
+    excluded.check(recipe(rules, []), tar, tmp_path / "scratch")
+
+
 def test_no_module_needs_one_that_is_left_out(tmp_path: Path) -> None:
     files = {
         f"{KERNEL}/drivers/watchdog/iTCO_wdt.ko": module(tmp_path, "iTCO_wdt", "pmc-bxt,watchdog"),
