@@ -100,7 +100,7 @@ def test_a_killed_build_takes_its_programs_along(tmp_path: Path) -> None:
 def test_the_mmdebstrap_command_names_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = images.recipe(images.load(), "nfs")
     argv = rootfs.command(recipe, Path("/config"), Path("/out.tar"), Path("/packages"))
-    assert argv[-2:] == ["bookworm", "/out.tar"]
+    assert argv[-2:] == [recipe.base.suite, "/out.tar"]
     assert not [word for word in argv if "://" in word]
     assert any(word.startswith("--include=") and "nfs-common" in word for word in argv)
     for euid, mode in ((0, "root"), (1000, "unshare")):
@@ -110,7 +110,7 @@ def test_the_mmdebstrap_command_names_no_mirror(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_initramfs_and_dpkg_settings(tmp_path: Path) -> None:
-    rootfs.write_config(images.recipe(images.load(), "nfs"), tmp_path)
+    rootfs.write_config(images.recipe(images.load(), "nfs", base="debian-12"), tmp_path)
     options = (tmp_path / "dpkg-options").read_text()
     assert "path-exclude=/lib/modules/*/kernel/sound/*\n" in options
     assert "path-include=/lib/modules/*/kernel/drivers/net/ethernet/intel/*\n" in options
