@@ -18,7 +18,8 @@ from_cidata() { on_disks take_cidata; }
 # on_disks FUNCTION: calls it for each such disk, mounted at $work/disk, until it succeeds
 on_disks() {
     if [ ! -e "$work/disks" ]; then
-        udevadm settle --timeout=10
+        # It returns when udev has looked at all disks: on a slow processor that takes most of a minute.
+        udevadm settle --timeout=90
         lsblk --raw --noheadings --paths --output NAME,FSTYPE,LABEL >"$work/disks"
         mkdir "$work/disk"
     fi
