@@ -366,8 +366,8 @@ def test_data_are_served_where_there_is_ipv6_only(
                 found = guest.check(f"curl -gsf {url}{name} | sha256sum").split()[0]
                 assert found == hashlib.sha256((files.export / name).read_bytes()).hexdigest()
                 assert guest.check(f"curl -gsf {url}{name}.dds").startswith("Dataset {")
-            rows = [line.split() for line in guest.check("hyrax-data status").splitlines()]
-            assert ["six", "mounted", source] in [[row[0], row[1], row[-1]] for row in rows]
+            row = guest.check("hyrax-data status six").splitlines()[1].split()
+            assert [row[0], row[1], row[-1]] == ["six", "mounted", source]
             guest.check("hyrax-data remove six")
     finally:
         server.stop()
