@@ -21,6 +21,15 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, tmp_path / "artifacts", StageCache(tmp_path / "cache"))
 
 
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """A file with its manifest."""
+    artifact = tmp_path / "x.zip"
+    artifact.write_bytes(b"an artifact")
+    manifest_path(artifact).write_text("{}")
+    return artifact
+
+
 def leave(workspace: Workspace, artifact: Path, text: str) -> None:
     folder = verdict.reports(workspace, artifact)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,12 +73,8 @@ def test_a_skipped_boot_test_gives_no_verdict(
 
 
 def test_a_failed_run_names_each_test_its_machine_and_its_reason(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifact = tmp_path / "x.zip"
-    artifact.write_bytes(b"an artifact")
-    manifest_path(artifact).write_text("{}")
-
     def pytest_fails(argv: list[str], **more: object) -> None:
         (junit,) = [word.partition("=")[2] for word in argv if word.startswith("--junitxml=")]
         Path(junit).write_text(
@@ -84,21 +89,18 @@ def test_a_failed_run_names_each_test_its_machine_and_its_reason(
 
     monkeypatch.setattr(boot_test, "run", pytest_fails)
     with pytest.raises(Failure) as caught:
-        boot_test.test(workspace, artifact, print)
+        boot_test.test(workspace, shipped, print)
     assert str(caught.value).splitlines() == [
-        f"x.zip: 2 tests failed; report: {verdict.reports(workspace, artifact)}",
+        f"x.zip: 2 tests failed; report: {verdict.reports(workspace, shipped)}",
         "    on second: test_b [nc-a/b.nc]: wrong",
         "    on first: test_c: no VM",
     ]
 
 
 def test_what_stops_pytest_itself_is_shown(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifact = tmp_path / "x.zip"
-    artifact.write_bytes(b"an artifact")
-    manifest_path(artifact).write_text("{}")
-    old = verdict.reports(workspace, artifact) / "junit.xml"
+    old = verdict.reports(workspace, shipped) / "junit.xml"
     old.parent.mkdir(parents=True)
     old.write_text("<testsuites/>")
 
@@ -107,7 +109,7 @@ def test_what_stops_pytest_itself_is_shown(
 
     monkeypatch.setattr(boot_test, "run", no_pytest)
     with pytest.raises(Failure, match="exit status 4"):
-        boot_test.test(workspace, artifact, print)
+        boot_test.test(workspace, shipped, print)
 
 
 @pytest.mark.parametrize(
