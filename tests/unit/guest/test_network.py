@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from tests.unit.guest.guest_copy import Guest
+from tests.unit.guest.guest_copy import Guest, edit
 
 FILE = "etc/systemd/network/40-hyrax-eth0.network"
+PATIENCE = 2  # seconds that the command waits for an address here: a test waits as long
 # The stand-in of networkctl sets the address in the file, or DHCP's; the file `conflict` has an
 # address that another machine has. The clock advances 5 s at each look: no test has to sleep.
 STAND_INS = {
@@ -49,7 +50,8 @@ esac""",
 def vm(guest: Guest) -> Guest:
     for name, body in STAND_INS.items():
         guest.stand_in(name, body)
-    guest.answer_for("networkd", "active")
+    guest.answer_for("is-active*networkd", "active")
+    edit(guest.root / "usr/bin/hyrax-network", "PATIENCE=20\n", f"PATIENCE={PATIENCE}\n")
     device = guest.root / "sys/class/net/eth0/device"
     device.mkdir(parents=True)
     (device / "driver").symlink_to("../../../../bus/pci/drivers/vmxnet3")
@@ -257,13 +259,28 @@ def test_what_cannot_be_written_is_not_said_to_be_done(vm: Guest) -> None:
 
 
 def test_a_networkd_that_has_crashed_over_it_is_waited_for(vm: Guest) -> None:
-    vm.answer_for("networkd", "activating")
+    vm.answer_for("is-active*networkd", "activating")
+    edit(vm.root / "usr/bin/hyrax-network", "PATIENCE_IN_ALL=90", "PATIENCE_IN_ALL=5")
     once = '[ -e "$HYRAX_ROOT/crashed" ] || { : >"$HYRAX_ROOT/crashed"; exit 1; }'
     vm.stand_in("networkctl", once)
     vm.write("addresses", "")
     status, out, err = network(vm, "static", "192.0.2.20/24")
     assert (status, out) == (1, "")
     assert "is not free on eth0. The setting is kept" in err
+
+
+def test_the_time_counts_from_the_start_of_networkd(vm: Guest) -> None:
+    """As after a crash: systemd starts it while the command waits for the address."""
+    vm.write("dhcp", "")
+    ready = time.clock_gettime(time.CLOCK_MONOTONIC) + PATIENCE
+    shown = "show---property=ActiveEnterTimestampMonotonic"
+    vm.write(shown, f"{round(ready * 1e6)}\n")
+    with vm.popen("usr/bin/hyrax-network", "dhcp") as command:
+        time.sleep(PATIENCE + 1)
+        assert command.poll() is None
+        vm.write("addresses", "2: eth0    inet 192.0.2.7/24 scope global eth0\n")
+        out, err = command.communicate(timeout=PATIENCE * 10)
+    assert (out, err) == ("eth0 has the address 192.0.2.7 from DHCP\n", "")
 
 
 def test_status(vm: Guest) -> None:
