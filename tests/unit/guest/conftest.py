@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.front_door import DataServer
+from tests.unit.guest.front_door import DataServer, FrontDoor
 from tests.unit.guest.guest_copy import Guest, Pattern, divert_curl
 
 
@@ -69,3 +69,17 @@ def server() -> Iterator[DataServer]:
     made = DataServer()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def closed(guest: Guest, server: DataServer) -> Iterator[FrontDoor]:
+    """A front door that has not been started yet."""
+    made = FrontDoor(guest, server.port)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def door(closed: FrontDoor) -> FrontDoor:
+    closed.start()
+    return closed

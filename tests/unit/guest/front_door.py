@@ -20,6 +20,7 @@ from tests.unit.guest.guest_copy import RELEASE, Guest, edit
 
 SAMPLE = "/opendap/sample/sst.nc"
 VALUES = f"{SAMPLE}.ascii?sst[0:1:0][18:1:18][36:1:36]"
+ECHO = "/opendap/echo"  # the request comes back
 MIB = 1 << 20
 FOLDERS = (
     "run/hyrax/www",
