@@ -66,10 +66,18 @@ def refused(
         ("verify a.zip b.ova", "verify --file a.zip --file b.ova"),
         ("render nfs", "render nfs"),
         ("list build nfs", "list build --image nfs"),
+        ("try --help", "--help try"),
+        ("build nfs --help", "--help build"),
+        ("--help", "--help"),
     ],
 )
 def test_bare_words_go_to_the_repeatable_argument(given: str, wanted: str) -> None:
     assert spread(given.split(), TASKS) == wanted.split()
+
+
+@pytest.mark.parametrize("name", TASKS.task_names)
+def test_every_task_shows_its_help(refused: Callable[..., tuple[object, str]], name: str) -> None:
+    assert refused(name, "--help") == (0, "")
 
 
 def test_every_task_and_every_option_has_help() -> None:
