@@ -1,0 +1,1 @@
+"""Stage `workshop`: data, exercises, slides and JupyterLab for a room of learners."""
