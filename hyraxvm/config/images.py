@@ -58,6 +58,20 @@ class Access(Model):
     packages: list[DebianPackage]
 
 
+class Addition(Model):
+    """What an image has beside its server: a second squashfs, and files from `provision/NAME/`.
+
+    `packages` are the Debian packages in that squashfs, and `trim` lists what is left out of it.
+    `budget` is the most that it may have, and that each file of the image may have more.
+    """
+
+    title: Title
+    packages: list[DebianPackage]
+    trim: list[TrimGlob] = Field(default_factory=list)
+    memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
+    budget: Megabytes
+
+
 class Devices(Model):
     """The devices that one format's descriptor declares."""
 
@@ -84,12 +98,17 @@ Budget = dict[Name, Megabytes]
 
 
 class Image(Model):
-    """What a user downloads: a base, an access kind and a machine; the server joins at build."""
+    """What a user downloads: a base, an access kind and a machine; the server joins at build.
+
+    `tested` is whether `./inv test` builds and boots it when no image is named.
+    """
 
     title: Title
     base: Name
     access: Name
     machine: Name
+    addition: Name | None = None
+    tested: bool = True
 
 
 class Defaults(Model):
@@ -107,6 +126,7 @@ class Config(Model):
     defaults: Defaults
     image: dict[Name, Image]
     access: dict[Name, Access]
+    addition: dict[Name, Addition] = Field(default_factory=dict)
     machine: dict[Name, Machine]
     server: dict[Name, Server]
     budget: dict[Name, Budget] = Field(default_factory=dict)
@@ -122,6 +142,7 @@ class Recipe(Model):
     base: Base
     arch_name: ArchName
     access: Access
+    addition: Addition | None = None
     machine: Machine
     server_name: Name
     server: Server
@@ -197,7 +218,7 @@ def recipe(
     without `arch` that of the base.
     If the default server is `auto`, it is the last one that `auto` lists:
     `hyraxvm.stages.server.choice` finds out which one is available.  The machine has at least as
-    much memory as the server needs.
+    much memory as the server or the addition needs.
 
     Raises `UserError`: there is no such image, server or base, its base is not for this
     architecture, or its machine has firmware that the architecture lacks.
@@ -208,6 +229,11 @@ def recipe(
     chosen = config.image[image_name]
     served = config.server[choose("server", server_name, config.server)]
     machine = config.machine[chosen.machine]
+    addition = config.addition[chosen.addition] if chosen.addition else None
+    needed = max(served.memory_mib, addition.memory_mib if addition else 0)
+    budget = dict(config.budget.get(server_name, {}))
+    if addition:
+        budget = {key: mb + (key != SERVER) * addition.budget for key, mb in budget.items()}
     base_name = choose("base", base or chosen.base, config.base)
     system = config.base[base_name]
     wanted = arch or system.arch
@@ -224,9 +250,10 @@ def recipe(
         base=system,
         arch_name=arch_name,
         access=config.access[chosen.access],
+        addition=addition,
         machine=machine.model_copy(
             update={
-                "memory_mib": max(machine.memory_mib, served.memory_mib),
+                "memory_mib": max(machine.memory_mib, needed),
                 "devices": machine.on.get(arch_name, machine.devices),
                 "on": {},
             }
@@ -235,7 +262,7 @@ def recipe(
         server=served,
         server_image=server_image,
         server_digest=server_digest,
-        budget=config.budget.get(server_name, {}),
+        budget=budget,
     )
     for kind, devices in found.machine.devices.items():
         if devices.firmware == "bios" and not found.arch.bios:
@@ -280,6 +307,8 @@ def _check_references(config: Config, path: Path, incomplete: Mapping[str, str])
             (f"image.{name}.access", image.access, "access", config.access),
             (f"image.{name}.machine", image.machine, "machine", config.machine),
         ]
+        if image.addition:
+            wanted.append((f"image.{name}.addition", image.addition, "addition", config.addition))
     wanted += [(f"budget.{name}", name, "server", config.server) for name in config.budget]
     for name, base in config.base.items():
         wanted.append((f"base.{name}.arch", base.arch, f"base.{name}.on", base.on))

@@ -29,6 +29,7 @@ from hyraxvm.stages.plan import Plan
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import stage as server
+from hyraxvm.stages.workshop import stage as workshop
 
 LOCK = ".lock"  # in artifacts/, while a build runs
 MACHINES = 2  # tested at a time; more would only wait for each other
@@ -173,12 +174,19 @@ def master(
             # `on_line` shows a line of the pull now and then, `say` every line of the trim list.
             return server.build(results, recipe, plan.server, log, on_line, progress.say)
 
-    # Both use one core most of the time.
-    both = run_parallel([make_rootfs, make_server], 2)
-    tar, served = cast(tuple[Path, server.PackedServer], tuple(both))
+    def make_workshop() -> Path:
+        with progress.stage("workshop") as on_line:
+            log = _log(workspace, plan, "workshop")
+            return workshop.build(results, recipe, plan.workshop, log, on_line)
+
+    # Each uses one core most of the time.
+    added = [make_workshop] if recipe.addition else []
+    both = run_parallel([make_rootfs, make_server, *added], 2)
+    tar, served, *more = cast(tuple[Path, server.PackedServer, Path], tuple(both))
     with progress.stage("disk") as on_line:
         log = _log(workspace, plan, "disk")
-        made = disk.build(results, recipe, plan.disk, tar, served, log, on_line)
+        parts = [served.squashfs, *more]
+        made = disk.build(results, recipe, plan.disk, tar, parts, log, on_line)
     with machines or nullcontext(), progress.stage("provision") as on_line:
         log = _log(workspace, plan, "provision")
         key = plan.provision(served.image)

@@ -1,9 +1,9 @@
 """The graph of the stages.  A stage's key is the digest of everything that it is made from.
 
 ```
-rootfs --+
-         +-- disk -- provision -- guest (master) -- package (a file for each format) -- boot test
-server --+
+rootfs ----+
+server ----+-- disk -- provision -- guest (master) -- package (a file for each format) -- boot test
+workshop --+   (only in an image that has this addition)
 ```
 
 All code that builds, reuses or judges an output asks the plan for its key.
@@ -25,6 +25,7 @@ from hyraxvm.stages.package import stage as package
 from hyraxvm.stages.provision import stage as provision
 from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import stage as server
+from hyraxvm.stages.workshop import stage as workshop
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,16 @@ class Plan:
         return server.key(self.recipe, self.refresh, self.root)
 
     @cached_property
+    def workshop(self) -> str:
+        """The key of the packed workshop; empty for an image without it."""
+        if self.recipe.addition is None:
+            return ""
+        return workshop.key(self.recipe, self.refresh, self.root)
+
+    @cached_property
     def disk(self) -> str:
         """The key of the disk that is not provisioned yet."""
-        return disk.key(self.recipe, self.rootfs, self.server, self.root)
+        return disk.key(self.recipe, self.rootfs, self.server, self.workshop, self.root)
 
     def provision(self, image: ServerImage, files: str = "") -> str:
         """Return the key of the provisioned disk; `image` is what the server's stage has read.

@@ -114,7 +114,8 @@ def build(
         "boot": "only boot tests, on the machine of ./inv try, with this checkout's guest files",
         "keep": "with --boot: leave the machine running for the next time",
         "k": "with --unit, --servers or --boot: only tests that match this expression of pytest",
-        "image": "images to boot-test; default: all, with --boot the one that images.toml names",
+        "image": "images to boot-test; default: those of images.toml without `tested = false`, "
+        "with --boot the one that it names",
         "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
         "each other format of one of them, and the usual image on each other base",
     },
@@ -154,7 +155,7 @@ def test(
         server_tests(workspace, k)
         return
     table = read_table()
-    names = list(dict.fromkeys(image)) or sorted(table.image)
+    names = list(dict.fromkeys(image)) or sorted(n for n, row in table.image.items() if row.tested)
     names = [images.choose("image", name, table.image) for name in names]
     if boot:
         if len(image) > 1 or format:

@@ -1,5 +1,7 @@
 """Stage `disk`: root file system + server -> `disk.qcow2`, partitioned but not yet provisioned.
 
+An image with a workshop has that in it, too.
+
 No mount, no loop device, no vfat in the host's kernel: mke2fs fills the root file system from a
 directory, mkfs.fat makes the ESP, sfdisk partitions a plain file.
 
@@ -12,7 +14,7 @@ directory, mkfs.fat makes the ESP, sfdisk partitions a plain file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +25,6 @@ from hyraxvm.core import cache, code
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.paths import PROVISION, ROOT
 from hyraxvm.core.process import as_root, output, run
-from hyraxvm.stages.server.stage import PackedServer
 
 DEADLINE = 600.0  # seconds
 MIB = 1024 * 1024
@@ -55,11 +56,15 @@ class Disk(BaseModel):
     initrd: Path
 
 
-def key(recipe: Recipe, rootfs: str, server: str, root: Path = ROOT) -> str:
-    """Return the digest of the stage's inputs; `rootfs` and `server` are those stages' keys."""
+def key(recipe: Recipe, rootfs: str, server: str, workshop: str = "", root: Path = ROOT) -> str:
+    """Return the digest of the stage's inputs.
+
+    `rootfs`, `server` and `workshop` are those stages' keys; an image without a workshop has none.
+    """
     return cache.digest(
         rootfs,
         server,
+        *filter(None, [workshop]),
         recipe.arch_name,
         recipe.machine.disk_gib,
         root / "provision" / "build",
@@ -72,19 +77,19 @@ def build(
     recipe: Recipe,
     stage_key: str,
     rootfs: Path,
-    server: PackedServer,
+    squashfs: Sequence[Path],
     log: Path,
     on_line: Callable[[str], None],
 ) -> Disk:
     """Return the unprovisioned disk; raise `Failure` if a tool fails.
 
-    `rootfs` is the root file system's tar.
+    `rootfs` is the root file system's tar; the files of `squashfs` go to `/usr/lib/hyrax`.
     """
 
     def make(work: Path) -> None:
         on_line("unpacking the root file system")
         tree = work / "tree"
-        fill_tree(tree, rootfs, server.squashfs, work, log)
+        fill_tree(tree, rootfs, squashfs, work, log)
         on_line("making the file systems")
         raw = work / "disk.raw"
         assemble(tree, raw, recipe, work, log)
@@ -100,8 +105,8 @@ def build(
     )
 
 
-def fill_tree(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -> None:
-    """Unpack the root file system into `tree`; add the server and the provisioning boot's files.
+def fill_tree(tree: Path, rootfs: Path, squashfs: Sequence[Path], work: Path, log: Path) -> None:
+    """Unpack the root file system into `tree`; add `squashfs` and the provisioning boot's files.
 
     Also copies the kernel and the initramfs into `work`, as `vmlinuz` and `initrd.img`.
     """
@@ -118,7 +123,7 @@ def fill_tree(tree: Path, rootfs: Path, squashfs: Path, work: Path, log: Path) -
     copy = ["cp", "-r", "--no-preserve=ownership"]
     for command in (
         [*unpack, "--xattrs-include=*", "--file", str(rootfs), "--directory", str(tree)],
-        [*install, str(squashfs), str(tree / "usr/lib/hyrax/server.squashfs")],
+        *([*install, str(path), str(tree / "usr/lib/hyrax" / path.name)] for path in squashfs),
         [*install, str(fstab), str(tree / "etc/fstab")],
         [*install, str(machine_id), str(tree / "etc/machine-id")],
         ["mkdir", "-p", str(tree / "boot/efi")],

@@ -23,6 +23,7 @@ from hyraxvm.stages.guest import units
 from hyraxvm.stages.guest.ext4 import FileSystem
 from hyraxvm.stages.provision import version_file
 from hyraxvm.stages.provision.guest_tar import (
+    addition_folders,
     guest_files,
     landing_files,
     render_units,
@@ -41,7 +42,7 @@ def key(recipe: Recipe, provisioned: str, root: Path = ROOT) -> str:
     """
     read: dict[str, Any] = {
         "name": True,
-        "image": {"access"},
+        "image": {"access", "addition"},
         "base_name": True,
         "base": {"distribution", "ssh", "masked_units", "upgrades"},
         "arch_name": True,
@@ -51,6 +52,7 @@ def key(recipe: Recipe, provisioned: str, root: Path = ROOT) -> str:
         recipe.model_dump(include=read),
         __version__,
         root / "provision" / "guest",
+        *addition_folders(recipe, root),
         code.digest(root, __name__),
     )
 

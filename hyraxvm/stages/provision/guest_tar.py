@@ -75,11 +75,21 @@ def boot_files(recipe: Recipe, image: ServerImage, samples: Path) -> dict[str, G
 
 
 def landing_files(recipe: Recipe) -> dict[str, GuestFile]:
-    """Return path in the guest -> file, of what is in `provision/guest` and only lands."""
-    guest, boot = PROVISION / "guest", set(read_by_boot(recipe))
-    return _rendered(
-        recipe, sorted(path for path in guest.rglob("*") if _is_file(path) and path not in boot)
-    )
+    """Return path in the guest -> file, of what only lands.
+
+    That is in `provision/guest`, or in the folder `guest` of the image's addition.
+    """
+    boot, found = set(read_by_boot(recipe)), {}
+    for top in (PROVISION / "guest", *addition_folders(recipe)):
+        paths = [path for path in top.rglob("*") if _is_file(path) and path not in boot]
+        found.update(_rendered(recipe, sorted(paths), top))
+    return found
+
+
+def addition_folders(recipe: Recipe, root: Path = ROOT) -> list[Path]:
+    """Return the folder with the guest's files of the image's addition; none without one."""
+    name = recipe.image.addition
+    return [root / "provision" / name / "guest"] if name else []
 
 
 def guest_files(recipe: Recipe) -> dict[str, tuple[str, bool]]:
@@ -144,10 +154,11 @@ def _is_file(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
 
 
-def _rendered(recipe: Recipe, paths: list[Path]) -> dict[str, GuestFile]:
-    """Return path in the guest -> file of files in `provision/guest`."""
-    guest = PROVISION / "guest"
-    return {str(path.relative_to(guest)).removesuffix(".j2"): _read(recipe, path) for path in paths}
+def _rendered(
+    recipe: Recipe, paths: list[Path], top: Path = PROVISION / "guest"
+) -> dict[str, GuestFile]:
+    """Return path in the guest -> file of files in the folder `top`."""
+    return {str(path.relative_to(top)).removesuffix(".j2"): _read(recipe, path) for path in paths}
 
 
 def _read(recipe: Recipe, path: Path) -> GuestFile:

@@ -69,7 +69,7 @@ def key(recipe: Recipe, disk: str, image: ServerImage, files: str = "", root: Pa
         "server_digest": True,
     }
     if starts_server(recipe, root):  # which reads the version file, and any file of the guest
-        read |= {"name": True, "image": {"access"}, "base_name": True}
+        read |= {"name": True, "image": {"access", "addition"}, "base_name": True}
         read["base"] = {"distribution", "ssh", "masked_units", "upgrades"}
     guest = root / "provision" / "guest"
     ran = [(str(path.relative_to(guest)), path) for path in read_by_boot(recipe, root)]

@@ -1,12 +1,14 @@
-"""The data of the workshop, made once."""
+"""The data of the workshop, made once, and a server that has them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hyraxvm.stages.workshop.data import make_data
+from tests.unit.dapdir.running import Server
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(served: Path) -> Path:
     return served / "workshop"
+
+
+@pytest.fixture(scope="session")
+def server(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(served, tmp_path_factory.mktemp("log") / "log")
+    yield running
+    running.stop()

@@ -5,11 +5,11 @@
 SETTINGS=$ROOT/etc/hyrax/server.conf
 
 # setting_list: the settings, lines of KEY PATTERN UNITS MEANING: the data server's and the front door's
-setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/front-door.settings 2>/dev/null; }
+setting_list() { cat "$ROOT/usr/lib/hyrax/settings" "$LIB"/*.settings 2>/dev/null; }
 
 # setting_of KEY: sets pattern and meaning; status 1 if there is no such setting. It starts no program.
 setting_of() {
-    for each_list in "$ROOT/usr/lib/hyrax/settings" "$LIB/front-door.settings"; do
+    for each_list in "$ROOT/usr/lib/hyrax/settings" "$LIB"/*.settings; do
         [ -e "$each_list" ] || continue
         while read -r each_key pattern _ meaning; do
             [ "$each_key" != "$1" ] || return 0
