@@ -52,6 +52,7 @@ ORDER = (
     "test_samples",
     "test_data_sets",
     "test_setup",
+    "test_workshop",
     "test_smb",
     "test_second_copy",
     "test_restarts",
@@ -83,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(f"{needed}: no such file")
     for mark in (
         "access(kind, ...): only for artifacts that reach data in one of these ways",
+        "images(name, ...): only for artifacts of these images",
         "machines(role, ...): only for these: first, second, wires, restarts, brief, smoke",
     ):
         config.addinivalue_line("markers", mark)
@@ -136,11 +138,15 @@ def _is_meant(item: pytest.Item, config: pytest.Config) -> bool:
     assert isinstance(artifact, Path)
     if item.path.stem == "test_power" and not config.getoption("--cuts"):
         return False
-    access = _access(artifact)
+    release = _read_manifest(artifact)["release"]
     wanted = item.get_closest_marker("machines")
     return not _roles(artifact, machine, config).isdisjoint(
         wanted.args if wanted else ("first",)
-    ) and all(access in mark.args for mark in item.iter_markers("access"))
+    ) and all(
+        release[key] in mark.args
+        for key, name in (("ACCESS", "access"), ("IMAGE", "images"))
+        for mark in item.iter_markers(name)
+    )
 
 
 def _roles(artifact: Path, machine: str, config: pytest.Config) -> set[str]:

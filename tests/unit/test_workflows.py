@@ -197,7 +197,7 @@ print(json.dumps(sorted({one.lower() for name in found for one in known.get(name
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     used = {name.replace("_", "-") for name in json.loads(done.stdout)}
-    # Invoke has a copy of PyYAML, for where that is not installed.
+    # Invoke has a copy of PyYAML, which imports the installed one if there is one.
     assert used - names <= {"hyrax-vm", "certifi", "pyyaml", "setuptools"}
     # rich needs it to be installed, and imports it where it shows code.
     assert names - used == {"pygments"}

@@ -1,0 +1,88 @@
+"""The workshop: pages for everybody, notebooks for the networks that the teacher has named."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from hyraxvm.stages.workshop import data
+from hyraxvm.vm.qemu import HOST
+from tests.boot.clients import netcdf4
+from tests.boot.guest import Guest
+from tests.boot.machines import RecordProperty
+from tests.boot.notebook import Kernel
+
+pytestmark = pytest.mark.images("workshop")
+EXERCISES = ("1-browser", "2-structure", "3-subset", "4-programs", "5-aggregate", "6-serve")
+START = 300  # seconds for JupyterLab, on an emulated CPU
+
+
+@pytest.fixture(scope="module")
+def notebooks(guest: Guest) -> Iterator[str]:
+    """Open the notebooks for this host; return JupyterLab's URL."""
+    said = guest.check(f"hyrax-setup workshop on {HOST}", 120)
+    assert f"the notebooks are on, without a password, for {HOST}: http://" in said
+    deadline = time.monotonic() + START
+    while guest.get("/jupyter/api/status").status != 200:
+        assert time.monotonic() < deadline, guest.check("journalctl -u hyrax-workshop -n 20")
+        time.sleep(1)
+    yield f"{guest.machine.url}/jupyter"
+    guest.check("hyrax-setup workshop off", 120)
+    assert guest.get("/jupyter/lab").status == 403
+
+
+def test_one_click_leads_from_the_landing_page_to_exercise_1(guest: Guest) -> None:
+    assert 'href="/workshop/1-browser.html"' in guest.get("/").text
+    assert "Look at data in a browser" in guest.get("/workshop/1-browser.html").text
+    for path in ("", "clients.html", "slides/1-dap.html", "notebooks/6-serve.ipynb"):
+        assert guest.get(f"/workshop/{path}").status == 200, path
+
+
+def test_its_data_are_served(guest: Guest) -> None:
+    found = netcdf4(guest.url("workshop/sst/sst-2020.nc"), "sst", None).astype("f8")
+    celsius = np.where(found == data.FILL, np.nan, found * data.SST_SCALE + data.SST_OFFSET)
+    np.testing.assert_allclose(celsius, data.sst(2020), atol=data.SST_SCALE * 0.51)
+
+
+def test_nobody_uses_the_notebooks_before_the_teacher_has_opened_them(guest: Guest) -> None:
+    answer = guest.get("/jupyter/lab")
+    assert (answer.status, "hyrax-setup workshop on NETWORK" in answer.text) == (403, True)
+    status, said = guest.run("hyrax-setup workshop on")
+    assert status == 2
+    assert said.startswith("hyrax-setup: workshop on needs the networks of the learners")
+
+
+def test_every_notebook_runs_to_its_end(
+    guest: Guest, notebooks: str, record_property: RecordProperty
+) -> None:
+    started = guest.get("/jupyter/start?learner=anna")
+    assert started.headers["Location"].endswith("/lab/workspaces/anna/tree/anna/1-browser.ipynb")
+    for name in EXERCISES:
+        began = time.monotonic()
+        cells = json.loads(guest.get(f"/workshop/answers/{name}.ipynb").text)["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        kernel = Kernel(notebooks, "anna")
+        said = "".join(kernel.run(each) for each in code)
+        kernel.end()
+        assert said.count("Right: ") == sum(each.startswith("check(") for each in code) >= 2
+        record_property(f"seconds for the notebook {name}", round(time.monotonic() - began, 1))
+    assert "own.nc" in guest.get("/opendap/learners/anna/").text
+
+
+def test_learners_reach_neither_the_network_nor_the_guest(guest: Guest, notebooks: str) -> None:
+    kernel = Kernel(notebooks, "anna")
+    port = guest.machine.url.rpartition(":")[2]
+    reach = f"import socket\nsocket.create_connection(('{HOST}', {port}), 5)"
+    with pytest.raises(AssertionError, match=r"TimeoutError|PermissionError|OSError"):
+        kernel.run(reach)
+    look = "import os; print(os.listdir('/'), os.getuid(), os.path.exists('/etc/shadow'))"
+    seen = kernel.run(look)
+    assert "'srv'" in seen
+    assert "'home'" not in seen
+    assert seen.endswith("False\n")
+    assert " 0 " not in seen
+    kernel.end()
