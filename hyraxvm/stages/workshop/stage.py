@@ -107,10 +107,10 @@ def _python(
         target = work / "content/usr/local" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (site / name).rename(target)
-    debs = rootfs.package_cache(results)
-    command = embedded.layer_command(_as_server(recipe), site, source / PACKAGE, debs, layer)
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
-    run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
+    with rootfs.package_cache(results) as debs:
+        command = embedded.layer_command(_as_server(recipe), site, source / PACKAGE, debs, layer)
+        run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
     return layer
 
 

@@ -50,7 +50,9 @@ def test_only_the_tables_name_an_architecture_or_a_distribution(folder: str) -> 
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and path not in TABLES
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and path not in TABLES
         # Versions of wheels are not names.
         and not path.name.startswith("requirements.")
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
