@@ -21,8 +21,10 @@ from hyraxvm.config.toml import Model
 from hyraxvm.config.values import (
     AbsolutePath,
     DebianPackage,
+    Identifier,
     Megabytes,
     Name,
+    PythonVersion,
     Title,
     TrimGlob,
     UrlPath,
@@ -58,17 +60,26 @@ class Access(Model):
     packages: list[DebianPackage]
 
 
+class Clients(Model):
+    """Wheels for readers' own computers: for which Python, and pip's tags of each system."""
+
+    python: PythonVersion
+    platforms: dict[Name, Annotated[list[Identifier], Field(min_length=1)]]
+
+
 class Addition(Model):
     """What an image has beside its server: a second squashfs, and files from `provision/NAME/`.
 
     `packages` are the Debian packages in that squashfs, and `trim` lists what is left out of it.
-    `budget` is the most that it may have, and that each file of the image may have more.
+    `clients` are wheels in it that readers install on their own computers.  `budget` is the most
+    that the squashfs may have, and that each file of the image may have more.
     """
 
     title: Title
     packages: list[DebianPackage]
     trim: list[TrimGlob] = Field(default_factory=list)
     memory_mib: Annotated[int, Field(ge=0, le=65536, multiple_of=4)] = 0
+    clients: Clients
     budget: Megabytes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -40,6 +41,14 @@ def test_one_click_leads_from_the_landing_page_to_exercise_1(guest: Guest) -> No
     assert "Look at data in a browser" in guest.get("/workshop/1-browser.html").text
     for path in ("", "clients.html", "slides/1-dap.html", "notebooks/6-serve.ipynb"):
         assert guest.get(f"/workshop/{path}").status == 200, path
+
+
+def test_what_the_pages_link_to_is_there(guest: Guest) -> None:
+    pages = [guest.get(f"/workshop/{name}.html").text for name in ("index", *EXERCISES)]
+    links = set(re.findall(r'href="(/opendap/[^"#]*)"', "".join(pages)))
+    assert len(links) >= 5
+    for link in links - {"/opendap/learners/"}:  # while the notebooks are on
+        assert guest.get(link).status == 200, link
 
 
 def test_its_data_are_served(guest: Guest) -> None:

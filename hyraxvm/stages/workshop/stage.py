@@ -26,10 +26,12 @@ from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded, oci
 from hyraxvm.stages.server.image_tree import merge
 from hyraxvm.stages.server.trim import trim
-from hyraxvm.stages.workshop import content
+from hyraxvm.stages.workshop import content, packages
 
 DEADLINE: Final = 1200.0  # seconds
 PACKAGE: Final = "workshop"  # the Python package in the folder, which notebooks import
+# Locked wheels: JupyterLab with what notebooks use, and what learners' own computers need.
+WHEELS, CLIENTS = "requirements.txt", "clients.txt"
 HOME: Final = "srv/workshop"  # in the squashfs
 
 
@@ -39,11 +41,11 @@ def key(recipe: Recipe, refresh: str = "", root: Path = ROOT) -> str:
     `refresh` is the day for which packages are fetched again, or empty.
     """
     return cache.digest(
-        _addition(recipe).model_dump(include={"packages", "trim"}),
+        _addition(recipe).model_dump(include={"packages", "trim", "clients"}),
         recipe.arch_name,
         recipe.base.model_dump(include={*rootfs.SOURCE, "python"}),
         refresh,
-        *(folder(recipe, root) / name for name in ("requirements.txt", PACKAGE, *content.SOURCES)),
+        *(folder(recipe, root) / name for name in (WHEELS, CLIENTS, PACKAGE, *content.SOURCES)),
         code.digest(root, __name__),
     )
 
@@ -66,8 +68,8 @@ def build(
     """
 
     def make(work: Path) -> None:
-        layers = [_python(results, recipe, work, log, on_line), _content(recipe, work, log)]
-        tree = merge(layers)
+        python = _python(results, recipe, work, log, on_line)
+        tree = merge([python, _content(recipe, work, log, on_line)])
         trim(tree, _addition(recipe).trim, on_line)
         for path in ("/proc", "/sys", "/dev", "/run"):
             tree.make_dir(path, 0, 0)
@@ -100,7 +102,7 @@ def _python(
 ) -> Path:
     """Pack Python, the wheels and Debian's packages as the embedded server is packed."""
     source, site, layer = folder(recipe), work / "site", work / "layer.tar"
-    command = embedded.pip_command(recipe, source / "requirements.txt", site)
+    command = embedded.pip_command(recipe, source / WHEELS, site)
     run(command, log=log, deadline=DEADLINE, on_line=on_line)
     # They would be in Python's folder of modules, where JupyterLab does not look for them.
     for name in ("share", "etc"):
@@ -126,10 +128,15 @@ def _as_server(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"server_name": PACKAGE, "server": server})
 
 
-def _content(recipe: Recipe, work: Path, log: Path) -> Path:
-    """Pack the data and the pages; the same content gives the same bytes."""
-    tree, layer = work / "content", work / "content.tar"
+def _content(recipe: Recipe, work: Path, log: Path, on_line: Callable[[str], None]) -> Path:
+    """Pack data, pages and wheels for clients; the same content gives the same bytes."""
+    tree, layer, wheels = work / "content", work / "content.tar", work / "wheels"
+    on_line("making data and pages")
     content.make(folder(recipe), tree / HOME)
+    locked = folder(recipe) / CLIENTS
+    for command in packages.commands(_addition(recipe).clients, locked, wheels):
+        run(command, log=log, deadline=DEADLINE, on_line=on_line)
+    packages.index(wheels, tree / HOME / "www" / "packages")
     settings = folder(recipe) / content.SETTINGS
     (tree / "usr/local/etc/jupyter" / settings.name).write_bytes(settings.read_bytes())
     owner = ["--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--mode=u+rwX,go=rX"]

@@ -54,7 +54,7 @@ def test_only_the_tables_name_an_architecture_or_a_distribution(folder: str) -> 
         and "__pycache__" not in path.parts
         and path not in TABLES
         # Versions of wheels are not names.
-        and not path.name.startswith("requirements.")
+        and path.stem not in ("requirements", "clients")
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if NAMES.search(line)
     ]

@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from hyraxvm.core.paths import PROVISION
-from hyraxvm.stages.workshop import exercises, slides
+from hyraxvm.stages.workshop import exercises, packages, slides
 from tests.unit.browser import DESKTOP, PHONE, Browser
 from tests.unit.guest.front_door import DataServer, FrontDoor, until
 from tests.unit.guest.guest_copy import Guest, Pattern
@@ -30,6 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     www = guest.root / "usr/lib/hyrax/workshop/srv/workshop/www"
     exercises.make(SOURCE, www)
     slides.make(SOURCE / "slides", www / "slides")
+    packages.index(folder, www / "packages")  # an empty one
     behind = DataServer()
     door = FrontDoor(guest, behind.port)
     try:

@@ -69,7 +69,8 @@ def test_its_files_are_within_450_mb_and_its_machine_has_memory_for_a_room() -> 
 
 
 def test_all_sources_are_there_and_no_other_is() -> None:
-    known = {"requirements.txt", "requirements.in", "guest", stage.PACKAGE, *content.SOURCES}
+    locks = {stage.WHEELS, stage.CLIENTS, "requirements.in", "clients.in"}
+    known = {*locks, "guest", stage.PACKAGE, *content.SOURCES}
     assert {path.name for path in stage.folder(MINE).iterdir()} == known
 
 
@@ -84,6 +85,9 @@ def test_the_wheels_are_those_that_the_tests_run() -> None:
     ours = versions(ROOT / "requirements.txt")
     assert {"xarray", "netcdf4", "numpy", "pydap", "matplotlib", "ipykernel"} <= mine.keys()
     assert {name for name in mine.keys() & ours.keys() if mine[name] != ours[name]} == set()
+    theirs = versions(stage.folder(MINE) / stage.CLIENTS)
+    assert {"xarray", "netcdf4", "tzdata"} <= theirs.keys()
+    assert theirs.items() <= mine.items()
 
 
 def test_only_this_image_is_left_out_of_the_usual_tests() -> None:
