@@ -16,6 +16,7 @@ ns = Collection(
     showing.render,
     using.run,
     using.try_,
+    using.kit,
     using.settings,
     using.download,
     releasing.release,

@@ -140,6 +140,35 @@ def run(c: Context, image: str, server: str | None = None, format: str | None = 
 
 
 @task(
+    help={
+        "folder": "new folder for the kit, such as one on a USB stick",
+        "image": "image with the workshop",
+    }
+)
+@reported
+def kit(c: Context, folder: str, image: str = "workshop") -> None:
+    """Fill a folder for a USB stick: the workshop's images, pages, slides, packages, start page."""
+    from hyraxvm.config import images
+    from hyraxvm.core.workspace import Workspace
+    from hyraxvm.stages.plan import Plan
+    from hyraxvm.stages.workshop import stage
+    from hyraxvm.tools import kit
+
+    table = read_table()
+    image = images.choose("image", image, table.image)
+    if table.image[image].addition is None:
+        raise UserError(f"image {image!r} has no workshop; type: ./inv kit {folder}")
+    workspace = Workspace.here()
+    found = kit.images(workspace, table, image)
+    plan = Plan(next(iter(found.values())), root=workspace.root)
+    shown = progress(workspace)
+    log = workspace.logs / "kit.log"
+    with shown.stage("workshop") as on_line:
+        squashfs = stage.build(workspace.cache, plan.recipe, plan.workshop, log, on_line)
+    print(kit.make(Path(folder), found, squashfs, shown.say))
+
+
+@task(
     name="try",
     help={
         "image": "image to try (see ./inv list)",

@@ -51,11 +51,11 @@ def make(source: Path, www: Path) -> None:
         for folder, cells in (("notebooks", _blank(exercise)), ("answers", exercise.cells)):
             _write(exercise, cells, www / folder / f"{exercise.name}.ipynb")
         page = {"exercise": exercise, "parts": list(_parts(exercise))}
-        _page(source, www / f"{exercise.name}.html", exercise.title, exercises, **page)
+        write_page(source, www / f"{exercise.name}.html", exercise.title, exercises, **page)
     for path in sorted((source / "pages").glob("*.md")):
         head, body = _head(path)
         target = www / f"{path.stem}.html"
-        _page(source, target, head["title"], exercises, name=path.stem, body=_html(body))
+        write_page(source, target, head["title"], exercises, name=path.stem, body=to_html(body))
     # For learners' own computers, where the package `workshop` is not installed.
     checks = source / "workshop" / "checks.py"
     (www / "notebooks" / "workshop.py").write_bytes(checks.read_bytes())
@@ -90,7 +90,8 @@ def _is(cell: NotebookNode, tag: str) -> bool:
     return cell.cell_type == "code" and tag in cell.metadata.get("tags", [])
 
 
-def _html(text: str) -> str:
+def to_html(text: str) -> str:
+    """Return Markdown as HTML."""
     made: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     # Wide lines of code scroll; a keyboard has to get there, too.
     return made.replace("<pre>", '<pre tabindex="0">')
@@ -103,9 +104,9 @@ def _parts(exercise: Exercise) -> Iterator[tuple[str, str]]:
             yield ("solution" if _is(cell, "solution") else "code"), cell.source
         else:
             text, _, notes = cell.source.partition(NOTES)
-            yield "html", _html(text)
+            yield "html", to_html(text)
             if notes:
-                yield "notes", _html(notes)
+                yield "notes", to_html(notes)
 
 
 def _blank(exercise: Exercise) -> Iterator[NotebookNode]:
@@ -135,9 +136,10 @@ def _write(exercise: Exercise, cells: Iterable[NotebookNode], path: Path) -> Non
     path.write_text(nbformat.writes(notebook))
 
 
-def _page(
+def write_page(
     source: Path, target: Path, title: str, exercises: Sequence[Exercise], **values: object
 ) -> None:
+    """Write a page that looks as the others do; `values` are for its template."""
     values = {"exercise": None, "parts": [], "body": "", "name": target.stem, **values}
     template = source / "pages" / TEMPLATE
     target.write_text(render(template, title=title, exercises=exercises, **values))
