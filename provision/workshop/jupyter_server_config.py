@@ -1,10 +1,13 @@
 """JupyterLab in the workshop's virtual machine, behind the front door, which says who comes in."""
 
 # ruff: noqa: F821 - Jupyter defines `c`
+from pathlib import Path
+
 c.ServerApp.ip = "127.0.0.1"
 c.ServerApp.port = 8082
 c.ServerApp.port_retries = 0
 c.ServerApp.base_url = "/jupyter/"
+c.ServerApp.root_dir = str(Path("learners").resolve())
 c.ServerApp.open_browser = False
 c.ServerApp.quit_button = False
 # Names and addresses of the machine are not known beforehand.

@@ -34,7 +34,7 @@ def key(recipe: Recipe, master_key: str, chosen: Format, root: Path = ROOT) -> s
     return cache.digest(
         master_key,
         chosen.name,
-        recipe.image.model_dump(),
+        recipe.image.model_dump(exclude={"tested"}),
         recipe.server.model_dump(),
         recipe.machine.model_dump(
             include={"cpus": True, "memory_mib": True, "disk_gib": True, "devices": {chosen.name}}

@@ -32,6 +32,7 @@ DEADLINE: Final = 1200.0  # seconds
 PACKAGE: Final = "workshop"  # the Python package in the folder, which notebooks import
 # Locked wheels: JupyterLab with what notebooks use, and what learners' own computers need.
 WHEELS, CLIENTS = "requirements.txt", "clients.txt"
+STATE: Final = "/var/lib/hyrax-workshop"  # what learners write, in the guest and here
 HOME: Final = "srv/workshop"  # in the squashfs
 
 
@@ -71,7 +72,8 @@ def build(
         python = _python(results, recipe, work, log, on_line)
         tree = merge([python, _content(recipe, work, log, on_line)])
         trim(tree, _addition(recipe).trim, on_line)
-        for path in ("/proc", "/sys", "/dev", "/run"):
+        # The guest mounts over these.
+        for path in ("/proc", "/sys", "/dev", "/run", STATE):
             tree.make_dir(path, 0, 0)
         for path in ("/tmp", "/var/tmp"):  # noqa: S108 - inside the squashfs
             tree.make_dir(path, 0, 0, 0o1777)

@@ -151,6 +151,7 @@ def test_the_version_file_reads_back_in_a_shell_and_in_the_manifest(tmp_path: Pa
         ("nfs", "hyrax-data add nfs://192.0.2.10/data/ocean"),
         ("smb", "hyrax-data add smb://192.0.2.10/ocean --user reader"),
         ("local", "scp -r ocean opendap@ADDRESS:/srv/hyrax/data/"),
+        ("workshop", "hyrax-setup workshop on 192.168.1.0/24"),
     ],
 )
 def test_the_readmes_say_what_to_type(image: str, command: str) -> None:
