@@ -25,7 +25,8 @@ SUFFIX: Final = ".cdx.json"
 def bill_of_materials(manifest: dict[str, Any]) -> str:
     """Return the bill of materials of the image of a manifest; the same for the same manifest.
 
-    The image contains Debian's packages and the server; the server contains its own packages.
+    The image contains Debian's packages, the server, and the packages of its addition; the server
+    contains its own packages.  What both of these have is listed once.
     """
     release, server = manifest["release"], manifest["server"]
     image = Component(
@@ -57,6 +58,9 @@ def bill_of_materials(manifest: dict[str, Any]) -> str:
     own = [
         _component(inventory.purl(name, version)) for name, version in server["packages"].items()
     ]
+    has = {component.bom_ref.value for component in own}
+    made = [_component(inventory.purl(*pair)) for pair in manifest.get("added", {}).items()]
+    added = [component for component in made if component.bom_ref.value not in has]
     bom = Bom(
         serial_number=_serial(manifest),
         metadata=BomMetaData(
@@ -69,9 +73,9 @@ def bill_of_materials(manifest: dict[str, Any]) -> str:
             ),
             properties=[Property(name="hyrax-vm:git-revision", value=release["GIT_REVISION"])],
         ),
-        components=[served, *debian, *own],
+        components=[served, *debian, *own, *added],
     )
-    bom.register_dependency(image, [served, *debian])
+    bom.register_dependency(image, [served, *debian, *added])
     bom.register_dependency(served, own)
     text = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string()
     return json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"

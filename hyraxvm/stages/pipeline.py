@@ -37,10 +37,11 @@ MACHINES = 2  # tested at a time; more would only wait for each other
 
 @dataclass(frozen=True)
 class Master:
-    """The results of the stages before packaging: root file system, server, disk."""
+    """The results of the stages before packaging: root file system, squashfs files, disk."""
 
     rootfs: Path
     server: server.PackedServer
+    workshop: Path | None
     disk: Path
 
 
@@ -141,6 +142,7 @@ def _artifacts(
             formats,
             keys=keys,
             packages=rootfs.packages(made.rootfs),
+            added=workshop.packages_of(made.workshop) if made.workshop else {},
             timings=dict(progress.timings),
             largest=partial(sizes.largest, made.rootfs, made.server.squashfs),
             log=_log(workspace, plan, "package"),
@@ -195,7 +197,7 @@ def master(
         log = _log(workspace, plan, "guest")
         key = plan.guest(served.image)
         done = guest.build(results, recipe, key, provisioned, served.image, log, on_line)
-    return Master(tar, served, done)
+    return Master(tar, served, next(iter(more), None), done)
 
 
 def _label(recipe: Recipe, wanted: Sequence[tuple[Recipe, object]]) -> str:

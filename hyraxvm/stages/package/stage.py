@@ -65,11 +65,13 @@ def build(
     largest: Callable[[], str],
     log: Path,
     on_line: Callable[[str], None],
+    added: dict[str, str] | None = None,
 ) -> list[Path]:
     """Make the `wanted` formats, the manifest and the sums in `artifacts`; return the files.
 
     `keys` has each format's key, from the plan; `packages` are the Debian packages of the image,
-    `timings` the seconds of the stages so far; `largest` describes what makes the image large.
+    `timings` the seconds of the stages so far; `largest` describes what makes the image large;
+    `added` are the packages of its addition, as `inventory` names them.
 
     Raises:
         Failure: A tool failed, a disk differs from the master, or a file exceeds its size budget.
@@ -103,7 +105,7 @@ def build(
             _check_budgets(source, list(entries.values()), largest)
             written = work / manifest.name
             listed = [entries[name] for name in FORMATS if name in entries]
-            written.write_text(_manifest(source, listed, packages, timings))
+            written.write_text(_manifest(source, listed, packages, timings, added))
             # The manifest is replaced last, and old files go first.  After an interruption the old
             # manifest does not fit the new files, so that they are made again.
             for path in stale:
@@ -223,6 +225,7 @@ def _manifest(
     entries: list[dict[str, Any]],
     packages: dict[str, str],
     timings: dict[str, float],
+    added: dict[str, str] | None = None,
 ) -> str:
     content = {
         "schema": 1,
@@ -240,6 +243,7 @@ def _manifest(
             "server_files": cache.digest(source.image.files),
         },
         "packages": packages,
+        **({"added": added} if added else {}),
         "files": entries,
         "timings": timings,
     }

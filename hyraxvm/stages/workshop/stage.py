@@ -11,6 +11,7 @@ It is a root file system of its own: JupyterLab runs in it, and sees nothing of 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.process import run
 from hyraxvm.stages.rootfs import stage as rootfs
-from hyraxvm.stages.server import embedded, oci
+from hyraxvm.stages.server import embedded, inventory, oci
 from hyraxvm.stages.server.image_tree import merge
 from hyraxvm.stages.server.trim import trim
 from hyraxvm.stages.workshop import content, packages
@@ -32,6 +33,7 @@ DEADLINE: Final = 1200.0  # seconds
 PACKAGE: Final = "workshop"  # the Python package in the folder, which notebooks import
 # Locked wheels: JupyterLab with what notebooks use, and what learners' own computers need.
 WHEELS, CLIENTS = "requirements.txt", "clients.txt"
+PACKAGES: Final = "packages.json"  # beside the squashfs
 STATE: Final = "/var/lib/hyrax-workshop"  # what learners write, in the guest and here
 HOME: Final = "srv/workshop"  # in the squashfs
 
@@ -71,6 +73,7 @@ def build(
     def make(work: Path) -> None:
         python = _python(results, recipe, work, log, on_line)
         tree = merge([python, _content(recipe, work, log, on_line)])
+        listed = inventory.packages(tree, work / "databases")  # which the trim list removes
         trim(tree, _addition(recipe).trim, on_line)
         # The guest mounts over these.
         for path in ("/proc", "/sys", "/dev", "/run", STATE):
@@ -80,8 +83,9 @@ def build(
         tree.write("/etc/hosts", b"127.0.0.1 localhost\n")
         on_line(f"packing {tree.size() / 1e6:.0f} MB")
         oci.squash(tree, work / "workshop.squashfs", log)
+        (work / PACKAGES).write_text(json.dumps(listed, indent=1) + "\n")
         for rest in list(work.iterdir()):
-            if rest.name != "workshop.squashfs":
+            if rest.name not in ("workshop.squashfs", PACKAGES):
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
 
     squashfs = results.produce("workshop", stage_key, make) / "workshop.squashfs"
@@ -92,6 +96,12 @@ def build(
             f"(addition.{recipe.image.addition}.budget in images.toml)"
         )
     return squashfs
+
+
+def packages_of(squashfs: Path) -> dict[str, str]:
+    """Return package -> version of what the squashfs has, as `inventory` names them."""
+    found: dict[str, str] = json.loads((squashfs.parent / PACKAGES).read_text())
+    return found
 
 
 def _addition(recipe: Recipe) -> Addition:
