@@ -12,6 +12,11 @@ from tests.unit.guest.front_door import DataServer, FrontDoor
 from tests.unit.guest.guest_copy import Guest
 from tests.unit.guest.workshop import RECIPE, with_workshop
 
+ROUTES = """
+case "$*" in
+*-4*route*\\ proto\\ kernel*) echo "192.0.2.0/24 dev eth0 scope link src 192.0.2.7 metric 1024" ;;
+*-4*route*) echo "192.0.2.1 dev eth0 proto dhcp scope link src 192.0.2.7 metric 1024" ;;
+esac"""
 ME, NEIGHBOUR = "127.0.0.1", "127.0.0.9"
 
 
@@ -19,9 +24,7 @@ ME, NEIGHBOUR = "127.0.0.1", "127.0.0.9"
 def room(guest: Guest) -> Guest:
     """A guest with the workshop, whose networks `ip` shows."""
     with_workshop(guest)
-    guest.stand_in(
-        "ip", '[ "$3" != -4 ] || echo "192.0.2.0/24 dev eth0 proto kernel src 192.0.2.7"'
-    )
+    guest.stand_in("ip", ROUTES)
     return guest
 
 

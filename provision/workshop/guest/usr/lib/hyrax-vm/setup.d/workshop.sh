@@ -16,8 +16,9 @@ workshop() {
     esac
 }
 
-# own_networks: the IPv4 networks that this VM is in
-own_networks() { ip -o -4 route show scope link 2>/dev/null | cut -d ' ' -f 1 | paste -s -d ' '; }
+# own_networks: the IPv4 networks that this VM is in. The kernel makes their routes; DHCP also makes routes to
+# single machines.
+own_networks() { ip -o -4 route show proto kernel scope link 2>/dev/null | cut -d ' ' -f 1 | paste -s -d ' '; }
 
 workshop_url() { say "$(base_url | sed 's|opendap/$|workshop/|')"; }
 
