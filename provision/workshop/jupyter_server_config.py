@@ -19,7 +19,7 @@ c.ServerApp.jpserver_extensions = {"jupyterlab": True, "workshop.learners": True
 c.FileContentsManager.delete_to_trash = False
 c.ServerApp.max_body_size = c.ServerApp.max_buffer_size = 64 * 1024 * 1024
 
-# Sockets in a folder: each notebook would take five ports, and thirty learners have a hundred notebooks.
+# Sockets in a folder: each notebook would take five ports of the machine.
 c.KernelManager.transport = "ipc"
 # Thirty learners share the memory: whoever pauses for so many seconds starts their notebook again.
 c.MappingKernelManager.cull_idle_timeout = 1200
