@@ -21,10 +21,12 @@ class Kernel:
         with urlopen(f"{base}/lab", timeout=TIMEOUT) as page:
             cookies = [one.partition(";")[0] for one in page.headers.get_all("Set-Cookie") or []]
         (token,) = (one.partition("=")[2] for one in cookies if one.startswith("_xsrf="))
-        headers = {"Cookie": "; ".join(cookies), "X-XSRFToken": token}
-        request = Request(f"{base}/api/kernels", asked, {**headers, "Content-Type": "text/json"})
+        headers = {"Cookie": "; ".join(cookies), "X-XSRFToken": token, "Content-Type": "text/json"}
+        request = Request(f"{base}/api/kernels", asked, headers)
         with urlopen(request, timeout=TIMEOUT) as answer:
             self.identity: str = json.load(answer)["id"]
+        mine = f"{base}/api/kernels/{self.identity}"
+        self.ending = Request(mine, headers=headers, method="DELETE")
         address = f"{base.replace('http', 'ws', 1)}/api/kernels/{self.identity}/channels"
         self.socket = create_connection(address, timeout=TIMEOUT, cookie=headers["Cookie"])
 
@@ -52,4 +54,7 @@ class Kernel:
                 return printed
 
     def end(self) -> None:
+        """End the process, as `Shut Down Kernel` does."""
         self.socket.close()
+        with urlopen(self.ending, timeout=TIMEOUT) as answer:
+            assert answer.status == 204

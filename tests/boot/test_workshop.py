@@ -6,6 +6,9 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from tests.boot.notebook import Kernel
 
 pytestmark = pytest.mark.images("workshop")
 EXERCISES = ("1-browser", "2-structure", "3-subset", "4-programs", "5-aggregate", "6-serve")
+LEARNERS = 30
+NOTEBOOKS = 10  # at the same time: as many as the guide allows for this machine's memory
 START = 300  # seconds for JupyterLab, on an emulated CPU
 
 
@@ -80,6 +85,46 @@ def test_every_notebook_runs_to_its_end(
         assert said.count("Right: ") == sum(each.startswith("check(") for each in code) >= 2
         record_property(f"seconds for the notebook {name}", round(time.monotonic() - began, 1))
     assert "own.nc" in guest.get("/opendap/learners/anna/").text
+
+
+def read(url: str, learner: int) -> float:
+    """Look at the exercises and read a year of data, as a learner does; return the seconds."""
+    began = time.monotonic()
+    for name in EXERCISES:
+        with urlopen(f"{url}/workshop/{name}.html", timeout=START) as page:
+            assert b"<h1" in page.read()
+    year = data.YEARS[learner % len(data.YEARS)]
+    found = netcdf4(f"{url}/opendap/workshop/sst/sst-{year}.nc", "sst", None).astype("f8")
+    celsius = np.where(found == data.FILL, np.nan, found * data.SST_SCALE + data.SST_OFFSET)
+    np.testing.assert_allclose(celsius, data.sst(year), atol=data.SST_SCALE * 0.51)
+    return time.monotonic() - began
+
+
+def test_a_room_of_learners_is_served(
+    guest: Guest, notebooks: str, record_property: RecordProperty
+) -> None:
+    """All of them read at the same time; then each runs a notebook, ten at the same time."""
+    with ProcessPoolExecutor(LEARNERS, get_context("spawn")) as readers:
+        reading = sorted(readers.map(read, [guest.machine.url] * LEARNERS, range(LEARNERS)))
+    record_property(f"seconds until the last of {LEARNERS} has read a year", round(reading[-1], 1))
+    cells = json.loads(guest.get("/workshop/answers/3-subset.ipynb").text)["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+    def learn(learner: int) -> float:
+        began = time.monotonic()
+        assert guest.get(f"/jupyter/start?learner=learner-{learner}", START).status == 302
+        kernel = Kernel(notebooks, f"learner-{learner}")
+        assert "".join(kernel.run(each) for each in code).count("Right: ") >= 2
+        kernel.end()
+        return time.monotonic() - began
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(NOTEBOOKS) as room:
+        learning = sorted(room.map(learn, range(LEARNERS)))
+    record_property("seconds for the slowest notebook", round(learning[-1], 1))
+    record_property("notebooks a minute", round(LEARNERS * 60 / (time.monotonic() - began), 1))
+    assert guest.check("systemctl show -P NRestarts hyrax-workshop") == "0"
+    assert guest.get("/health").status == 200
 
 
 def test_learners_reach_neither_the_network_nor_the_guest(guest: Guest, notebooks: str) -> None:
