@@ -82,8 +82,8 @@ def test_a_name_is_needed_for_the_notebooks(browser: Browser, site: str) -> None
     field.clear()
     field.send_keys("Anna-2")
     button.click()
+    until(lambda: "hyrax-setup workshop on NETWORK" in browser.driver.page_source)
     assert browser.driver.current_url == f"{site}/jupyter/start?learner=Anna-2"
-    assert "hyrax-setup workshop on NETWORK" in browser.driver.page_source
 
 
 @pytest.mark.parametrize("deck", DECKS)
