@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.guest.guest_copy import Guest, edit
 
+WAIT = "usr/lib/hyrax-vm/network-wait.sh"
 FILE = "etc/systemd/network/40-hyrax-eth0.network"
 PATIENCE = 2  # seconds that the command waits for an address here: a test waits as long
 # The stand-in of networkctl sets the address in the file, or DHCP's; the file `conflict` has an
@@ -51,7 +52,7 @@ def vm(guest: Guest) -> Guest:
     for name, body in STAND_INS.items():
         guest.stand_in(name, body)
     guest.answer_for("is-active*networkd", "active")
-    edit(guest.root / "usr/bin/hyrax-network", "PATIENCE=20\n", f"PATIENCE={PATIENCE}\n")
+    edit(guest.root / WAIT, "PATIENCE=20\n", f"PATIENCE={PATIENCE}\n")
     device = guest.root / "sys/class/net/eth0/device"
     device.mkdir(parents=True)
     (device / "driver").symlink_to("../../../../bus/pci/drivers/vmxnet3")
@@ -260,7 +261,7 @@ def test_what_cannot_be_written_is_not_said_to_be_done(vm: Guest) -> None:
 
 def test_a_networkd_that_has_crashed_over_it_is_waited_for(vm: Guest) -> None:
     vm.answer_for("is-active*networkd", "activating")
-    edit(vm.root / "usr/bin/hyrax-network", "PATIENCE_IN_ALL=90", "PATIENCE_IN_ALL=5")
+    edit(vm.root / WAIT, "PATIENCE_IN_ALL=90", "PATIENCE_IN_ALL=5")
     once = '[ -e "$HYRAX_ROOT/crashed" ] || { : >"$HYRAX_ROOT/crashed"; exit 1; }'
     vm.stand_in("networkctl", once)
     vm.write("addresses", "")
