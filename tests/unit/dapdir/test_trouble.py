@@ -17,7 +17,8 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
-from dapdir.pool import BUDGET, TICK, Pool
+from dapdir.errors import RequestError
+from dapdir.pool import BUDGET, FILE_SERVER, TICK, Pool, Process
 from dapdir.settings import Settings
 from dapdir.site import IDLE, Request, Site
 from dapdir.worker import HEADER, MAX_PIECE, Reader, Task
@@ -277,6 +278,29 @@ def test_a_client_that_has_gone_keeps_no_place(place: Path) -> None:
             pool.close()
 
     assert asyncio.run(ask()) == 200
+
+
+def test_a_file_server_that_answers_too_late_does_not_make_its_file_a_damaged_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = 0.5
+
+    async def ask() -> None:
+        pool = Pool(1, str(place), Settings(), patience)
+        try:
+            (process,) = pool._processes
+            assert process.process.pid
+            os.kill(process.process.pid, signal.SIGSTOP)
+            request = Request("/opendap/data/one/classic.nc.dds", "")
+            with pytest.raises(RequestError, match="does not answer"):
+                await asyncio.wait_for(pool.make(request, None, False, None, False), 10)
+            assert not pool._condemned
+        finally:
+            pool.close()
+
+    # It stops waiting in the moment in which it is ended.
+    monkeypatch.setattr(Process, "waits", lambda self: self.seconds() < FILE_SERVER * patience)
+    asyncio.run(ask())
 
 
 def test_the_look_after_the_readers_goes_on_after_a_failure(

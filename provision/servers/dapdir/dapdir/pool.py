@@ -321,7 +321,8 @@ class Pool:
         read there until then.
         """
         if job.request:
-            waits = process.waits()
+            # Its file server may have answered a moment ago.
+            waits = time.monotonic() - process.waited <= self._patience
             name = _name(job)
             message = f"{name} is damaged: reading it took more than {self._patience:g} seconds"
             error = away(name) if waits else RequestError(500, message)
