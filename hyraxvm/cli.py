@@ -37,7 +37,7 @@ def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
     ['--help', 'try']
     """
     result: list[str] = []
-    name = ""
+    current = ""  # the task whose arguments follow
     flag: str | None = None
     own: set[str] = set()
     takes_value: set[str] = set()
@@ -48,14 +48,14 @@ def spread(argv: Sequence[str], tasks: Collection) -> list[str]:
             result.extend(words)
         elif word in takes_value and word.startswith("-"):
             result.extend(value for value in [next(words, None)] if value is not None)
-        elif word == "--help" and name:
-            return ["--help", name]
+        elif word == "--help" and current:
+            return ["--help", current]
         elif word.startswith("-"):
             continue
         elif flag is not None and (word in own or word not in tasks.task_names):
             result[-1:] = [flag, word]
         elif word in tasks.task_names:
-            name, task, own = word, tasks[word], OWN_WORDS.get(word, set())
+            current, task, own = word, tasks[word], OWN_WORDS.get(word, set())
             flag = f"--{task.iterable[0].replace('_', '-')}" if task.iterable else None
             takes_value = {
                 f"--{name}" if len(name) > 1 else f"-{name}"
