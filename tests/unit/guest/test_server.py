@@ -302,6 +302,7 @@ def watched(guest: Guest) -> Guest:
         guest.write(f"etc/hyrax/data.d/{name}.conf", f"NAME={name}\nURL=nfs://127.0.0.1:1/{name}\n")
         path = guest.root / "proc/self/mounts"
         path.write_text(path.read_text() + f"srv:/{name} /srv/hyrax/data/{name} nfs4 ro 0 0\n")
+        (guest.root / "srv/hyrax/data" / name).mkdir(parents=True)
     for name, body in (("stat", STAT), ("unshare", TRIAL)):
         guest.stand_in(name, body)
     for before, after in (
