@@ -19,6 +19,11 @@ def artifact_glob(recipe: Recipe, suffix: str) -> str:
     return f"{_before_version(recipe)}[0-9]*{_after_version(recipe)}{suffix}"
 
 
+def system(recipe: Recipe) -> str:
+    """Return `<image>-<base>-<arch>`."""
+    return f"{recipe.name}{_after_version(recipe)}"
+
+
 def _before_version(recipe: Recipe) -> str:
     return f"hyrax-vm-{recipe.name}-{recipe.server_name}"
 

@@ -118,6 +118,8 @@ def build(
         "with --boot the one that it names",
         "format": "only this format (see ./inv list), repeatable; default: the zip of every image, "
         "each other format of one of them, and the usual image on each other base",
+        "base": f"with --boot: {BASE_HELP}",
+        "arch": f"with --boot: {ARCH_HELP}",
     },
     iterable=["image", "format"],
 )
@@ -131,6 +133,8 @@ def test(
     boot: bool = False,
     keep: bool = False,
     k: str | None = None,
+    base: str | None = None,
+    arch: str | None = None,
 ) -> None:
     """Run the unit tests, then build what is not built and boot-test it."""
     from hyraxvm import formats
@@ -150,6 +154,8 @@ def test(
             "--unit, --servers and --boot exclude each other, and --keep goes with --boot; "
             "type: ./inv test --boot -k EXPR --keep"
         )
+    if (base or arch) and not boot:
+        raise UserError("--base and --arch go with --boot; type: ./inv build --full --base BASE")
     workspace = Workspace.here()
     if servers:
         server_tests(workspace, k)
@@ -160,7 +166,8 @@ def test(
     if boot:
         if len(image) > 1 or format:
             raise UserError("--boot takes one image and no format; type: ./inv test --boot nfs")
-        recipe = choose_server(workspace).recipe(table, image[0] if image else table.defaults.image)
+        name = image[0] if image else table.defaults.image
+        recipe = choose_server(workspace).recipe(table, name, base, arch)
         trial.test(workspace, Plan(recipe, root=workspace.root), progress(workspace), k, keep)
         return
     # Not every format of every image: making a format compares its disk with the master.

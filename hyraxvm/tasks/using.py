@@ -9,7 +9,14 @@ from pathlib import Path
 from invoke import Context, task
 
 from hyraxvm.core.errors import Failure, UserError
-from hyraxvm.tasks.common import choose_server, progress, read_table, reported
+from hyraxvm.tasks.common import (
+    ARCH_HELP,
+    BASE_HELP,
+    choose_server,
+    progress,
+    read_table,
+    reported,
+)
 
 
 @task(
@@ -173,13 +180,21 @@ def kit(c: Context, folder: str, image: str = "workshop") -> None:
     help={
         "image": "image to try (see ./inv list)",
         "server": "data server in it; default: the one that images.toml names",
+        "base": BASE_HELP,
+        "arch": ARCH_HELP,
         "fresh": "start again from a new master, also if the machine runs",
         "stop": "end the machine",
     },
 )
 @reported
 def try_(
-    c: Context, image: str, server: str | None = None, fresh: bool = False, stop: bool = False
+    c: Context,
+    image: str,
+    server: str | None = None,
+    base: str | None = None,
+    arch: str | None = None,
+    fresh: bool = False,
+    stop: bool = False,
 ) -> None:
     """Keep a machine running, and put this checkout's guest files into it within seconds."""
     from hyraxvm.config import images
@@ -190,15 +205,17 @@ def try_(
     from hyraxvm.vm.qemu import HTTP
 
     table = read_table()
-    image = images.choose("image", image, table.image)
+    recipe = images.recipe(table, image, base=base, arch=arch)
     workspace = Workspace.here()
-    machine = trial.Trial.of(workspace, image)
+    machine = trial.Trial.of(workspace, recipe)
     if stop:
         print(f"{image}: {'ended' if machine.stop() else 'no machine of this image ran'}")
         return
-    recipe = choose_server(workspace, server).recipe(table, image)
+    recipe = choose_server(workspace, server).recipe(table, image, base, arch)
     trial.ready(workspace, Plan(recipe, root=workspace.root), progress(workspace), fresh)
     print(f"data:    http://127.0.0.1:{kept.ports(machine.folder)[HTTP]}/opendap/")
     print(f"shell:   {shlex.join(machine.ssh())}")
     print(f"console: {machine.folder / 'console.log'}")
-    print(f"again:   ./inv try {image}, after an edit; ./inv try {image} --stop ends it")
+    options = [("--server", server), ("--base", base), ("--arch", arch)]
+    again = shlex.join(["try", image, *(word for one in options if one[1] for word in one if word)])
+    print(f"again:   ./inv {again}, after an edit; ./inv {again} --stop ends it")

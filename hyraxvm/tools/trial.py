@@ -60,9 +60,9 @@ class Trial:
     folder: Path
 
     @classmethod
-    def of(cls, workspace: Workspace, image: str) -> Trial:
-        """Return the machine of the image with this name, which need not run."""
-        return cls(workspace.artifacts / FOLDER / image)
+    def of(cls, workspace: Workspace, recipe: Recipe) -> Trial:
+        """Return the machine of an image on its base and architecture, which need not run."""
+        return cls(workspace.artifacts / FOLDER / names.system(recipe))
 
     @property
     def running(self) -> bool:
@@ -156,7 +156,7 @@ def ready(workspace: Workspace, plan: Plan, progress: Progress, fresh: bool = Fa
     It is started if it does not run, and with `fresh`.  Raises `Failure`: a stage, the machine or
     the guest failed.
     """
-    trial = Trial.of(workspace, plan.recipe.name)
+    trial = Trial.of(workspace, plan.recipe)
     if fresh or not trial.running:
         trial.start(workspace, plan, progress)
     with progress.stage("waiting for SSH"):
@@ -174,7 +174,7 @@ def test(
     Raises `Failure`: a test failed, or as `ready`; `UserError`: no test matches.
     """
     trial = ready(workspace, plan, progress)
-    reports = workspace.reports / f"try-{plan.recipe.name}"
+    reports = workspace.reports / f"try-{names.system(plan.recipe)}"
     command = [
         *(sys.executable, "-m", "pytest", "tests/boot", "-v", "-p", "no:cacheprovider"),
         *("--artifact", str(trial.disk), "--kept", str(trial.folder), "--reports", str(reports)),

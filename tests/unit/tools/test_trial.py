@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from hyraxvm.config import images
+from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure
+from hyraxvm.core.workspace import Workspace
 from hyraxvm.stages.provision.guest_tar import UNITS, text_file
 from hyraxvm.stages.server import stage as server
 from hyraxvm.tools import trial
@@ -99,3 +101,13 @@ def test_a_mode_is_a_change_too(machine: Machine) -> None:
 def test_what_the_machine_cannot_show_is_said(machine: Machine) -> None:
     changed = {**FILES, trial.MASKED: text_file("rpcbind.socket\n")}
     assert machine.put(changed)[-1].endswith("to see: --fresh")
+
+
+def test_each_base_and_architecture_has_a_machine_of_its_own(tmp_path: Path) -> None:
+    table, workspace = images.load(), Workspace(tmp_path, tmp_path, StageCache(tmp_path))
+    systems = [("debian-12", "amd64"), ("debian-13", "amd64"), ("debian-13", "arm64")]
+    found = {
+        trial.Trial.of(workspace, images.recipe(table, "nfs", base=base, arch=arch)).folder.name
+        for base, arch in systems
+    }
+    assert found == {"nfs-debian12-amd64", "nfs-debian13-amd64", "nfs-debian13-arm64"}
