@@ -98,6 +98,14 @@ def test_nothing_waits_for_a_person_when_the_system_is_damaged(guest: Guest) -> 
     assert "reboot" in guest.check("systemctl show -p ExecStart emergency.service")
 
 
+def test_programs_get_random_addresses(guest: Guest) -> None:
+    # Only the credential that an emulated machine gets from this test turns it off.
+    credential = guest.check("sudo -n cat /run/credentials/@system/sysctl.extra || true")
+    found = guest.check("cat /proc/sys/kernel/randomize_va_space")
+    assert (credential, found) in {("", "2"), ("kernel.randomize_va_space=0", "0")}
+    assert "randomize_va_space" not in guest.check("systemd-analyze cat-config sysctl.d")
+
+
 def test_only_the_service_and_ssh_listen(guest: Guest) -> None:
     tcp, datagrams = set(), set()
     for line in guest.check("sudo -n ss -H -lntu").splitlines():

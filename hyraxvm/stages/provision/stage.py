@@ -48,10 +48,12 @@ TEMPLATE: Final = PACKER / "image.pkr.hcl.j2"
 SERVER_PARTS: Final = ("units", "guest", "scripts")
 # The hardware of this boot, and the file systems on it.
 NEEDED_MODULES: Final = {"ext4", "sd_mod", "virtio_pci", "virtio_scsi"}
-# Nothing else runs in this boot, so the kernel's mitigations would only cost time.
+# Nothing else runs in this boot, so the kernel's mitigations would only cost time.  `norandmaps` is
+# for the reason of `hyraxvm.vm.qemu.SAME_ADDRESSES`.
 APPEND: Final = (
-    f"root=LABEL={ROOT_LABEL} rw console={{console}},115200 net.ifnames=0 quiet mitigations=off "
-    "module_blacklist={unneeded} systemd.unit=hyrax-build.target systemd.show_status=false"
+    f"root=LABEL={ROOT_LABEL} rw console={{console}},115200 net.ifnames=0 quiet "
+    "mitigations=off norandmaps module_blacklist={unneeded} "
+    "systemd.unit=hyrax-build.target systemd.show_status=false"
 )
 
 

@@ -43,6 +43,9 @@ def test_argv_has_the_devices_that_the_vmx_declares() -> None:
         ["tcg,thread=multi"],
         ["Nehalem,vendor=AuthenticAMD"],
     )
+    assert pairs(argv, "-smbios") == [
+        "type=11,value=io.systemd.credential:sysctl.extra=kernel.randomize_va_space=0"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,7 @@ def test_argv_of_the_other_devices(controller: str, nic: str, devices: list[str]
     argv = qemu_argv(spec, "kvm", ports={}, serial=[])
     assert [pairs(argv, "-device")[1], pairs(argv, "-device")[-1]] == devices
     assert (pairs(argv, "-accel"), pairs(argv, "-cpu")) == (["kvm"], ["host"])
+    assert not pairs(argv, "-smbios")
 
 
 @pytest.mark.parametrize(
