@@ -37,7 +37,7 @@ def digest(root: Path, *starts: str | Path) -> str:
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in found.files
     }
-    versions = {name: metadata.version(name) for name in found.distributions}
+    versions = {name: version(name) for name in found.distributions}
     return hashlib.sha256(json.dumps([content, versions]).encode()).hexdigest()
 
 
@@ -115,6 +115,12 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@cache
+def version(distribution: str) -> str:
+    """Return the version of an installed distribution; none changes while a process runs."""
+    return metadata.version(distribution)
 
 
 @cache

@@ -228,7 +228,7 @@ def test_the_version_of_a_library_is_part_of_the_code(monkeypatch: pytest.Monkey
     assert {"Jinja2", "netCDF4", "pydantic"} <= set(found)
     before = Plan(NFS)
     old = before.provision(IMAGE)
-    monkeypatch.setattr(code.metadata, "version", lambda name: "0")
+    monkeypatch.setattr(code, "version", lambda name: "0")
     assert Plan(NFS).provision(IMAGE) != old
 
 
