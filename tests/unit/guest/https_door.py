@@ -16,6 +16,8 @@ from tests.unit.guest.guest_copy import STAND_INS, Guest, edit
 
 # The address of the guest's stand-in for `ip`.
 HERE = "192.0.2.7"
+ECHO = "/opendap/echo"
+PEM = "etc/hyrax/https/server.pem"
 # A reload is over when no old worker accepts connections any more.
 RELOAD = r"""case "$*" in
 *try-reload-or-restart*hyrax-front-door*)
@@ -95,6 +97,16 @@ class Certificates:
                  "-keyfile", "ca.key", "-startdate", dates[0], "-enddate", dates[1],
                  "-in", f"{name}.csr", "-out", f"{name}.pem")  # fmt: skip
         return self.folder / f"{name}.pem"
+
+
+def use(door: HttpsDoor, made: Certificates, name: str, *more: str) -> tuple[int, str, str]:
+    folder = made.folder
+    return door.https("--cert", str(folder / f"{name}.pem"), "--key", f"{folder / name}.key", *more)
+
+
+def banner(door: HttpsDoor) -> str:
+    door.guest.run("usr/lib/hyrax-vm/banner")
+    return door.guest.read("run/hyrax/issue")
 
 
 class Pebble:

@@ -1,10 +1,9 @@
-"""`hyrax-server https`: real nginx, openssl, uacme and clients; pebble is the ACME server."""
+"""`hyrax-server https` with files and self-signed: real nginx, openssl and clients."""
 
 from __future__ import annotations
 
 import json
 import re
-import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -13,11 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.guest.front_door import DataServer
-from tests.unit.guest.guest_copy import Guest, edit
-from tests.unit.guest.https_door import HERE, Certificates, HttpsDoor, Pebble
-
-ECHO = "/opendap/echo"
-PEM = "etc/hyrax/https/server.pem"
+from tests.unit.guest.guest_copy import Guest, Pattern
+from tests.unit.guest.https_door import ECHO, HERE, PEM, Certificates, HttpsDoor, banner, use
 
 
 @pytest.fixture
@@ -45,9 +41,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return found
 
 
-def use(door: HttpsDoor, made: Certificates, name: str, *more: str) -> tuple[int, str, str]:
-    folder = made.folder
-    return door.https("--cert", str(folder / f"{name}.pem"), "--key", f"{folder / name}.key", *more)
+@pytest.fixture(scope="module")
+def served(
+    pattern: Pattern, made: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HttpsDoor]:
+    """One front door with the certificate `good`, for tests after which it is as before."""
+    server = DataServer()
+    door = HttpsDoor(Guest(tmp_path_factory.mktemp("served"), pattern), server.port)
+    try:
+        door.start()
+        assert use(door, made, "good")[0] == 0
+        yield door
+    finally:
+        door.stop()
+        server.stop()
 
 
 def handshake(door: HttpsDoor, *options: str) -> str:
@@ -102,11 +109,6 @@ def test_a_certificate_is_served_and_off_undoes_all_of_it(
     assert json.loads(door.https("--json")[1]) == {"method": None}
 
 
-def banner(door: HttpsDoor) -> str:
-    door.guest.run("usr/lib/hyrax-vm/banner")
-    return door.guest.read("run/hyrax/issue")
-
-
 def handshake_fingerprint(door: HttpsDoor) -> str:
     shown = re.search("-----BEGIN.*END CERTIFICATE-----", handshake(door), re.S)
     assert shown
@@ -148,24 +150,21 @@ def test_the_key_is_for_nginx_only_and_not_in_the_support_file(
      (["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"], None)],
 )  # fmt: skip
 def test_only_modern_tls_is_spoken(
-    door: HttpsDoor, made: Certificates, options: list[str], spoken: str | None
+    served: HttpsDoor, options: list[str], spoken: str | None
 ) -> None:
-    assert use(door, made, "good")[0] == 0
     # Debian's OpenSSL itself refuses old versions above level 0.
     cipher = options if "-cipher" in options else [*options, "-cipher", "ALL:@SECLEVEL=0"]
-    said = handshake(door, *cipher)
+    said = handshake(served, *cipher)
     if spoken is None:
         assert "alert protocol version" in said or "alert handshake failure" in said
     else:
         assert f"New, {spoken}, Cipher is " in said
 
 
-def test_http_2_is_spoken_with_https_and_range_and_cors_are_alike(
-    door: HttpsDoor, made: Certificates
-) -> None:
-    assert use(door, made, "good")[0] == 0
+def test_http_2_is_spoken_with_https_and_range_and_cors_are_alike(served: HttpsDoor) -> None:
+    url = f"https://127.0.0.1:{served.https_port}{ECHO}"
     done = subprocess.run(
-        ["/usr/bin/curl", "-s", "-k", "-i", "--http2", f"https://127.0.0.1:{door.https_port}{ECHO}"],
+        ["/usr/bin/curl", "-s", "-k", "-i", "--http2", url],
         capture_output=True, text=True, check=True, timeout=20,
     )  # fmt: skip
     assert done.stdout.startswith("HTTP/2 200")
@@ -192,7 +191,7 @@ def test_redirect_sends_readers_but_not_this_machine_and_not_health(
 # ------------------------------------------------------------------------ bad input
 
 
-@pytest.mark.parametrize(
+WRONG = pytest.mark.parametrize(
     ("cert", "key", "more", "said"),
     [
         ("good.pem", "other.key", [], "does not fit the key"),
@@ -207,13 +206,13 @@ def test_redirect_sends_readers_but_not_this_machine_and_not_health(
         ("gone.pem", "good.key", [], "is not a file"),
         ("weak.pem", "weak.key", [], "nginx does not accept this: "),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
-def test_a_wrong_certificate_is_one_line_and_the_old_one_is_served_on(
-    door: HttpsDoor, made: Certificates, on: bool, cert: str, key: str, more: list[str], said: str
+)
+
+
+def refuse(
+    door: HttpsDoor, made: Certificates, cert: str, key: str, more: list[str], said: str
 ) -> None:
-    if on:
-        assert use(door, made, "good")[0] == 0
+    """Assert that a wrong certificate is refused in one line, and that nothing changes."""
     before = door.guest.state()
     status, out, err = door.https(
         f"--cert={made.folder / cert}", f"--key={made.folder / key}", *more
@@ -223,11 +222,23 @@ def test_a_wrong_certificate_is_one_line_and_the_old_one_is_served_on(
     assert said in complaints[0]
     assert door.guest.state() == before
     assert door.get(ECHO).status == 200
-    if on:
-        assert door.fetch(ECHO, made.folder / "ca.pem")[0] == 200
-    else:
-        with pytest.raises(OSError):
-            door.fetch(ECHO)
+
+
+@WRONG
+def test_a_wrong_certificate_does_not_switch_https_on(
+    door: HttpsDoor, made: Certificates, cert: str, key: str, more: list[str], said: str
+) -> None:
+    refuse(door, made, cert, key, more, said)
+    with pytest.raises(OSError):
+        door.fetch(ECHO)
+
+
+@WRONG
+def test_with_a_wrong_certificate_the_old_one_is_served_on(
+    served: HttpsDoor, made: Certificates, cert: str, key: str, more: list[str], said: str
+) -> None:
+    refuse(served, made, cert, key, more, said)
+    assert served.fetch(ECHO, made.folder / "ca.pem")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -283,89 +294,6 @@ def links(door: HttpsDoor) -> list[dict[str, str]]:
         door.guest.run("usr/bin/hyrax-server", "status", "--json")[1]
     )["links"]
     return found
-
-
-# ------------------------------------------------------------------------ an ACME server
-
-
-@pytest.fixture
-def pebble(door: HttpsDoor, made: Certificates, tmp_path: Path) -> Iterator[Pebble]:
-    found = Pebble(tmp_path / "pebble", made, door)
-    yield found
-    found.stop()
-
-
-def acme(door: HttpsDoor, pebble: Pebble, host: str, *more: str) -> tuple[int, str, str]:
-    return door.https(
-        "--acme", host, "--email", "me@example.org", "--directory", pebble.directory, *more
-    )
-
-
-def test_a_certificate_comes_from_an_acme_server_and_is_renewed(
-    door: HttpsDoor, pebble: Pebble, tmp_path: Path
-) -> None:
-    status, out, err = acme(door, pebble, "dap.example.org")
-    assert status == 0, err
-    assert out.startswith("HTTPS is on: https://dap.example.org/opendap/")
-    (tmp_path / "root.pem").write_bytes(pebble.issuer())
-    assert door.fetch(ECHO, tmp_path / "root.pem")[0] == 200
-    for key in (door.guest.root / "etc/hyrax/https").rglob("*.pem"):
-        assert "cert" in key.name or stat.S_IMODE(key.stat().st_mode) in (0o600, 0o400), key
-    # Port 80 answers the ACME server, and sends others to HTTPS.
-    plain = subprocess.run(
-        ["/usr/bin/curl", "-s", "-i", "-H", "Host: dap.example.org", f"http://127.0.0.1:{door.acme_port}{ECHO}"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert f"Location: https://dap.example.org{ECHO}" in plain
-
-    # The timer leaves a good one alone, and renews one that ends soon.
-    before = (door.guest.root / PEM).read_text()
-    assert door.guest.run("usr/lib/hyrax-vm/certificate")[0] == 0
-    assert (door.guest.root / PEM).read_text() == before
-    edit(door.guest.root / "usr/lib/hyrax-vm/https.sh", "RENEW_DAYS=33 ", "RENEW_DAYS=9999 ")
-    status, _, err = door.guest.run("usr/lib/hyrax-vm/certificate")
-    assert status == 0, err
-    after = (door.guest.root / PEM).read_text()
-    assert after != before
-    assert door.fetch(ECHO, tmp_path / "root.pem")[0] == 200
-
-    # One that cannot be renewed is served on, and the banner says why.
-    pebble.stop()
-    status, _, err = door.guest.run("usr/lib/hyrax-vm/certificate")
-    assert (status, err.count("\n")) == (1, 1)
-    assert "the certificate for dap.example.org is not renewed" in err
-    assert (door.guest.root / PEM).read_text() == after
-    assert door.fetch(ECHO, tmp_path / "root.pem")[0] == 200
-
-
-@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
-def test_a_domain_that_does_not_lead_here_changes_nothing(
-    door: HttpsDoor, made: Certificates, pebble: Pebble, on: bool
-) -> None:
-    if on:
-        assert use(door, made, "good")[0] == 0
-    before = door.guest.state()
-    door.guest.stand_in("getent", "echo '240.0.0.1 STREAM x'")
-    status, out, err = acme(door, pebble, "away.example.org")
-    assert (status, out, err.count("\n")) == (1, "", 1)
-    assert "no certificate for away.example.org: " in err
-    assert "away.example.org leads to 240.0.0.1, this VM is 192.0.2.7: port 80 there must" in err
-    assert door.guest.state() == before
-    assert door.get(ECHO).status == 200
-    if on:
-        assert door.fetch(ECHO, made.folder / "ca.pem")[0] == 200
-    with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.1", door.acme_port)).close()
-
-
-def test_later_means_that_the_timer_gets_it(door: HttpsDoor, pebble: Pebble) -> None:
-    status, out, err = acme(door, pebble, "dap.example.org", "--later")
-    assert (status, err) == (0, "")
-    assert out.startswith("HTTPS begins as soon as dap.example.org has a certificate")
-    assert "there is no certificate yet" in banner(door)
-    assert door.guest.run("usr/lib/hyrax-vm/certificate")[0] == 0
-    assert door.fetch(ECHO)[0] == 200
-    assert "https:     https://dap.example.org/opendap/\n" in banner(door)
 
 
 # ------------------------------------------------------------------------ a self-signed one
