@@ -20,6 +20,9 @@ from tests.unit.guest.guest_copy import Guest, Pattern
 from tests.unit.guest.https_door import HttpsDoor
 
 PASSWORD = "correct horse"
+# netrc(5) has no blanks in passwords.
+NETRC = "machine 127.0.0.1 login netrc password {}\n"
+OTHER = "correcthorse"
 SECRET = "/opendap/data/sst/a.nc"
 VALUES = [0, 10, 20, 30]
 
@@ -80,10 +83,14 @@ def with_user(door: HttpsDoor) -> HttpsDoor:
 def shared(
     pattern: Pattern, dapdir: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[HttpsDoor]:
-    """One restricted front door for tests that only read."""
+    """One restricted front door for tests that only read, with the users me and netrc."""
     made = begin(Guest(tmp_path_factory.mktemp("shared"), pattern), dapdir)
-    yield with_user(made)
-    made.stop()
+    try:
+        with_user(made)
+        restrict(made, "sst", "--user", "netrc", stdin=OTHER)
+        yield made
+    finally:
+        made.stop()
 
 
 def basic(user: str, password: str = PASSWORD) -> dict[str, str]:
@@ -262,13 +269,13 @@ def test_the_server_does_not_see_the_password_and_others_are_passed_on(
         server.stop()
 
 
-def test_the_tools_of_the_machine_need_no_password(restricted: HttpsDoor) -> None:
-    status, out, err = restricted.guest.data("test", "rain")
+def test_the_tools_of_the_machine_need_no_password(shared: HttpsDoor) -> None:
+    status, out, err = shared.guest.data("test", "rain")
     assert status == 0, err
-    status, out, err = restricted.guest.data("test", "sst")
+    status, out, err = shared.guest.data("test", "sst")
     assert status == 0, err
     assert "Dataset {" in out
-    rows = json.loads(restricted.guest.run("usr/bin/hyrax-server", "status", "--json")[1])
+    rows = json.loads(shared.guest.run("usr/bin/hyrax-server", "status", "--json")[1])
     assert {row["name"]: row["state"] for row in rows["data_sets"]}["sst"] == "ok"
 
 
@@ -287,19 +294,15 @@ READ = {
 
 
 @pytest.fixture
-def home(restricted: HttpsDoor, tmp_path: Path) -> Path:
+def home(shared: HttpsDoor, tmp_path: Path) -> Path:
     """A reader's home directory, with the files of the documentation."""
     path = tmp_path / "home"
     path.mkdir()
-    pem = (restricted.guest.root / "etc/hyrax/https/server.pem").read_text()
+    pem = (shared.guest.root / "etc/hyrax/https/server.pem").read_text()
     (path / "hyrax-vm.pem").write_text(pem[: pem.index("-----BEGIN PRIVATE")])
-    (path / ".netrc").write_text(
-        f"machine 127.0.0.1 login me password {PASSWORD.replace(' ', '')}\n"
-    )
+    (path / ".netrc").write_text(NETRC.format(OTHER))
     (path / ".netrc").chmod(0o600)
     (path / ".ncrc").write_text(f"HTTP.SSL.CAINFO={path}/hyrax-vm.pem\nHTTP.NETRC={path}/.netrc\n")
-    # netrc(5) has no blanks in passwords.
-    restrict(restricted, "sst", "--user", "me", stdin=PASSWORD.replace(" ", ""))
     return path
 
 
@@ -316,54 +319,22 @@ def client(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("settings", [".ncrc", ".dodsrc"])
-def test_ncdump_reads_with_netrc(restricted: HttpsDoor, home: Path, settings: str) -> None:
-    url = f"https://127.0.0.1:{restricted.https_port}{SECRET}"
+def test_ncdump_reads_with_netrc(shared: HttpsDoor, home: Path, settings: str) -> None:
+    url = f"https://127.0.0.1:{shared.https_port}{SECRET}"
     (home / ".ncrc").rename(home / settings)
     done = client(home, "/usr/bin/ncdump", "-v", "v", url)
     assert "v = 0, 10, 20, 30 ;" in done.stdout, done.stderr
-    (home / ".netrc").write_text("machine 127.0.0.1 login me password wrong\n")
+    (home / ".netrc").write_text(NETRC.format("wrong"))
     assert client(home, "/usr/bin/ncdump", url).returncode != 0
 
 
 @pytest.mark.parametrize("library", sorted(READ))
-def test_libraries_read_with_netrc(restricted: HttpsDoor, home: Path, library: str) -> None:
-    url = f"https://127.0.0.1:{restricted.https_port}{SECRET}"
+def test_libraries_read_with_netrc(shared: HttpsDoor, home: Path, library: str) -> None:
+    url = f"https://127.0.0.1:{shared.https_port}{SECRET}"
     done = client(home, sys.executable, "-c", f"url = {url!r}\n{READ[library]}")
     assert done.stdout.strip() == str(VALUES), done.stderr
-    (home / ".netrc").write_text("machine 127.0.0.1 login me password wrong\n")
+    (home / ".netrc").write_text(NETRC.format("wrong"))
     assert client(home, sys.executable, "-c", f"url = {url!r}\n{READ[library]}").returncode != 0
-
-
-# ---------------------------------------------------------------------------- mistakes
-
-
-@pytest.mark.parametrize(
-    ("arguments", "stdin", "said"),
-    [
-        ([], "", "needs the name of a data set"),
-        (["sst"], "", "needs --user USER or --file FILE"),
-        (["gone", "--user", "me"], PASSWORD, "no data set is called 'gone'"),
-        (["sst", "--user", "a:b"], PASSWORD, "'a:b' cannot be a user"),
-        (["sst", "--user", "me"], "", "me needs a password"),
-        (["sst", "--user", "me"], "short\n", "the password has 5 characters"),
-        (["sst", "--user"], "", "--user needs a value"),
-        (["sst", "--file", "/gone"], "", "'/gone' has no users"),
-        (["sst", "--file", "-"], "me:plain\n", "line 1 of '-' is not USER:HASH"),
-        (["sst", "--file", "-"], "me:{PLAIN}secret\n", "line 1 of '-' is not USER:HASH"),
-        (["sst", "--remove", "you"], "", "'you' is not a user of sst"),
-        (["../sst", "--user", "me"], PASSWORD, "cannot be a name"),
-        (["sst", "rain", "--user", "me"], PASSWORD, "restrict takes one name"),
-    ],
-)
-def test_a_mistake_is_one_line_and_changes_nothing(
-    guest: Guest, arguments: list[str], stdin: str, said: str
-) -> None:
-    guest.write("srv/hyrax/data/sst/a.nc", "")
-    before = guest.state()
-    status, out, err = guest.data("restrict", *arguments, stdin=stdin)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert said in err
-    assert guest.state() == before
 
 
 def test_a_removed_data_set_stays_restricted(door: HttpsDoor) -> None:
