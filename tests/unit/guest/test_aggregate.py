@@ -37,17 +37,23 @@ def write(path: Path, times: int = 2, lats: int = 3, variable: str = "sst") -> N
 
 
 @pytest.fixture
-def ocean(guest: Guest, tmp_path: Path) -> Iterator[Path]:
-    """The folder of a data set with three files, which a real server serves."""
+def files(guest: Guest) -> Path:
+    """The folder of a data set with three files."""
     guest.write("etc/hyrax-vm-release", RELEASE.replace("SERVER=dapdir", "SERVER=hyrax"))
     folder = guest.root / "srv/hyrax/data/ocean"
     for number in range(3):
         write(folder / f"sst_{number}.nc")
+    return folder
+
+
+@pytest.fixture
+def ocean(guest: Guest, files: Path, tmp_path: Path) -> Iterator[Path]:
+    """The same folder; a real server serves it."""
     server = Server(guest.root / "srv/hyrax", tmp_path / "server.log")
     divert_curl(guest, server.port)
     curl = guest.bin / "curl"
     curl.write_text(curl.read_text().replace("exec ", f"{JOINED}exec "))
-    yield folder
+    yield files
     server.stop()
 
 
@@ -155,7 +161,7 @@ def test_what_the_server_refuses_is_taken_back(guest: Guest, ocean: Path) -> Non
     ],
 )
 def test_a_mistake_is_one_line(
-    guest: Guest, ocean: Path, arguments: tuple[str, ...], said: str
+    guest: Guest, files: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     status, _, wrong = guest.data("aggregate", *arguments)
     assert status == 2, wrong
