@@ -128,8 +128,18 @@ def test_a_time_that_no_calendar_has(ask: Ask, root: Path) -> None:
         assert ask("/")[0] == ask("/future.nc")[0] == ask("/catalog.xml")[0] == 200
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 80 MB; tests must not change it."""
+    path = tmp_path_factory.mktemp("long") / "long.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("x", 20_000_000)
+        file.createVariable("v", "f4", ("x",))[:] = np.arange(20_000_000, dtype="f4")
+    return path
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, long: Path) -> Path:
     """A root with a good file and one that HDF5 reads without end."""
     (tmp_path / "root" / "data" / "one").mkdir(parents=True)
     (tmp_path / "root" / "data" / "two").mkdir(parents=True)
@@ -137,9 +147,7 @@ def place(tmp_path: Path) -> Path:
     for folder in ("data/one", "data/two", "sample"):
         make_classic(tmp_path / "root" / folder / "classic.nc")
     make_endless(tmp_path / "root" / "data" / "one" / "endless.nc")
-    with netCDF4.Dataset(tmp_path / "root" / "data" / "one" / "long.nc", "w") as file:
-        file.createDimension("x", 20_000_000)
-        file.createVariable("v", "f4", ("x",))[:] = np.arange(20_000_000, dtype="f4")
+    (tmp_path / "root" / "data" / "one" / "long.nc").hardlink_to(long)
     return tmp_path / "root"
 
 
