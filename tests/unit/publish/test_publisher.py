@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,6 @@ from hyraxvm.release import index
 from hyraxvm.store import s3, upload
 from hyraxvm.tools import clean
 from tests.unit.release.shop import NAME, Shop, assemble, make_image, workshop, workspace
-
-
-def nightlies(tmp_path: Path, key: str, *versions: str) -> list[Path]:
-    made = []
-    for version in versions:
-        work = tmp_path / version
-        work.mkdir()
-        made.append(assemble(work, version, [make_image(work, seed=version.encode())], key))
-    return made
 
 
 def test_everything_is_there_and_the_index_names_it(shop: Shop, folder: Path, second: Path) -> None:
@@ -166,14 +158,14 @@ def test_what_an_unfinished_publish_left_is_replaced_where_it_differs(
 
 
 def test_old_nightlies_go_and_nothing_else(
-    shop: Shop, folder: Path, key: str, tmp_path: Path
+    shop: Shop, folder: Path, nightly: Callable[[str], Path]
 ) -> None:
     shop.send(folder)
     stray = shop.folder / "vm/nightlies/20250101/half"
     stray.parent.mkdir(parents=True)
     stray.touch()
     versions = ("20260101", "20260102", "20260102.2", "20260102.10")
-    made = nightlies(tmp_path, key, *versions)
+    made = [nightly(version) for version in versions]
     for one in made[:2]:
         shop.send(one, keep=2)
     publisher.withdraw(shop.store(), "20260102", "does not boot", shop.key)
@@ -191,10 +183,10 @@ def test_old_nightlies_go_and_nothing_else(
 
 
 def test_a_nightly_that_comes_late_is_not_removed_by_itself(
-    shop: Shop, key: str, tmp_path: Path
+    shop: Shop, nightly: Callable[[str], Path]
 ) -> None:
     """The nightly in `latest` stays, even if newer ones, all withdrawn, are as many as are kept."""
-    late, *newer = nightlies(tmp_path, key, "20260101", "20260102", "20260103")
+    late, *newer = (nightly(version) for version in ("20260101", "20260102", "20260103"))
     for one in newer:
         shop.send(one, keep=2)
         publisher.withdraw(shop.store(), one.name, "does not boot", shop.key)
@@ -206,13 +198,15 @@ def test_a_nightly_that_comes_late_is_not_removed_by_itself(
     shop.check()
 
 
-def test_what_another_publisher_is_sending_stays(shop: Shop, key: str, tmp_path: Path) -> None:
+def test_what_another_publisher_is_sending_stays(
+    shop: Shop, nightly: Callable[[str], Path]
+) -> None:
     for version in ("20251231", "20260101", "20260103"):
         begun = shop.folder / "vm/nightlies" / version / "half"
         begun.parent.mkdir(parents=True)
         begun.touch()
-    for one in nightlies(tmp_path, key, "20260101", "20260102"):
-        shop.send(one)
+    for version in ("20260101", "20260102"):
+        shop.send(nightly(version))
     assert {name for name in shop.objects() if name.endswith("half")} == {
         "nightlies/20260101/half",  # nothing of a version in the index is removed
         "nightlies/20260103/half",

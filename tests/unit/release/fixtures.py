@@ -10,7 +10,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +91,18 @@ def second(tmp_path_factory: pytest.TempPathFactory, key: str) -> Path:
     """Release 1.1.0 of one image with other packages."""
     work = tmp_path_factory.mktemp("artifacts")
     return assemble(work, "1.1.0", [make_image(work, seed=b"2", packages={"bash": "5.3"})], key)
+
+
+@pytest.fixture(scope="session")
+def nightly(tmp_path_factory: pytest.TempPathFactory, key: str) -> Callable[[str], Path]:
+    """A function: version -> the folder of that nightly, made once; tests must not change it."""
+
+    @functools.cache
+    def make(version: str) -> Path:
+        work = tmp_path_factory.mktemp("nightly")
+        return assemble(work, version, [make_image(work, seed=version.encode())], key)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hyraxvm.core.errors import UserError
 from hyraxvm.publish import publisher
 from hyraxvm.publish.site import Site
 from hyraxvm.store import probe, s3, upload
-from tests.unit.release.shop import Shop, assemble, make_image
+from tests.unit.release.shop import Shop
 from tests.unit.store.strict import STORES, Rules, fronted
 
 NAMES = ("sha256", "new", "known", "md5", "length", "list", "uploads", "remove", "clock")
@@ -68,15 +69,18 @@ def test_the_abilities_of_each_store_are_found_out(shop: Shop, name: str) -> Non
 
 @pytest.mark.parametrize("name", STORES)
 def test_each_store_is_published_to_and_cleaned_up(
-    shop: Shop, key: str, folder: Path, tmp_path: Path, name: str, tiny_parts: int
+    shop: Shop,
+    folder: Path,
+    nightly: Callable[[str], Path],
+    tmp_path: Path,
+    name: str,
+    tiny_parts: int,
 ) -> None:
     """Releases, nightlies of which one expires, files in parts, and a second try."""
     with fronted(shop, STORES[name]) as url:
         shop.send(folder, shop.store(url))
         for day in ("20260101", "20260102", "20260103"):
-            (tmp_path / day).mkdir()
-            made = make_image(tmp_path / day, seed=day.encode())
-            shop.send(assemble(tmp_path / day, day, [made], key), shop.store(url), keep=2)
+            shop.send(nightly(day), shop.store(url), keep=2)
         shop.check()
         assert [one["version"] for one in shop.index()["releases"]] == [
             *("1.0.0", "20260103", "20260102")
