@@ -196,7 +196,7 @@ def test_a_certificate_that_is_refused_is_said_at_once(
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answering) as web:
         web.socket = context.wrap_socket(web.socket, server_side=True)
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
         url = f"https://127.0.0.1:{web.server_port}"
         with pytest.raises(UserError, match="its certificate is refused: self-signed certificate"):
             get(url, key, tmp_path / "to")

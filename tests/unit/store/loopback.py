@@ -100,7 +100,7 @@ def serving(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
 def running(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
     """Let `handler` answer on a free port inside this block; yield its URL."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{web.server_port}"
         finally:
