@@ -174,9 +174,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
 
 
 @pytest.fixture
-def own(site: Path, web: Rclone, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def own(site: Path, web: Rclone) -> Iterator[tuple[str, Path]]:
     """The URL and the folder of a copy of `site` that a test may change."""
-    name = f"{tmp_path.parent.name}-{tmp_path.name}"
+    name = f"copy-{next(_numbers)}"
     shutil.copytree(site / "vm", web.folder / name)
     time.sleep(0.02)  # until rclone reads the folder again, see loopback.py
     yield f"{web.url}/{name}", web.folder / name
