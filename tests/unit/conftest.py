@@ -22,7 +22,7 @@ settings.load_profile("hyrax-vm")
 # Fixtures that take a second or more to make: with `--dist loadgroup` the tests that share one run
 # in one worker, which alone makes it.
 SHARED = (
-    *("browser", "root", "shelf", "image", "layout", "running_registry", "edits"),
+    *("browser", "root", "shelf", "image", "layout", "running_registry", "unedited"),
     *("served", "shared"),  # front doors of tests/unit/guest
 )
 

@@ -82,15 +82,20 @@ def edited(path: Path) -> Iterator[None]:
         path.write_bytes(before)
 
 
+@pytest.fixture(scope="module")
+def unedited(checkout: Path) -> dict[str, str]:
+    """The keys of the copy."""
+    return keys(Plan(NFS, root=checkout))
+
+
 @pytest.fixture
-def edit(checkout: Path) -> Callable[[str], set[str]]:
+def edit(checkout: Path, unedited: dict[str, str]) -> Callable[[str], set[str]]:
     """A function: file of the copy -> the stages and formats whose keys its edit changes."""
 
     def moved_by(name: str) -> set[str]:
-        before = keys(Plan(NFS, root=checkout))
         with edited(checkout / name):
             after = keys(Plan(NFS, root=checkout))
-        return {stage for stage in STAGES if before[stage] != after[stage]}
+        return {stage for stage in STAGES if unedited[stage] != after[stage]}
 
     return moved_by
 
@@ -117,15 +122,14 @@ def modules(stage: str, checkout: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def edits(checkout: Path) -> dict[str, set[str]]:
+def edits(checkout: Path, unedited: dict[str, str]) -> dict[str, set[str]]:
     """Every module of a stage -> the stages and formats whose keys change with an edit of it."""
     found = {}
-    before = keys(Plan(NFS, root=checkout))
     for name in sorted(set().union(*(modules(stage, checkout) for stage in STAGES))):
         with edited(checkout / name):
             after = keys(Plan(NFS, root=checkout))
-        found[name] = {stage for stage in STAGES if before[stage] != after[stage]}
-    assert keys(Plan(NFS, root=checkout)) == before  # each edit was undone
+        found[name] = {stage for stage in STAGES if unedited[stage] != after[stage]}
+    assert keys(Plan(NFS, root=checkout)) == unedited  # each edit was undone
     return found
 
 
