@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -41,6 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # A program that a shell starts in the background ignores Ctrl-C, and so do its children: here
     # the programs that are tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # To collect the tests makes a million objects that stay. The garbage collector would look
+    # through them again and again, in each worker.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
