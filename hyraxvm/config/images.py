@@ -295,8 +295,8 @@ def choose(kind: str, name: str, table: Mapping[str, object]) -> str:
 
 
 def other_bases(config: Config) -> list[str]:
-    """Return the bases that no image of the table is made of, without those that are untried."""
-    used = {image.base for image in config.image.values()}
+    """Return the bases that no tested image is made of, without those that are untried."""
+    used = {image.base for image in config.image.values() if image.tested}
     return [name for name, base in config.base.items() if name not in used and not base.untried]
 
 
