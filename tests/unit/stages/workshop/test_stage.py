@@ -14,7 +14,8 @@ from hyraxvm.stages.server import stage as server
 from hyraxvm.stages.workshop import content, stage
 
 TABLE = images.load()
-MINE, LOCAL = (images.recipe(TABLE, name, "dapdir") for name in ("workshop", "local"))
+MINE = images.recipe(TABLE, "workshop", "dapdir")
+LOCAL = images.recipe(TABLE, "local", "dapdir", base=MINE.base_name)
 IMAGE = server.preview(MINE)
 
 
