@@ -39,9 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A program that a shell starts in the background ignores Ctrl-C, and so do its children: here
-    # the programs that are tested.
+    # A program that a shell starts in the background ignores Ctrl-C, one that nohup starts ignores
+    # SIGHUP, and so do their children: here the programs that are tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # To collect the tests makes a million objects that stay. The garbage collector would look
     # through them again and again, in each worker.
     gc.disable()

@@ -198,3 +198,28 @@ def test_the_probe_tells_an_open_from_a_closed_port(port: int, closed_port: int)
 def test_no_file_is_long() -> None:
     for path in TREE.rglob("*"):
         assert not path.is_file() or len(path.read_text().splitlines()) < 250, path
+
+
+# Service -> why it has neither the common sandbox nor one in its unit.
+UNCONFINED = {
+    "hyrax-certificate.service": "changes the owner of keys, reloads nginx",
+    "hyrax-first-settings.service": "sets accounts, network, data sets",
+    "hyrax-grow.service": "enlarges the root file system",
+    "hyrax-host-keys.service": "runs ssh-keygen, before the network",
+    "hyrax-identity.service": "changes the machine's identity",
+    "hyrax-ready.service": "runs as long as the machine starts",
+    "hyrax-ssh-password.service": "reads the password, writes sshd's settings",
+    "hyrax-upgrade.service": "installs packages",
+}
+
+
+def test_every_service_is_confined_or_it_is_known_why_not() -> None:
+    unconfined = set()
+    for name, text in texts_of_units().items():
+        if not name.endswith(".service"):
+            continue
+        link = SYSTEM / f"{name}.d/sandbox.conf"
+        common = link.is_symlink() and link.resolve() == LIB / "sandbox.conf"
+        if not common and "CapabilityBoundingSet=" not in text:
+            unconfined.add(name)
+    assert unconfined == {*UNCONFINED}
