@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,11 @@ def links(
     for name, file in landing.items():
         path = work / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.content)
+        if stat.S_ISLNK(file.mode):
+            path.unlink(missing_ok=True)
+            path.symlink_to(file.content.decode())
+        else:
+            path.write_bytes(file.content)
     preset = re.findall(r"^(?:enable|disable) (\S+)", templates[PRESET][0], re.MULTILINE)
     for verb, units in (
         ("preset", preset),
