@@ -34,8 +34,8 @@ def lint(c: Context) -> None:
     iterable=["what", "format"],
     help={
         "what": "build: ./inv build cold, warm and after edits; transfer: publish and download "
-        "next to rclone copy; report: the figures of what is built and tested; slowest: the tests "
-        "that took longest",
+        "next to rclone copy; serve: the embedded server next to its peers; report: the figures of "
+        "what is built and tested; slowest: the tests that took longest",
         "image": "with build: image to build; default: the one that images.toml names",
         "format": "with build: only this format, repeatable; default: all",
         "server": "with build: data server in it",
@@ -53,7 +53,7 @@ def bench(
     size: int = 1000,
     write: bool = False,
 ) -> None:
-    """Measure builds and transfers, or show what builds and tests have measured."""
+    """Measure builds, transfers and the embedded server, or show what was measured."""
     from hyraxvm import formats
     from hyraxvm.config import images
     from hyraxvm.core.workspace import Workspace

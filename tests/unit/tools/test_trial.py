@@ -64,8 +64,11 @@ def machine(tmp_path: Path) -> Machine:
 def test_every_file_of_the_checkout_is_put_in_once(machine: Machine) -> None:
     for name, file in FILES.items():
         path = machine.root / name
-        assert path.read_bytes() == file.content
-        assert path.stat().st_mode == file.mode
+        if path.is_symlink():
+            assert str(path.readlink()).encode() == file.content
+        else:
+            assert path.read_bytes() == file.content
+        assert path.lstat().st_mode == file.mode
     assert len(FILES) > 80
     before = machine.scripts
     assert machine.put(FILES) == ["the machine has the guest files of this checkout"]
@@ -90,6 +93,17 @@ def test_a_changed_unit_is_read_again_and_restarted(machine: Machine) -> None:
         "restarted, if they ran: hyrax-banner.timer",
     ]
     assert machine.told() == ["daemon-reload", "try-restart hyrax-banner.timer"]
+
+
+def test_the_services_of_a_changed_drop_in_are_restarted(machine: Machine) -> None:
+    name, link = "usr/lib/hyrax-vm/sandbox.conf", f"{UNITS}/hyrax-usage.service.d/sandbox.conf"
+    restarted = machine.put({**FILES, name: text_file("[Service]\n")})[-1]
+    assert {"hyrax-banner.service,", "hyrax-health.service,"} < {*restarted.split()}
+    assert machine.told()[0] == "daemon-reload"
+    (machine.root / link).unlink()
+    (machine.root / link).symlink_to("elsewhere")
+    assert machine.put(FILES)[:2] == [f"put in: /{name}", f"put in: /{link}"]
+    assert (machine.root / link).resolve() == machine.root / name
 
 
 def test_a_mode_is_a_change_too(machine: Machine) -> None:

@@ -24,7 +24,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the files of the checkout that the stages are made from."""
     for name in ("hyraxvm", "packer", "provision", "templates", "docs"):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=ignored)
     return tmp_path
 
 
