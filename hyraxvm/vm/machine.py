@@ -33,6 +33,7 @@ from hyraxvm.vm.qemu import (
 )
 
 _LOST_TIMER: Final = b"kthread timer wakeup didn't happen"
+_STALE_CODE: Final = b"int3: 0000 [#1]"
 
 
 class MachineError(Failure):
@@ -99,9 +100,9 @@ class VirtualMachine:
         return self._cpu_seconds
 
     @property
-    def lost_a_timer(self) -> bool:
-        """Whether the emulator has lost the timer interrupt of a CPU."""
-        return lost_a_timer(self.logs / "console.log")
+    def emulator_failed(self) -> bool:
+        """Whether the emulator has done what no CPU does; the guest is not to blame."""
+        return emulator_failed(self.logs / "console.log")
 
     def powerdown(self, timeout: float) -> float:
         """Press the ACPI power button; return the seconds until QEMU ended by itself."""
@@ -211,15 +212,19 @@ class VirtualMachine:
         return (self.logs / "qemu.log").read_text(errors="replace").strip()
 
 
-def lost_a_timer(console: Path) -> bool:
-    """Return whether a guest's kernel has said twice that a timer of a CPU does not fire any more.
+def emulator_failed(console: Path) -> bool:
+    """Return whether a guest's kernel has reported a fault of QEMU's TCG with several CPUs.
 
-    QEMU's TCG with several CPUs does this in rare cases, mostly on a busy host, and the guest hangs
-    for ever.  The kernel says it after 21 s (`rcu_cpu_stall_timeout`), once more 21 s later; a host
-    that stood still for a while makes it say it once.  Source of the words: print_other_cpu_stall
-    and its neighbours in kernel/rcu/tree_stall.h.
+    In rare cases, mostly on a busy host, the timer of a CPU does not fire any more, and the guest
+    hangs for ever.  The kernel says it after 21 s (`rcu_cpu_stall_timeout`), once more 21 s later;
+    a host that stood still for a while makes it say it once.  Source of the words:
+    print_other_cpu_stall and its neighbours in kernel/rcu/tree_stall.h.
+
+    QEMU before 8.1 may also run code that the kernel has just patched as it was in between, with a
+    breakpoint in it (Red Hat's bug 2216496).
     """
-    return console.exists() and console.read_bytes().count(_LOST_TIMER) > 1
+    text = console.read_bytes() if console.exists() else b""
+    return text.count(_LOST_TIMER) > 1 or _STALE_CODE in text
 
 
 def _mac() -> str:

@@ -79,7 +79,9 @@ class Guest:
         deadline = time.monotonic() + timeout
         last: object = None
         while (
-            time.monotonic() < deadline and self.machine.running and not self.machine.lost_a_timer
+            time.monotonic() < deadline
+            and self.machine.running
+            and not self.machine.emulator_failed
         ):
             try:
                 # Until the guest has a network, a connection gets no answer: do not wait long.

@@ -75,7 +75,7 @@ def booted(spec: MachineSpec, folder: Path, logs: Path) -> Iterator[Guest]:
 def ready(spec: MachineSpec, size: int, name: str, logs: Path) -> Iterator[Guest]:
     """Boot a machine with a disk of `size` bytes, and wait until its service answers.
 
-    An emulator that loses a timer is no fault of the guest: it is booted again, once.
+    A guest whose emulator fails is booted again, once.
     """
     for attempt in (1, 2):
         with (
@@ -85,9 +85,9 @@ def ready(spec: MachineSpec, size: int, name: str, logs: Path) -> Iterator[Guest
             try:
                 guest.wait_ready()
             except ConsoleError:
-                if attempt == 2 or not guest.machine.lost_a_timer:
+                if attempt == 2 or not guest.machine.emulator_failed:
                     raise
-                warnings.warn(f"{name}: the emulator lost a timer; booted again", stacklevel=1)
+                warnings.warn(f"{name}: the emulator failed; booted again", stacklevel=1)
                 continue
             yield guest
             return

@@ -38,7 +38,7 @@ from hyraxvm.stages.provision.guest_tar import (
     text_file,
 )
 from hyraxvm.stages.provision.samples import make_samples
-from hyraxvm.vm.machine import lost_a_timer
+from hyraxvm.vm.machine import emulator_failed
 from hyraxvm.vm.qemu import choose_accelerator
 
 DEADLINE: Final = 420.0  # seconds for one attempt, which takes 60 to 120 on two cores without KVM
@@ -125,9 +125,9 @@ def build(
             provision()
         except Failure as error:
             # Seldom, without KVM, QEMU loses an interrupt of the guest, which then waits for ever.
-            if not isinstance(error, Overdue) and not lost_a_timer(_console(work)):
+            if not isinstance(error, Overdue) and not emulator_failed(_console(work)):
                 raise
-            on_line("the emulator lost an interrupt: provisioning again")
+            on_line("the emulator failed: provisioning again")
             shutil.rmtree(work / "output", ignore_errors=True)
             provision()
         (work / "output" / RESULT).replace(work / RESULT)

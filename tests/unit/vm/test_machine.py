@@ -15,7 +15,7 @@ import pexpect
 import pytest
 
 from hyraxvm.core.errors import Failure
-from hyraxvm.vm.machine import MachineError, VirtualMachine, free_port, lost_a_timer
+from hyraxvm.vm.machine import MachineError, VirtualMachine, free_port, emulator_failed
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 
@@ -201,14 +201,23 @@ raise SystemExit(interactive(spec, say=lambda line: print(line, flush=True)))
 def test_an_emulator_that_lost_a_timer_is_recognized(tmp_path: Path) -> None:
     """The words are those of a Linux 6.1 that hung so."""
     console = tmp_path / "console.log"
-    assert not lost_a_timer(console)
+    assert not emulator_failed(console)
     stall = (
         "[{}] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\r\n"
         "[{}] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g-1123 f0x0 "
         "RCU_GP_WAIT_FQS(5) ->state=0x402\r\n"
     )
     console.write_text(stall.format("   23.510429", "   23.510429"))
-    assert not lost_a_timer(console)
+    assert not emulator_failed(console)
     with console.open("a") as log:
         log.write(stall.format("   44.527028", "   44.527028"))
-    assert lost_a_timer(console)
+    assert emulator_failed(console)
+
+
+def test_an_emulator_that_runs_stale_code_is_recognized(tmp_path: Path) -> None:
+    """The words are those of a Linux 6.12 in QEMU 7.2."""
+    console = tmp_path / "console.log"
+    console.write_text("[    2.931684] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\r\n")
+    assert emulator_failed(console)
+    console.write_text("[    2.931684] Oops: general protection fault, 0000 [#1] SMP\r\n")
+    assert not emulator_failed(console)

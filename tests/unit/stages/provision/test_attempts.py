@@ -58,9 +58,7 @@ def provision(
 def test_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Outcome) -> None:
     made, said = provision(tmp_path, monkeypatch, [first, done])
     assert made.read_text() == "disk"
-    assert said[1:] == [
-        "the emulator lost an interrupt: provisioning again"
-    ]  # after Packer's version
+    assert said[1:] == ["the emulator failed: provisioning again"]  # after Packer's version
 
 
 @pytest.mark.parametrize("outcomes", [[failed], [overdue, overdue], [hung, failed]])
