@@ -15,7 +15,7 @@ import pexpect
 import pytest
 
 from hyraxvm.core.errors import Failure
-from hyraxvm.vm.machine import MachineError, VirtualMachine, free_port, emulator_failed
+from hyraxvm.vm.machine import MachineError, VirtualMachine, emulator_failed, free_port
 from hyraxvm.vm.qemu import Drive, MachineSpec
 
 
