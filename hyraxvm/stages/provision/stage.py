@@ -198,7 +198,8 @@ def render_template(recipe: Recipe, **paths: object) -> str:
         packer_version=packer.version(),
         append=APPEND.format(console=recipe.arch.console, unneeded=",".join(unneeded)),
         arch=recipe.arch,
-        cpus=recipe.machine.cpus,
+        # QEMU's emulator sometimes fails with several CPUs, which hardly make this boot faster.
+        cpus=recipe.machine.cpus if accelerator == "kvm" else 1,
         disk_gib=recipe.machine.disk_gib,
         memory_mib=recipe.machine.memory_mib,
         result=RESULT,

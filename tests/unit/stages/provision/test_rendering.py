@@ -89,14 +89,15 @@ def test_plugins_are_required_only_of_a_packer_that_knows_them(
     assert ("required_plugins" in template()) is wanted
 
 
-@pytest.mark.parametrize(("name", "model"), [("tcg", AMD64.tcg_cpu), ("kvm", "host")])
-def test_the_build_has_a_cpu_that_runs_programs_of_el9(
-    monkeypatch: pytest.MonkeyPatch, name: str, model: str
+@pytest.mark.parametrize(("name", "model", "cpus"), [("tcg", AMD64.tcg_cpu, 1), ("kvm", "host", 2)])
+def test_the_build_has_a_cpu_that_runs_programs_of_el9_and_one_in_an_emulator(
+    monkeypatch: pytest.MonkeyPatch, name: str, model: str, cpus: int
 ) -> None:
     monkeypatch.setattr(provision, "choose_accelerator", lambda arch: qemu.Accelerator(name, "why"))
     text = template()
     assert f'accelerator    = "{name}"' in text
     assert f'["-cpu", "{model}"],' in text
+    assert re.search(rf"^ *cpus += {cpus}$", text, re.MULTILINE)
 
 
 def test_the_build_reaches_the_guest_over_loopback_only() -> None:
