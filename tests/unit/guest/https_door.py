@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,6 +65,17 @@ class HttpsDoor(FrontDoor):
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+
+@contextmanager
+def opened(guest: Guest, behind: int) -> Iterator[HttpsDoor]:
+    """Start a front door before the data server on the port `behind`, and stop it at the end."""
+    door = HttpsDoor(guest, behind)
+    try:
+        door.start()
+        yield door
+    finally:
+        door.stop()
 
 
 class Certificates:

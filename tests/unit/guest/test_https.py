@@ -13,15 +13,22 @@ import pytest
 
 from tests.unit.guest.front_door import DataServer
 from tests.unit.guest.guest_copy import Guest, Pattern
-from tests.unit.guest.https_door import ECHO, HERE, PEM, Certificates, HttpsDoor, banner, use
+from tests.unit.guest.https_door import (
+    ECHO,
+    HERE,
+    PEM,
+    Certificates,
+    HttpsDoor,
+    banner,
+    opened,
+    use,
+)
 
 
 @pytest.fixture
 def door(guest: Guest, server: DataServer) -> Iterator[HttpsDoor]:
-    made = HttpsDoor(guest, server.port)
-    made.start()
-    yield made
-    made.stop()
+    with opened(guest, server.port) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +54,11 @@ def served(
 ) -> Iterator[HttpsDoor]:
     """One front door with the certificate `good`, for tests after which it is as before."""
     server = DataServer()
-    door = HttpsDoor(Guest(tmp_path_factory.mktemp("served"), pattern), server.port)
     try:
-        door.start()
-        assert use(door, made, "good")[0] == 0
-        yield door
+        with opened(Guest(tmp_path_factory.mktemp("served"), pattern), server.port) as door:
+            assert use(door, made, "good")[0] == 0
+            yield door
     finally:
-        door.stop()
         server.stop()
 
 

@@ -12,15 +12,22 @@ import pytest
 
 from tests.unit.guest.front_door import DataServer
 from tests.unit.guest.guest_copy import Guest, edit
-from tests.unit.guest.https_door import ECHO, PEM, Certificates, HttpsDoor, Pebble, banner, use
+from tests.unit.guest.https_door import (
+    ECHO,
+    PEM,
+    Certificates,
+    HttpsDoor,
+    Pebble,
+    banner,
+    opened,
+    use,
+)
 
 
 @pytest.fixture
 def door(guest: Guest, server: DataServer) -> Iterator[HttpsDoor]:
-    made = HttpsDoor(guest, server.port)
-    made.start()
-    yield made
-    made.stop()
+    with opened(guest, server.port) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
