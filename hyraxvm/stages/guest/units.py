@@ -14,8 +14,8 @@ from hyraxvm.core.process import output
 from hyraxvm.stages.guest.ext4 import FileSystem
 from hyraxvm.stages.provision.guest_tar import UNITS, GuestFile, link
 
-# Folders with all that systemctl reads and writes.
-FOLDERS: Final = ("usr/lib/systemd", "etc/systemd")
+# Folders with all that systemctl reads and writes; drop-ins of units are links into the last.
+FOLDERS: Final = ("usr/lib/systemd", "etc/systemd", "usr/lib/hyrax-vm")
 PRESET: Final = "usr/lib/systemd/system-preset/50-hyrax-vm.preset"
 MASKED: Final = "usr/lib/hyrax-vm/masked-units"
 
