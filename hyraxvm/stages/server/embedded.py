@@ -40,10 +40,20 @@ def pack(
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     command = layer_command(recipe, site, package, debs, layer)
     run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
+    write_image(recipe, source, layer, layout, log)
+    return layout
 
+
+def write_image(recipe: Recipe, source: Path, layer: Path, layout: Path, log: Path) -> None:
+    """Write an OCI layout of one layer, a tar, with the server's configuration.
+
+    Raises `Failure`: umoci failed, or the Python package in `source` has no version.
+    """
     image = f"{layout}:{oci.TAG}"
     wanted = configuration(recipe, source)
     config = [
+        # Otherwise umoci writes this computer's.
+        f"--architecture={recipe.arch.oci}",
         f"--config.user={wanted.user}",
         f"--config.workingdir={wanted.working_directory}",
         *(f"--config.entrypoint={word}" for word in wanted.entrypoint),
@@ -58,7 +68,6 @@ def pack(
         ["umoci", "config", "--image", image, *config],
     ):
         run(command, log=log, deadline=DEADLINE)
-    return layout
 
 
 def sources(recipe: Recipe, folder: Path) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from hyraxvm.config import images
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure, UserError
 from hyraxvm.core.workspace import Workspace
-from hyraxvm.stages.server import choice, oci
+from hyraxvm.stages.server import choice, embedded, oci
+from hyraxvm.stages.server.stage import server_folder
 from hyraxvm.tasks import building, common
 from tests.unit.stages.server.image_maker import TAG, Entry, copy_image, make_image, push_index
 from tests.unit.stages.server.plain_image import CONFIG, LAYERS, hyrax_from
@@ -96,6 +98,19 @@ def test_an_image_in_the_cache_needs_no_registry(
     files(results, chosen, "amd64", tmp_path)
     monkeypatch.setattr(oci, "output", lambda *a, **b: pytest.fail("asked the registry"))
     assert choice.choose(results, table, "hyrax", None, print, lock, {"amd64"}) == chosen
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_the_embedded_servers_image_names_the_guests_architecture(
+    tmp_path: Path, arch: str
+) -> None:
+    recipe = images.recipe(images.load(), "nfs", "dapdir", base="debian-13", arch=arch)
+    layer, layout = tmp_path / "layer.tar", tmp_path / "oci"
+    with tarfile.open(layer, "w"):
+        pass
+    embedded.write_image(recipe, server_folder(recipe), layer, layout, tmp_path / "log")
+    assert oci.read_image(layout, arch).user == "dapdir"
+    assert oci.architectures(f"oci:{layout}:{oci.TAG}") == [arch]
 
 
 def test_a_damaged_manifest_is_a_failure(tmp_path: Path) -> None:
