@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
@@ -42,7 +43,8 @@ def test_the_banner_shows_product_address_and_how_to_log_in(
     shown = guest.console.expect(rf"server: [^\r\n]*, ready\r?\n[\s\S]*?(?={LOGIN_PROMPT})", 90)
     shown = shown[shown.rindex(release["NAME"]) :]
     assert f"{release['NAME']} {release['VERSION']}, image {release['IMAGE']}" in shown
-    assert f"{release['SERVER']} {release['SERVER_VERSION']}" in shown
+    # The banner has the server's title, which differs in capitals.
+    assert f"{release['SERVER']} {release['SERVER_VERSION']}".lower() in shown.lower()
     assert ("not Hyrax" in shown) == (release["SERVER"] != "hyrax")
     assert "http://10.0.2.15:8080/opendap/" in shown
     assert "opendap / opendap" in shown
@@ -111,7 +113,8 @@ def test_only_the_service_and_ssh_listen(guest: Guest) -> None:
     for line in guest.check("sudo -n ss -H -lntu").splitlines():
         protocol, _, _, _, address = line.split()[:5]
         host, _, port = address.rpartition(":")
-        if host.startswith("127.") or host == "[::1]":
+        # Java's sockets for IPv4 show as ::ffff:127.0.0.1.
+        if re.fullmatch(r"(\[::ffff:)?127\.[\d.]+\]?(%\w+)?|\[::1\]", host):
             continue
         if protocol == "tcp":
             tcp.add(int(port))
