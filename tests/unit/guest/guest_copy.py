@@ -73,7 +73,10 @@ rm -rf "$HYRAX_ROOT/mnt"; mkdir "$HYRAX_ROOT/mnt"
 exit $status""",
     "umount": r"""
 for last; do :; done
-sed "\| $last |d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" """,
+# what was mounted there last
+line=$(grep -n " $last " "$mounts" | tail -n 1 | cut -d : -f 1)
+[ -n "$line" ] || exit 32
+sed "${line}d" "$mounts" >"$mounts.new"; mv "$mounts.new" "$mounts" """,
     "setpriv": r"""while [ "$1" != -- ]; do shift; done; shift
 [ ! -f "$HYRAX_ROOT/forbid-$1" ] || exit 1
 exec "$@" """,

@@ -76,6 +76,18 @@ def test_remove_leaves_nothing(guest: Guest, port: int) -> None:
     )
     assert guest.data("remove", "sst") == (0, "sst is no longer served\n", "")
     assert guest.state() == before
+    # As the watchdog does it (test_server.assert_cut_off): process 1 unmounts no data itself, and the
+    # automount does not wait for the mount.
+    steps = [
+        line
+        for line in guest.read("calls.log").splitlines()
+        if line.startswith(("umount ", "systemctl stop "))
+    ]
+    assert steps == [
+        "umount --lazy --force --no-canonicalize /srv/hyrax/data/sst",
+        "systemctl stop --job-mode=ignore-dependencies srv-hyrax-data-sst.automount",
+        "systemctl stop srv-hyrax-data-sst.mount",
+    ]
 
 
 def test_remove_when_only_units_are_left_and_stop_fails(guest: Guest, port: int) -> None:

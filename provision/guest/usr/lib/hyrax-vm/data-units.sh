@@ -83,13 +83,35 @@ switch_on() {
         systemctl start ${later:+--no-block} "$(unit "$1" automount)"
 }
 
+# unmount NAME: unmounts its data, but never its automount: systemd finds an automount by its path, and cannot
+# wake those who wait for one that is unmounted.
+# --lazy hides the mount, --force fails the waiting requests; neither asks the file server.
+unmount() {
+    ! is_mounted "$1" || with_deadline 5 umount --lazy --force --no-canonicalize "$DATA/$1"
+}
+
+# cut_off NAME: unmounts it and stops its units, even when its file server hangs. The order matters:
+# 1. The data. Otherwise process 1 unmounts them itself when it stops the automount, and may wait for the
+#    file server.
+# 2. The automount, alone, and without regard to the jobs of the mount. Were both stopped together, systemd
+#    would stop the mount first. A reader that comes after step 1 mounts it again, and all readers would wait
+#    for the end of that mount: up to twice TimeoutSec=. This way all who wait get an error at once
+#    (EHOSTDOWN), and later readers find an empty folder.
+# 3. The mount, if such a reader has begun one. Nobody waits for it any more.
+cut_off() {
+    unmount "$1"
+    with_deadline 10 systemctl stop --job-mode=ignore-dependencies "$(unit "$1" automount)"
+    with_deadline 5 systemctl stop "$(unit "$1" mount)"
+    unmount "$1"
+}
+
 # discard NAME: removes everything that keep makes, also when only half of it exists
 discard() {
     automount=$(unit "$1" automount)
     mount=$(unit "$1" mount)
     systemctl disable --quiet --no-reload "$automount" 2>/dev/null
-    # Stopping waits for umount; on a hung file server that may not end.
-    with_deadline 20 systemctl stop "$automount" "$mount" 2>/dev/null
+    cut_off "$1" 2>/dev/null
+    # Anything is left only when systemd does not answer.
     tries=5
     while in_mount_table "$1" && [ "$tries" -gt 0 ]; do
         with_deadline 5 umount --lazy --force --no-canonicalize "$DATA/$1" 2>/dev/null
