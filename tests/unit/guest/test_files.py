@@ -202,7 +202,6 @@ def test_no_file_is_long() -> None:
 
 # Service -> why it has neither the common sandbox nor one in its unit.
 UNCONFINED = {
-    "hyrax-certificate.service": "changes the owner of keys, reloads nginx",
     "hyrax-first-settings.service": "sets accounts, network, data sets",
     "hyrax-grow.service": "enlarges the root file system",
     "hyrax-host-keys.service": "runs ssh-keygen, before the network",

@@ -48,6 +48,8 @@ certificate_state() {
 # put_certificate CHAIN KEY FILE: writes server.pem, which only nginx's user may read
 put_certificate() (
     umask 077
+    # A power cut may have left one that is nginx's. hyrax-certificate.service may not write into that.
+    rm -f "$3.new"
     pem=$(sed -n '/^-----BEGIN CERTIFICATE/,/^-----END CERTIFICATE/p' "$1" && openssl pkey -in "$2") &&
         say "$pem" | write_file "$3" to_nginx
 )
