@@ -61,3 +61,17 @@ def test_paths_with_blanks_stay_one_word() -> None:
         ["sync-in", str(ODD / "site"), modules],
         ["cp", "-r", str(ODD / "dapdir"), f"$1{modules}/"],
     ]
+
+
+def test_only_the_build_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    recipe = images.recipe(images.load(), "nfs", "dapdir")
+    command = rootfs.command(recipe, tmp_path, tmp_path / "rootfs.tar", tmp_path)
+    options = tmp_path / rootfs.DPKG_OPTIONS
+    options.parent.mkdir(parents=True)
+    given = [option.removeprefix("--dpkgopt=") for option in command if "--dpkgopt=" in option]
+    assert given == [f"{tmp_path}/dpkg-options", "force-unsafe-io"]
+    # As mmdebstrap writes a file's lines and an option.
+    options.write_text("path-exclude=/usr/share/man/*\nforce-unsafe-io\n")
+    (hook,) = (o.split("=", 1)[1] for o in command if o.startswith("--customize-hook=sed"))
+    subprocess.run(["sh", "-c", hook, "exec", str(tmp_path)], check=True)
+    assert options.read_text() == "path-exclude=/usr/share/man/*\n"
