@@ -219,22 +219,38 @@ def boot_test(
     expected = suite.read_baseline(Path(baseline)) if baseline else frozenset()
     workspace = Workspace.here()
     shown = progress(workspace)
-    for path in paths:
+    failed = []
+
+    def boots(path: Path) -> None:
         with shown.stage(f"boot test of {path.name}") as on_line:
             stage.test(workspace, path, on_line)
         folder = verdict.reports(workspace, path)
         if path.resolve().parent == workspace.artifacts.resolve():
             package.record_tests(workspace.artifacts, {path.name: FULL})
         print(f"{path}: passed; report: {folder / 'report.html'}")
-        if regression:
-            with shown.stage(f"regression suite, {path.name}") as on_line:
-                found = suite.against(path, Path(regression), folder, on_line)
-            print(f"regression suite: {found}; log: {folder / 'regression.log'}")
-            compared = suite.difference(found, expected)
-            if baseline:
-                print(f"compared with {baseline}: {compared}")
-            if compared.worse:
-                raise Failure(f"regression suite: failed: {', '.join(compared.worse)}")
+
+    def regresses(path: Path) -> None:
+        folder = verdict.reports(workspace, path)
+        with shown.stage(f"regression suite, {path.name}") as on_line:
+            found = suite.against(path, Path(regression or ""), folder, on_line)
+        print(f"regression suite: {found}; log: {folder / 'regression.log'}")
+        compared = suite.difference(found, expected)
+        if baseline:
+            print(f"compared with {baseline}: {compared}")
+        if compared.worse:
+            raise Failure(f"regression suite: failed: {', '.join(compared.worse)}")
+
+    # All files are tested, also those behind one that fails.
+    for path in paths:
+        for check in (boots, regresses) if regression else (boots,):
+            try:
+                check(path)
+            except UserError:
+                raise
+            except Failure as failure:
+                failed.append(str(failure))
+    if failed:
+        raise Failure("\n./inv: ".join(failed))
 
 
 @task(
