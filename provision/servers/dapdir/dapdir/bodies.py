@@ -94,6 +94,9 @@ class Segments:
                 break
             data, count = segment.at(position, room)
             taken = sum(map(_octets, data)) - skip
+            if taken < 0:  # there was more room when the octets before were sent
+                skip, position = -taken, position + count
+                continue
             if skip or taken > room:
                 # Only strings and text are ever larger than asked for: a part of them is sent.
                 if found:
