@@ -3,7 +3,6 @@
 import os
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import netCDF4
 import numpy as np

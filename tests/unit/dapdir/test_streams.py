@@ -112,6 +112,24 @@ def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own: Server, root: 
     assert watch.peak < LIMIT
 
 
+def test_long_strings_in_bounded_memory(own: Server, root: Path) -> None:
+    """Only reading shows how long strings are: 150 MB of them must not be read at once."""
+    words = [f"{number:04d}" * 25_000 for number in range(1500)]
+    with netCDF4.Dataset(root / "words.nc", "w") as file:
+        file.createDimension("n", len(words))
+        file.createVariable("w", str, ("n",))[:] = np.array(words, object)
+    with Watch(own) as watch:
+        answer = own.get("/words.nc.dods")
+    assert answer.status == 200
+    values = answer.body.split(b"\nData:\n", 1)[1]
+    length = len(words[0]).to_bytes(4, "big")
+    head = len(words).to_bytes(4, "big")
+    assert values == head + b"".join(length + word.encode() for word in words)
+    assert "Int32 DODS.strlen 100000;" in own.get("/words.nc.das").text
+    print(f"long strings: peak {watch.peak / MB:.0f} MB")
+    assert watch.peak < LIMIT
+
+
 def size_of(server: Server, path: str, most: float = math.inf) -> int:
     """Read a response, or at least `most` octets of it; return how many octets were read."""
     connection = server.connect()

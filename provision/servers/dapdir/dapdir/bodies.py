@@ -25,7 +25,6 @@ START: Cursor = (0, 0, 0)
 
 MAX_ELEMENTS = 2**31 - 1  # DAP2 sends an array's length as a signed 32-bit integer
 EXACT = 2**53  # Float64 holds every integer up to here
-VLEN_STRING = 64  # octets; a guess that limits the number of strings in a piece
 ASCII_NUMBER = 26  # octets, of the longest number and its comma
 LONG_STRING = 64 * 1024  # octets; longer rows of characters are sent without looking for their end
 
@@ -227,12 +226,12 @@ def numbers(file: File, array: Array, position: int, itemsize: int, room: int) -
 def words(file: File, array: Array, position: int, room: int) -> list[bytes]:
     """Return strings of an array from `position` on, which take about `room` octets, or one."""
     stored, width = array.stored, array.stored.width
-    itemsize = VLEN_STRING if stored.dtype == object else (width or 1) + 4
+    if stored.dtype == object:
+        return [text_of(word).encode() for word in file.words(array, position, room)]
+    itemsize = (width or 1) + 4
     part, count = blocks.part_at(
         position, array.slices, _chunks(array), itemsize, _limited(array, itemsize, room)
     )
-    if stored.dtype == object:
-        return [text_of(word).encode() for word in file.read(stored, part)]
     if width == 0:
         return [b""] * count  # there are no characters to read, but there are strings
     inner = () if width is None else (slice(0, width, 1),)
