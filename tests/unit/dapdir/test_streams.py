@@ -164,6 +164,7 @@ def test_32_readers_of_one_file_in_bounded_memory(own: Server, many: Path) -> No
     print(f"32 readers: peak {watch.peak / MB:.0f} MB")
     assert min(sizes) >= 40 * MB
     assert watch.peak < LIMIT
+    assert "socket.send() raised exception" not in own.log.read_text()  # to those that have gone
 
 
 @pytest.mark.usefixtures("many")

@@ -163,6 +163,7 @@ async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
 
 async def _body(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
+    await asyncio.sleep(0)  # others have their turn, and a connection that is lost is noticed
 
 
 async def _disconnected(receive: Receive) -> None:
