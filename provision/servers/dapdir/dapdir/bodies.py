@@ -6,7 +6,6 @@ that has the file can make any piece, in any order.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -368,19 +367,12 @@ class Ascii:
             row, column = divmod(position + start, width)
             taken = min(width - column, len(found) - start)
             if column == 0:
-                yield f"{name}{_label(row, shape[:-1])}"
+                indices = np.unravel_index(row, shape[:-1])
+                yield name + "".join(f"[{index}]" for index in indices)
             yield "".join(f", {cell}" for cell in found[start : start + taken])
             if column + taken == width:
                 yield "\n"
             start += taken
-
-
-def _label(row: int, shape: tuple[int, ...]) -> str:
-    indices = []
-    for depth in range(len(shape)):
-        below = math.prod(shape[depth + 1 :])
-        indices.append(row // below % shape[depth])
-    return "".join(f"[{index}]" for index in indices)
 
 
 def store(data: list[Data], target: memoryview) -> int:
