@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import math
 import socket
 import threading
 import time
@@ -111,21 +112,40 @@ def test_many_rows_and_inconvenient_chunks_in_bounded_memory(own: Server, root: 
     assert watch.peak < LIMIT
 
 
-def size_of(server: Server, path: str) -> int:
-    """Read a response; return its octets."""
+def test_long_strings_in_bounded_memory(own: Server, root: Path) -> None:
+    """Only reading shows how long strings are: 150 MB of them must not be read at once."""
+    words = [f"{number:04d}" * 25_000 for number in range(1500)]
+    with netCDF4.Dataset(root / "words.nc", "w") as file:
+        file.createDimension("n", len(words))
+        file.createVariable("w", str, ("n",))[:] = np.array(words, object)
+    with Watch(own) as watch:
+        answer = own.get("/words.nc.dods")
+    assert answer.status == 200
+    values = answer.body.split(b"\nData:\n", 1)[1]
+    length = len(words[0]).to_bytes(4, "big")
+    head = len(words).to_bytes(4, "big")
+    assert values == head + b"".join(length + word.encode() for word in words)
+    assert "Int32 DODS.strlen 100000;" in own.get("/words.nc.das").text
+    print(f"long strings: peak {watch.peak / MB:.0f} MB")
+    assert watch.peak < LIMIT
+
+
+def size_of(server: Server, path: str, most: float = math.inf) -> int:
+    """Read a response, or at least `most` octets of it; return how many octets were read."""
     connection = server.connect()
     connection.request("GET", f"/opendap{path}")
     response = connection.getresponse()
     assert response.status == 200
     size = 0
-    while part := response.read(MB):
+    while size < most and (part := response.read(MB)):
         size += len(part)
     connection.close()
     return size
 
 
-def test_many_readers_in_bounded_memory(own: Server, root: Path) -> None:
-    """Many variables with chunks, a long row of characters, and a large directory, all at once."""
+@pytest.fixture(scope="module")
+def many(root: Path) -> Path:
+    """A file with 24 compressed variables of 4 MiB."""
     with netCDF4.Dataset(root / "many.nc", "w") as file:
         file.createDimension("y", 1024)
         file.createDimension("x", 1024)
@@ -134,6 +154,22 @@ def test_many_readers_in_bounded_memory(own: Server, root: Path) -> None:
                 f"v{number}", "f4", ("y", "x"), compression="zlib", complevel=1,
                 chunksizes=(512, 512),
             )[:] = number  # fmt: skip
+    return root / "many.nc"
+
+
+def test_32_readers_of_one_file_in_bounded_memory(own: Server, many: Path) -> None:
+    """Most of them wait for a reader process; a piece that was sent takes no memory meanwhile."""
+    with Watch(own) as watch, ThreadPoolExecutor(32) as pool:
+        sizes = list(pool.map(lambda _: size_of(own, f"/{many.name}.dods", 40 * MB), range(32)))
+    print(f"32 readers: peak {watch.peak / MB:.0f} MB")
+    assert min(sizes) >= 40 * MB
+    assert watch.peak < LIMIT
+    assert "socket.send() raised exception" not in own.log.read_text()  # to those that have gone
+
+
+@pytest.mark.usefixtures("many")
+def test_many_readers_in_bounded_memory(own: Server, root: Path) -> None:
+    """Many variables with chunks, a long row of characters, and a large directory, all at once."""
     with netCDF4.Dataset(root / "row.nc", "w") as file:
         file.createDimension("n", 40_000_000)
         row = file.createVariable(

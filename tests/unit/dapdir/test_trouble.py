@@ -269,19 +269,20 @@ def test_a_client_that_has_gone_keeps_no_place(place: Path) -> None:
             pid = process.process.pid
             assert pid
             os.kill(pid, signal.SIGSTOP)
-            asking = [
-                asyncio.create_task(pool.make(request, None, False, None, False)) for _ in range(5)
-            ]
+            asking = [pool.make(request, None, False, None, False) for _ in range(5)]
             await asyncio.sleep(0.1)
             assert len(pool._waiting) == 4
-            for task in asking:
-                task.cancel()
+            for made in asking:
+                pool.drop(made)
             await asyncio.sleep(0.1)
             os.kill(pid, signal.SIGCONT)
-            reply, _, _ = await asyncio.wait_for(pool.make(request, None, False, None, False), 30)
+            made = pool.make(request, None, False, None, False)
+            piece = await asyncio.wait_for(made, 30)
             assert not pool._waiting
-            assert pool._left == BUDGET - reply.size
-            return reply.status
+            assert pool._left == BUDGET - piece.reply.size
+            pool.drop(made)  # its client goes when the piece is there
+            assert pool._left == BUDGET
+            return piece.reply.status
         finally:
             pool.close()
 

@@ -15,10 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from . import SERVER, listing
 from .errors import RequestError
-from .pool import Pool
+from .pool import Piece, Pool
 from .settings import Settings
 from .site import Request
-from .worker import Reply
 
 # netCDF-C asks for all small variables of a file at once: 8,000 names of 20 characters are 176 kB.
 MAX_URL = 512 * 1024  # octets
@@ -31,7 +30,6 @@ _log = logging.getLogger("dapdir")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Piece = tuple[Reply, bytes, int]
 
 _HEADERS = {
     "Server": SERVER,
@@ -78,16 +76,16 @@ class Application:
             if len(raw) + len(scope["query_string"]) > MAX_URL:
                 raise RequestError(414, f"the URL is longer than {MAX_URL} octets")
             request = _request(path, scope)
-            made = asyncio.create_task(self._pool.make(request, None, head, None, False))
+            made = self._pool.make(request, None, head, None, False)
             await asyncio.wait((made, gone), return_when=asyncio.FIRST_COMPLETED)
             if not made.done():
-                made.add_done_callback(self._unsent)
-                made.cancel()
+                self._pool.drop(made)
                 return
-            reply, data, slot = made.result()
+            piece = made.result()
         except RequestError as error:
             await self._refuse(path, error, send)
             return
+        reply = piece.reply
         headers = {"Content-Type": reply.content_type, **(reply.headers or {})}
         # The first piece may be all.
         length = reply.size if reply.size and not reply.state else reply.length
@@ -95,52 +93,42 @@ class Application:
             headers["Content-Length"] = str(length)
         await _start(send, reply.status, headers)
         if not reply.state or head:
-            self._pool.sent(reply.size)
-            await send({"type": "http.response.body", "body": data})
+            await send({"type": "http.response.body", "body": piece.data})
+            self._pool.sent(piece)
             return
-        await self._stream(request, reply, data, slot, gone, send)
+        await self._stream(request, piece, gone, send)
 
     async def _stream(
-        self,
-        request: Request,
-        reply: Reply,
-        data: bytes,
-        slot: int,
-        gone: asyncio.Task[None],
-        send: Send,
+        self, request: Request, piece: Piece, gone: asyncio.Task[None], send: Send
     ) -> None:
         small, after = False, None
         try:
             while True:
-                if reply.state and not small:  # the next piece is made while this one is sent
-                    after = self._after(request, reply, slot, small)
+                state = piece.reply.state
+                if state and not small:  # the next piece is made while this one is sent
+                    after = self._pool.make(request, state, False, piece.slot, small)
                 started = time.monotonic()
                 try:
-                    for start in range(0, len(data), SLICE):
-                        await _body(send, memoryview(data)[start : start + SLICE])
+                    for start in range(0, piece.reply.size, SLICE):
+                        # A copy: what the transport keeps must not keep all of the piece.
+                        await _body(send, piece.data[start : start + SLICE])
                 finally:
-                    self._pool.sent(reply.size)
-                if not reply.state:
+                    self._pool.sent(piece)
+                if not state:
                     await send({"type": "http.response.body", "body": b""})
                     return
                 if gone.done():
                     return
                 small = time.monotonic() - started > SLOW
-                made, after = after or self._after(request, reply, slot, small), None
-                reply, data, slot = await made
+                made = after or self._pool.make(request, state, False, piece.slot, small)
+                after = None
+                piece = await made
         except RequestError as error:
             # The body is not ended, by which the client notices the failure.
             _log.error("response cut short: %s", error.message)
         finally:
             if after:
-                after.add_done_callback(self._unsent)
-
-    def _after(self, request: Request, reply: Reply, slot: int, small: bool) -> asyncio.Task[Piece]:
-        return asyncio.create_task(self._pool.make(request, reply.state, False, slot, small))
-
-    def _unsent(self, made: asyncio.Task[Piece]) -> None:
-        if not made.cancelled() and made.exception() is None:
-            self._pool.sent(made.result()[0].size)
+                self._pool.drop(after)
 
     async def _refuse(self, path: str, error: RequestError, send: Send) -> None:
         content_type, description, body = listing.error_page(path, error, self._settings)
@@ -173,8 +161,9 @@ async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-async def _body(send: Send, data: bytes | memoryview) -> None:
+async def _body(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
+    await asyncio.sleep(0)  # others have their turn, and a connection that is lost is noticed
 
 
 async def _disconnected(receive: Receive) -> None:

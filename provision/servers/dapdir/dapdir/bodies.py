@@ -6,7 +6,6 @@ that has the file can make any piece, in any order.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -25,7 +24,6 @@ START: Cursor = (0, 0, 0)
 
 MAX_ELEMENTS = 2**31 - 1  # DAP2 sends an array's length as a signed 32-bit integer
 EXACT = 2**53  # Float64 holds every integer up to here
-VLEN_STRING = 64  # octets; a guess that limits the number of strings in a piece
 ASCII_NUMBER = 26  # octets, of the longest number and its comma
 LONG_STRING = 64 * 1024  # octets; longer rows of characters are sent without looking for their end
 
@@ -94,6 +92,9 @@ class Segments:
                 break
             data, count = segment.at(position, room)
             taken = sum(map(_octets, data)) - skip
+            if taken < 0:  # there was more room when the octets before were sent
+                skip, position = -taken, position + count
+                continue
             if skip or taken > room:
                 # Only strings and text are ever larger than asked for: a part of them is sent.
                 if found:
@@ -224,12 +225,12 @@ def numbers(file: File, array: Array, position: int, itemsize: int, room: int) -
 def words(file: File, array: Array, position: int, room: int) -> list[bytes]:
     """Return strings of an array from `position` on, which take about `room` octets, or one."""
     stored, width = array.stored, array.stored.width
-    itemsize = VLEN_STRING if stored.dtype == object else (width or 1) + 4
+    if stored.dtype == object:
+        return [text_of(word).encode() for word in file.words(array, position, room)]
+    itemsize = (width or 1) + 4
     part, count = blocks.part_at(
         position, array.slices, _chunks(array), itemsize, _limited(array, itemsize, room)
     )
-    if stored.dtype == object:
-        return [text_of(word).encode() for word in file.read(stored, part)]
     if width == 0:
         return [b""] * count  # there are no characters to read, but there are strings
     inner = () if width is None else (slice(0, width, 1),)
@@ -366,19 +367,12 @@ class Ascii:
             row, column = divmod(position + start, width)
             taken = min(width - column, len(found) - start)
             if column == 0:
-                yield f"{name}{_label(row, shape[:-1])}"
+                indices = np.unravel_index(row, shape[:-1])
+                yield name + "".join(f"[{index}]" for index in indices)
             yield "".join(f", {cell}" for cell in found[start : start + taken])
             if column + taken == width:
                 yield "\n"
             start += taken
-
-
-def _label(row: int, shape: tuple[int, ...]) -> str:
-    indices = []
-    for depth in range(len(shape)):
-        below = math.prod(shape[depth + 1 :])
-        indices.append(row // below % shape[depth])
-    return "".join(f"[{index}]" for index in indices)
 
 
 def store(data: list[Data], target: memoryview) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import unquote
 
+from .blocks import Slices
 from .errors import RequestError
 from .model import Array, Dataset, Grid
 from .tree import shown
@@ -19,7 +21,6 @@ MAX_PARTS = 16  # of a name, between its dots
 MAX_ENCODED = 4  # times that a client may have encoded a name
 MAX_INDEX_DIGITS = 10
 
-Slices = tuple[slice, ...]
 Member = TypeVar("Member", Array, Array | Grid)
 Projection = list[tuple[str, list[tuple[int, int, int]]]]
 
@@ -186,9 +187,9 @@ def _find(
 
 def _part(member: Array | Grid, chosen: dict[str, Slices]) -> Array | Grid | None:
     if isinstance(member, Array):
-        return member.select(chosen[member.id]) if member.id in chosen else None
+        return replace(member, slices=chosen[member.id]) if member.id in chosen else None
     found = {
-        name: array.select(chosen[array.id])
+        name: replace(array, slices=chosen[array.id])
         for name, array in member.members.items()
         if array.id in chosen
     }

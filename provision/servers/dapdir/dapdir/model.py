@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,6 @@ class Array:
     def size(self) -> int:
         """The number of elements that are selected."""
         return math.prod(self.shape)
-
-    def select(self, slices: Slices) -> Array:
-        """Return a part of this (whole) array."""
-        return replace(self, slices=slices)
 
 
 @dataclass(frozen=True, eq=False)

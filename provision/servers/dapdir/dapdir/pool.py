@@ -43,6 +43,15 @@ _log = logging.getLogger("dapdir")
 
 
 @dataclass(eq=False)
+class Piece:
+    """A piece of a response, and the slot of the process that made it."""
+
+    reply: Reply
+    data: bytes
+    slot: int
+
+
+@dataclass(eq=False)
 class Job:
     """A task that waits for a process or is done by one.
 
@@ -53,7 +62,7 @@ class Job:
     state: State | None
     head: bool
     slot: int
-    done: asyncio.Future[tuple[Reply, bytes]]
+    done: asyncio.Future[Piece]
     since: float = field(default_factory=time.monotonic)
     limit: int = 0
     again: bool = False
@@ -145,13 +154,13 @@ class Pool:
         self._ticker = self._loop.create_task(self._tick())
         self._replace()
 
-    async def make(
+    def make(
         self, request: Request, state: State | None, head: bool, slot: int | None, small: bool
-    ) -> tuple[Reply, bytes, int]:
-        """Make a piece of a response; return also the slot of the process that made it.
+    ) -> asyncio.Future[Piece]:
+        """Have a piece of a response made; the result may be a RequestError.
 
         The piece counts as on its way until `sent` is called.  `slot` is where the piece before it
-        was made; `small` asks for a small piece.  Raises RequestError.
+        was made; `small` asks for a small piece.
         """
         if slot is None:
             slot = zlib.crc32(request.path.rpartition(".")[0].encode("utf-8", "replace"))
@@ -161,12 +170,17 @@ class Pool:
         job.limit = MIN_PIECE if small else MAX_PIECE if state else FIRST_PIECE
         self._waiting.append(job)
         self._dispatch()
-        reply, data = await job.done
-        return reply, data, job.slot
+        return job.done
 
-    def sent(self, size: int) -> None:
-        """Take back the memory of a piece."""
-        self._left += size
+    def sent(self, piece: Piece) -> None:
+        """Free the memory of a piece, whoever still holds it."""
+        self._left += len(piece.data)
+        piece.data = b""
+
+    def drop(self, made: asyncio.Future[Piece]) -> None:
+        """Forget a piece for which nobody waits any more."""
+        if not made.cancel() and not made.exception():
+            self.sent(made.result())
 
     def close(self) -> None:
         """End all processes."""
@@ -247,7 +261,7 @@ class Pool:
             if len(self._proven) > MAX_PROVEN:
                 self._proven.clear()
             self._proven.add(job.file)
-            job.done.set_result((reply, data))
+            job.done.set_result(Piece(reply, data, process.slot))
         if reply.crowded:
             self._rest(process)
         self._dispatch()

@@ -17,7 +17,7 @@ import netCDF4
 import numpy as np
 
 from . import native
-from .blocks import Slices
+from .blocks import BLOCK, Slices, part_at
 from .errors import AWAY, RequestError, away, damaged, from_oserror, too_large
 from .model import Array, Dataset, Grid, Stored
 from .names import STRING_DIMENSION, STRING_LENGTH, client_name, dap_name, text_of
@@ -35,6 +35,8 @@ _TYPED = ("_FillValue", "missing_value", "valid_min", "valid_max", "valid_range"
 # netCDF-C cuts strings at 64 bytes unless an attribute gives their length.  For variable-length
 # strings only the values show it: they are read for this if a file has at most this many.
 _MEASURED_STRINGS = 10_000
+_FEW = 16  # strings that are read at once, before it is known how long they are
+_EACH = 64  # octets that a string takes besides its own
 # HDF5 decompresses whole chunks, and needs both forms of one.
 _MAX_CHUNK = 64 * 1024 * 1024
 
@@ -137,6 +139,25 @@ class File:
         self.check_unchanged()
         return values
 
+    def words(self, array: Array, position: int, room: int) -> list[bytes]:
+        """Return strings of an array from `position` on, which take `room` octets, or one.
+
+        Only reading shows how long they are: so few are read first, and then ever more.
+        """
+        found: list[bytes] = []
+        count, size = _FEW, 0
+        while position < array.size and size < room:
+            part, _ = part_at(position, array.slices, array.stored.chunks, 1, count)
+            read: list[bytes] = self.read(array.stored, part)
+            for word in read:
+                size += len(word) + _EACH
+                if found and size > room:
+                    return found
+                found.append(word)
+            position += len(read)
+            count = max(1, min(2 * len(read), (room - size) * len(found) // size))
+        return found
+
     def check_unchanged(self) -> None:
         """Raise RequestError 503 if the file was written to since it was opened."""
         try:
@@ -151,8 +172,11 @@ class File:
         for array in self.model.arrays():
             if array.stored.dtype == object and array.size <= left:
                 left -= array.size
-                words = self.read(array.stored, array.slices) if array.size else []
-                longest = max((len(text_of(word).encode()) for word in words), default=0)
+                longest = position = 0
+                while position < array.size:
+                    words = self.words(array, position, BLOCK)
+                    position += len(words)
+                    longest = max(longest, *(len(text_of(word).encode()) for word in words))
                 array.attributes[STRING_LENGTH] = np.int32(longest)
 
     def close(self) -> None:
