@@ -350,7 +350,7 @@ def test_data_are_served_where_there_is_ipv6_only(
             password=PASSWORD,
         ) as guest:
             guest.console.expect(rf"(?={LOGIN_PROMPT})", BOOT)
-            banner(guest, "http://[fd00:6:", 90)
+            assert "http://[fd00:6:" in banner(guest, ", ready\n", BOOT)
             shown = guest.check("ip -6 -o addr show scope global | awk '{print $4}'")
             (address,) = [line.partition("/")[0] for line in shown.splitlines()]
             (link,) = json.loads(guest.check("hyrax-network status --json"))["links"]
