@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hyraxvm.config.model import FULL, SMOKE
+from hyraxvm.core import cache
 from hyraxvm.core.errors import Failure, Overdue, UserError
 from hyraxvm.core.junit import failures, refuse_skips
 from hyraxvm.core.paths import ROOT
@@ -73,13 +74,13 @@ def test(
             f"{manifest_path(artifact)}: no such file; the manifest must be beside the artifact"
         )
     folder = verdict.reports(workspace, artifact)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / verdict.FILE).unlink(missing_ok=True)
+    # Nothing of an earlier run, whose machines and failures would seem to be this one's.
+    cache.remove_tree(folder)
+    folder.mkdir(parents=True)
     started = time.monotonic()
     # Before the run: a test that is edited during the run was not run.
     tested_key = verdict.key(artifact)
     junit = folder / "junit.xml"
-    junit.unlink(missing_ok=True)
     command = [
         *(sys.executable, "-m", "pytest", str(verdict.TESTS), "-v", "-p", "no:cacheprovider"),
         *("-n", str(machines), "--dist", "loadgroup"),
