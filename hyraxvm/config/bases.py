@@ -53,13 +53,11 @@ class Processor(Model):
     """What a base has on one architecture only: packages of the kernel and of boot loaders.
 
     `path_excludes` are paths that dpkg leaves out.  `guest_os` are the names in descriptors.
-    `untried` is whether nobody has built an image on it yet.
     """
 
     packages: list[DebianPackage]
     path_excludes: list[DpkgGlob] = Field(default_factory=list)
     guest_os: GuestOs
-    untried: bool = False
 
 
 class Base(Model):

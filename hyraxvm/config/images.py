@@ -174,11 +174,6 @@ class Recipe(Model):
         return self.base.on[self.arch_name]
 
     @property
-    def untried(self) -> bool:
-        """Whether nobody has built an image on this base and architecture yet."""
-        return self.base.untried or self.processor.untried
-
-    @property
     def packages(self) -> list[str]:
         """The Debian packages of this image, sorted, each once."""
         return sorted({*self.base.packages, *self.processor.packages, *self.access.packages})

@@ -76,9 +76,8 @@ def build(
         recipe = images.recipe(table, name, base=base, arch=arch)
         arches.add(recipe.arch.oci)
         formats.choose(format, recipe.arch)
-        if recipe.untried:
-            where = f"{recipe.base.title} for {recipe.arch_name}"
-            print(f"{where} is untried: nobody has built it yet", file=sys.stderr)
+        if recipe.base.untried:
+            print(f"{recipe.base.title} is untried: nobody has built it yet", file=sys.stderr)
     workspace = Workspace.here()
     shown = progress(workspace)
     chosen = choose_server(workspace, server, server_image, arches)

