@@ -6,7 +6,7 @@
 | wind.nc | a grid across the date line |
 | relief.nc | a large grid, of which a program needs a small part |
 | cruise.nc | groups |
-| stations.nc, stations.csv | a table: one row for each observation |
+| stations.nc, stations.txt | a table: one row for each observation |
 
 `python -m hyraxvm.stages.workshop.data FOLDER` writes them.
 """
@@ -220,7 +220,8 @@ def _make_stations(folder: Path) -> None:
         for s, t, c in zip(station, time, celsius, strict=True)
     ]
     table = "station,date,temperature\n" + "".join(rows[: 365 * len(STATIONS)])
-    (folder / "stations.csv").write_text(table)
+    # Hyrax takes *.csv for data sets, and does not hand out a data set's file.
+    (folder / "stations.txt").write_text(table)
 
 
 if __name__ == "__main__":

@@ -217,8 +217,8 @@ def rise() -> float:
 def rows() -> int:
     """Leave out the header of the table."""
     if FILES.is_dir():
-        return len((FILES / "stations.csv").read_text().splitlines()) - 1
-    return len(fetch(url("stations.csv")).splitlines()) - 1
+        return len((FILES / "stations.txt").read_text().splitlines()) - 1
+    return len(fetch(url("stations.txt")).splitlines()) - 1
 
 
 @_question

@@ -74,7 +74,7 @@ def test_the_table_has_a_row_for_each_day_and_station(data: Path) -> None:
         assert file.temperature.dims == ("row",)
         assert file.sizes["row"] == made.DAYS * len(made.STATIONS)
         first = [name.decode() for name in file.station.values[: len(made.STATIONS)]]
-        with (data / "stations.csv").open() as stream:
+        with (data / "stations.txt").open() as stream:
             rows = list(csv.DictReader(stream))
         assert len(rows) == 365 * len(made.STATIONS)
         text = [float(row["temperature"]) for row in rows]
