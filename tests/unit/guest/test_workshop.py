@@ -8,7 +8,7 @@ import pytest
 
 from hyraxvm.config import images
 from hyraxvm.stages.provision import guest_tar
-from tests.unit.guest.front_door import DataServer, FrontDoor
+from tests.unit.guest.front_door import ECHO, DataServer, FrontDoor
 from tests.unit.guest.guest_copy import Guest
 from tests.unit.guest.workshop import RECIPE, with_workshop
 
@@ -103,6 +103,20 @@ def test_on_names_who_may_come_in_and_off_ends_it(room: Guest, door: FrontDoor) 
     assert "systemctl disable --quiet --now hyrax-workshop.service" in room.read("calls.log")
     door.reload()
     assert door.get("/jupyter/lab").status == 403
+
+
+def test_learners_behind_one_address_are_not_limited(room: Guest, door: FrontDoor) -> None:
+    room.write("usr/lib/hyrax/front-door", "reader_connections=1\n")
+    assert setup(room, "on", "127.0.0.5", "127.0.7.0/24", "2001:db8::/64")[0] == 0
+    door.reload()
+    for source, held in (("127.0.0.5", 3), ("127.0.7.9", 3), ("127.0.8.9", 1)):
+        readers = [door.connect(source) for _ in range(held)]
+        for reader in readers:
+            reader.sendall(b"GET /opendap/64.bin HTTP/1.0\r\n\r\n")
+            assert reader.recv(1000).startswith(b"HTTP/1.1 200")
+        assert door.get(ECHO, source=source).status == (503 if held == 1 else 200)
+        for reader in readers:
+            reader.close()
 
 
 def test_status_says_who_may_use_them(room: Guest, door: FrontDoor) -> None:

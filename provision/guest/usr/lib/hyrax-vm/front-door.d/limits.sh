@@ -24,6 +24,13 @@ buffer=$((free / 2 / all_connections))
     [ -z "$requests" ] || say "limit_req zone=requests burst=${requests%/*} nodelay;"
 } >"$new/data-limits.conf"
 say "$free" >"$new/free"
+{
+    say "geo \$classroom {"
+    say '    default "";'
+    # the networks of `hyrax-setup workshop on`
+    for each in $(setting WORKSHOP); do say "    $each in-;"; done
+    say "}"
+} >"$new/http-classroom.conf"
 often=
 if [ -n "$requests" ]; then
     say "limit_req_zone \$reader zone=requests:4m rate=$(say "$requests" | sed 's|/|r/|');" >"$new/http-requests.conf"
