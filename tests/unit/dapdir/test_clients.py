@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,3 +211,16 @@ def test_fill_values_of_unsigned_integers(server: Server) -> None:
     with xarray.open_dataset(f"{server.url}/types.nc", engine="netcdf4") as dataset:
         expected = np.where(np.arange(10) == 9, np.nan, np.arange(10) * 7000.0)
         np.testing.assert_array_equal(dataset["filled"].values, expected)
+
+
+def test_many_small_answers_on_a_connection_wait_for_no_acknowledgement(server: Server) -> None:
+    """Else each takes the client's delayed acknowledgement: 40 ms at least (Linux TCP_DELACK_MIN)."""
+    connection, took = server.connect(), []
+    for _ in range(60):
+        began = time.monotonic()
+        connection.request("GET", "/opendap/classic.nc.dods?lat")
+        assert connection.getresponse().read()
+        took.append(time.monotonic() - began)
+    connection.close()
+    # Linux acknowledges the first ones at once.
+    assert min(took[30:]) < 0.03
