@@ -214,7 +214,7 @@ def test_fill_values_of_unsigned_integers(server: Server) -> None:
 
 
 def test_many_small_answers_on_a_connection_wait_for_no_acknowledgement(server: Server) -> None:
-    """Else each takes the client's delayed acknowledgement: 40 ms at least (Linux TCP_DELACK_MIN)."""
+    """Else each takes the client's delayed acknowledgement: 40 ms (Linux TCP_DELACK_MIN)."""
     connection, took = server.connect(), []
     for _ in range(60):
         began = time.monotonic()

@@ -44,8 +44,8 @@ def main() -> None:
         )
     except OSError as error:
         sys.exit(f"dapdir: DAPDIR_BIND={bind!r}: {error.strerror}")
-    # Connections inherit it.  asyncio sets it only on sockets whose protocol is named, and without it
-    # a body waits 40 ms until the client has acknowledged the header (RFC 1122, 4.2.3.2 and 4.2.3.4).
+    # Connections inherit it.  asyncio sets it only on sockets that name their protocol.  Else a
+    # body waits 40 ms for the client's acknowledgement of the header (RFC 1122, 4.2.3.2, 4.2.3.4).
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     settings = Settings.read(os.environ, lambda said: print(f"dapdir: {said}", file=sys.stderr))
