@@ -76,8 +76,7 @@ def test_remove_leaves_nothing(guest: Guest, port: int) -> None:
     )
     assert guest.data("remove", "sst") == (0, "sst is no longer served\n", "")
     assert guest.state() == before
-    # As the watchdog does it (test_server.assert_cut_off): process 1 unmounts no data itself, and
-    # the automount does not wait for the mount.
+    # The order in which the watchdog does it too; see assert_cut_off in test_watchdog_detaches.
     steps = [
         line
         for line in guest.read("calls.log").splitlines()
