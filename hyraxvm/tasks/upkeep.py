@@ -56,13 +56,15 @@ def bench(
     """Measure builds, transfers and the embedded server, or show what was measured."""
     from hyraxvm import formats
     from hyraxvm.config import images
+    from hyraxvm.config.arch import DEFAULT
     from hyraxvm.core.workspace import Workspace
     from hyraxvm.tools import bench, bench_build, bench_serve, figures
 
     if what == ["build"]:
         table = read_table()
         words = [images.choose("image", image or table.defaults.image, table.image)]
-        words += [word for one in formats.choose(format) for word in ("--format", one.name)]
+        made = formats.choose(format, DEFAULT)
+        words += [word for one in made for word in ("--format", one.name)]
         if server:
             words += ["--server", images.choose("server", server, table.server)]
         print(bench_build.table(bench_build.measure(Workspace.here(), words, print)))

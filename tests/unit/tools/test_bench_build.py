@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoke import Context
 
+from hyraxvm.config.arch import DEFAULT
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import Failure
 from hyraxvm.core.paths import ROOT
 from hyraxvm.core.workspace import Workspace
+from hyraxvm.formats import made_for
+from hyraxvm.tasks import upkeep
 from hyraxvm.tools import bench_build
 
 # In place of the command line: prints what a build prints, and notes the state that it saw.
@@ -82,6 +86,20 @@ def test_each_case_sees_its_edits_and_the_cache_of_the_cases_before(
     assert "one line more" not in (workspace.root / bench_build.SCRIPT).read_text()
 
 
+def test_without_a_format_all_are_built_that_this_architecture_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[list[str]] = []
+
+    def measure(_workspace: Workspace, words: list[str], _say: object) -> bench_build.Report:
+        timed.append(words)
+        return bench_build.Report(command="", date="2000-01-01", cases=[])
+
+    monkeypatch.setattr(bench_build, "measure", measure)
+    upkeep.bench.body(Context(), ["build"], [])
+    assert timed == [["nfs", *(w for f in made_for(DEFAULT) for w in ("--format", f.name))]]
+
+
 def test_a_build_that_fails_is_a_failure_and_keeps_no_report(workspace: Workspace) -> None:
     with pytest.raises(Failure, match=r"nothing is in the cache: .*broken: \./inv: disk full"):
         bench_build.measure(workspace, ["broken"], print)
@@ -97,6 +115,7 @@ def test_what_is_to_be_measured_is_checked_first() -> None:
     for words, message in (
         (["bench", "build", "--image", "nsf"], "nsf"),
         (["bench", "build", "--format", "iso"], "iso"),
+        (["bench", "build", "--format", "utm"], "format 'utm' is not made for amd64"),
         (["bench", "biuld"], "expected: build, transfer, serve, report or slowest"),
     ):
         argv = [sys.executable, "-m", "hyraxvm.cli", *words]
