@@ -22,7 +22,7 @@ from .settings import Settings
 from .site import IDLE as UNREAD
 from .site import Request
 from .tree import shown
-from .worker import HEADER, MAX_PIECE, MiB, Reply, State, Task
+from .worker import HEADER, MAX_PIECE, MiB, Reply, Rest, State, Task
 
 PATIENCE = 20.0  # seconds that a task may take
 FILE_SERVER = 3  # times as long may a task take that waits for a file server: it may be mounted
@@ -69,8 +69,8 @@ class Job:
 
     @property
     def file(self) -> str:
-        """The path without the suffix that names a response."""
-        return self.request.path.rpartition(".")[0] if self.request else ""
+        """The path of what is read."""
+        return self.request.file if self.request else ""
 
     @property
     def folder(self) -> str:
@@ -89,6 +89,7 @@ class Process:
         self.waited = 0.0  # when it was last seen waiting for a file server
         self.doomed = False
         self.open = False  # whether it has files open
+        self.heavy = ""  # the one that takes much memory
         self.shared = mmap.mmap(-1, HEADER + MAX_PIECE)
         # Messages keep their boundaries.
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,12 +121,9 @@ class Process:
             self.waited = now
         return now - self.waited > patience or self.seconds() > FILE_SERVER * patience
 
-    def start(self, job: Job, condemned: dict[Identity, RequestError]) -> None:
+    def start(self, job: Job, task: Task | Rest) -> None:
         """Begin a job."""
         self.job, self.since = job, time.monotonic()
-        task = None
-        if job.request:
-            task = Task(job.request, job.state, job.head, job.limit, condemned)
         with contextlib.suppress(OSError):  # if it has just ended, its end is heard
             self.channel.send(worker.written(task, self.shared))
 
@@ -149,6 +147,7 @@ class Pool:
         self._waiting: list[Job] = []
         self._condemned: dict[Identity, tuple[float, RequestError]] = {}
         self._proven: set[str] = set()
+        self._heavy: set[str] = set()  # files that take much memory
         self._left = BUDGET
         self._loop = asyncio.get_running_loop()
         self._ticker = self._loop.create_task(self._tick())
@@ -163,7 +162,7 @@ class Pool:
         was made; `small` asks for a small piece.
         """
         if slot is None:
-            slot = zlib.crc32(request.path.rpartition(".")[0].encode("utf-8", "replace"))
+            slot = zlib.crc32(request.file.encode("utf-8", "replace"))
             slot %= self._size
         job = Job(request, state, head, slot, self._loop.create_future())
         # The first piece is there soon, and does not keep others waiting.
@@ -198,16 +197,40 @@ class Pool:
             if job.done.done():  # its client has gone
                 self._waiting.remove(job)
                 continue
-            if self._held_up(job):
+            if self._held_up(job) or not (fit := self._fit(job, idle)):
                 continue
-            process = idle.pop(job.slot, None) or idle.pop(min(idle))
+            process = idle.pop(job.slot if job.slot in fit else min(fit))
             self._waiting.remove(job)
             job.slot = process.slot
             job.limit = max(MIN_PIECE, min(job.limit, self._left // (2 * MAKING)))
             self._left -= job.limit * MAKING
             now = time.monotonic()
             condemned = {i: error for i, (until, error) in self._condemned.items() if until > now}
-            process.start(job, condemned)
+            assert job.request
+            process.start(job, Task(job.request, job.state, job.head, job.limit, condemned))
+
+    def _fit(self, job: Job, idle: dict[int, Process]) -> set[int]:
+        """Return the slots of the idle processes that may do a job: none if it has to wait.
+
+        Only one process at a time has a file open that takes much memory.  Other files are for the
+        other processes, as long as one is idle.
+        """
+        heavy = [p for p in self._processes if not p.doomed and (p.heavy or self._loads(p))]
+        slots = {p.slot for p in heavy}
+        if job.file not in self._heavy:
+            return idle.keys() - slots or {*idle}
+        if not slots:
+            return {*idle}
+        return slots if slots <= idle.keys() and self._in_turn(job, heavy) else set()
+
+    def _in_turn(self, job: Job, heavy: list[Process]) -> bool:
+        """Return whether the open heavy files are this one, or were long enough."""
+        files = {p.heavy for p in heavy}
+        waited = time.monotonic() - job.since > COMPUTING
+        return waited or job.file in files or not any(j.file in files for j in self._waiting)
+
+    def _loads(self, process: Process) -> bool:
+        return process.job is not None and process.job.file in self._heavy
 
     def _held_up(self, job: Job) -> bool:
         """Return whether the same file, or several of the same data set, are slow.
@@ -249,6 +272,7 @@ class Pool:
             return
         self._left += job.limit * MAKING
         process.open = reply.open
+        process.heavy = (job.file or process.heavy) if reply.heavy else ""
         if job.done.done() or not job.request:  # its client has gone, or there is none
             pass
         elif reply.error:
@@ -262,8 +286,11 @@ class Pool:
                 self._proven.clear()
             self._proven.add(job.file)
             job.done.set_result(Piece(reply, data, process.slot))
-        if reply.crowded:
-            self._rest(process)
+        if job.request:
+            (self._heavy.add if reply.heavy else self._heavy.discard)(job.file)
+        too_heavy = reply.heavy and any(p.heavy for p in self._processes if p is not process)
+        if reply.crowded or too_heavy:
+            self._rest(process, everything=too_heavy)
         self._dispatch()
 
     def _ended(self, process: Process) -> None:
@@ -324,9 +351,10 @@ class Pool:
         self._replace()
         self._dispatch()
 
-    def _rest(self, process: Process) -> None:
-        """Have an idle process close what is not read any more."""
-        process.start(Job(None, None, False, process.slot, self._loop.create_future()), {})
+    def _rest(self, process: Process, everything: bool = False) -> None:
+        """Have an idle process close what is not read any more, or everything."""
+        job = Job(None, None, False, process.slot, self._loop.create_future())
+        process.start(job, Rest(everything))
 
     def _end(self, process: Process, job: Job) -> None:
         """End a process that makes no progress.

@@ -43,6 +43,11 @@ class Request:
     origin: str = ""
     range: str = ""
 
+    @property
+    def file(self) -> str:
+        """The path without the suffix that names a response."""
+        return self.path.rpartition(".")[0]
+
 
 @dataclass
 class Answer:

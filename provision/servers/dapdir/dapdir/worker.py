@@ -33,6 +33,9 @@ MiB = 1024 * 1024
 MAX_PIECE = 16 * MiB
 READER_MEMORY = 320 * MiB  # that a process may take, besides what all share
 RECYCLED = 64 * MiB  # a process that has grown by so much between two tasks ends
+# Octets that an open file takes, with which it is heavy.  netCDF-C opens all variables of a file,
+# with 25 kB and more for each.
+HEAVY = 64 * MiB
 QUICK = 0.02  # seconds; a shorter task does not change the memory much
 _HEADER = struct.Struct("4q")  # identity of the file that is read
 HEADER = 64
@@ -57,11 +60,21 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """The task to close what is not read any more, or `everything`.
+
+    It is a task because it may never end: to close a file asks its file server.
+    """
+
+    everything: bool = False
+
+
+@dataclass(frozen=True)
 class Reply:
     """What became of a task: `size` octets are in the shared memory; `state` is None at the end.
 
     `open`: files are open, which must be closed when nobody reads them any more.  `crowded`: they
-    are too many, or take too much memory.
+    are too many, or take too much memory.  `heavy`: one of them alone takes much.
     """
 
     size: int = 0
@@ -73,6 +86,7 @@ class Reply:
     error: RequestError | None = None
     open: bool = False
     crowded: bool = False
+    heavy: bool = False
 
 
 def noted(shared: mmap.mmap) -> Identity | None:
@@ -81,21 +95,17 @@ def noted(shared: mmap.mmap) -> Identity | None:
     return (device, inode, size, modified) if inode else None
 
 
-def written(task: Task | None, shared: mmap.mmap) -> bytes:
-    """Write a task, which may be longer than a message, for a process; return the message.
-
-    None is the task to close what is not read any more.  It is a task because it may never end: to
-    close a file asks its file server.
-    """
+def written(task: Task | Rest, shared: mmap.mmap) -> bytes:
+    """Write a task, which may be longer than a message, for a process; return the message."""
     octets = pickle.dumps(task)
     _HEADER.pack_into(shared, 0, 0, 0, 0, 0)
     shared[HEADER : HEADER + len(octets)] = octets
     return len(octets).to_bytes(4, "big")
 
 
-def _read(message: bytes, shared: mmap.mmap) -> Task | None:
+def _read(message: bytes, shared: mmap.mmap) -> Task | Rest:
     octets = shared[HEADER : HEADER + int.from_bytes(message, "big")]
-    task: Task | None = pickle.loads(octets)  # noqa: S301 - it comes from the server process
+    task: Task | Rest = pickle.loads(octets)  # noqa: S301 - it comes from the server process
     return task
 
 
@@ -106,13 +116,11 @@ def run(channel: socket.socket, shared: mmap.mmap, root: str, settings: Settings
     reader = Reader(shared, root, settings)
     while message := channel.recv(MiB):
         task = _read(message, shared)
-        if task is None:
-            if reader.rest():
-                break
-            reply = Reply()
-        else:
-            reply = reader.do(task)
-        channel.send(pickle.dumps(replace(reply, open=reader.open, crowded=reader.crowded)))
+        if (rest := reader.before(task)) and reader.rest(rest.everything):
+            break  # the server gives the task to another process
+        reply = reader.do(task) if isinstance(task, Task) else Reply()
+        reply = replace(reply, open=reader.open, crowded=reader.crowded, heavy=reader.heavy)
+        channel.send(pickle.dumps(reply))
     os._exit(0)
 
 
@@ -125,8 +133,9 @@ class Reader:
         self._target = memoryview(shared)[HEADER:]
         self._condemned: dict[Identity, RequestError] = {}
         self._site = Site(root, settings, self._enter)
-        self._before = _private()
+        self._before = self._normal = _private()
         self._close_all = False
+        self._heavy = ""  # the file that takes much memory
 
     @property
     def open(self) -> bool:
@@ -138,10 +147,21 @@ class Reader:
         """Whether files must be closed before the next task."""
         return self._close_all or self._site.open > MAX_OPEN
 
+    @property
+    def heavy(self) -> bool:
+        """Whether a file is open that takes much memory."""
+        return bool(self._heavy)
+
+    def before(self, task: Task | Rest) -> Rest | None:
+        """Return what must be closed before a task: a heavy file leaves no room for another."""
+        if isinstance(task, Rest):
+            return task
+        return Rest(everything=True) if self._heavy not in ("", task.request.file) else None
+
     def do(self, task: Task) -> Reply:
         """Do a task."""
         self._condemned = task.condemned
-        started = time.monotonic()
+        started, taken = time.monotonic(), _private()
         try:
             reply = self._piece(task)
         except RequestError as error:
@@ -154,7 +174,10 @@ class Reader:
             _log.exception("cannot answer %r", task.request.path)
             failure = RequestError(500, "the server failed; the details are in its log")
             reply = Reply(error=failure)
-        if time.monotonic() - started > QUICK:
+        if time.monotonic() - started > QUICK and self._has_grown():
+            native.give_memory_back()
+            if _private() >= taken + HEAVY:  # only opening a file takes so much, and keeps it
+                self._heavy, self._normal = task.request.file, _private()
             self._close_all |= self._has_grown()
         return reply
 
@@ -177,17 +200,20 @@ class Reader:
             raise self._condemned[identity]
         _HEADER.pack_into(self._shared, 0, *identity)
 
-    def rest(self) -> bool:
+    def rest(self, everything: bool) -> bool:
         """Close what nobody reads any more; return whether this process keeps too much memory."""
-        if self._site.close(0 if self._close_all else IDLE):
-            if self._close_all:
+        everything |= self._close_all
+        if self._site.close(0 if everything else IDLE):
+            if everything:
                 gc.collect()
             native.give_memory_back()
         self._close_all = False
+        if not self._site.open:
+            self._heavy, self._normal = "", self._before
         return self._has_grown()
 
     def _has_grown(self) -> bool:
-        return _private() >= self._before + RECYCLED
+        return _private() >= self._normal + RECYCLED
 
 
 def _private() -> int:
