@@ -133,7 +133,7 @@ class Reader:
         self._target = memoryview(shared)[HEADER:]
         self._condemned: dict[Identity, RequestError] = {}
         self._site = Site(root, settings, self._enter)
-        self._before = self._normal = _private()
+        self._before = self._normal = self._taken = _private()
         self._close_all = False
         self._heavy = ""  # the file that takes much memory
 
@@ -161,7 +161,7 @@ class Reader:
     def do(self, task: Task) -> Reply:
         """Do a task."""
         self._condemned = task.condemned
-        started, taken = time.monotonic(), _private()
+        started = time.monotonic()
         try:
             reply = self._piece(task)
         except RequestError as error:
@@ -174,12 +174,18 @@ class Reader:
             _log.exception("cannot answer %r", task.request.path)
             failure = RequestError(500, "the server failed; the details are in its log")
             reply = Reply(error=failure)
-        if time.monotonic() - started > QUICK and self._has_grown():
-            native.give_memory_back()
-            if _private() >= taken + HEAVY:  # only opening a file takes so much, and keeps it
-                self._heavy, self._normal = task.request.file, _private()
-            self._close_all |= self._has_grown()
+        if time.monotonic() - started > QUICK:
+            self._weigh(task.request.file)
         return reply
+
+    def _weigh(self, file: str) -> None:
+        """Note what the file takes that was just read."""
+        if self._has_grown():
+            native.give_memory_back()
+            if _private() >= self._taken + HEAVY:  # only opening a file takes so much, and keeps it
+                self._heavy, self._normal = file, _private()
+            self._close_all |= self._has_grown()
+        self._taken = _private()
 
     def _piece(self, task: Task) -> Reply:
         identity, cursor = task.state or (None, bodies.START)
@@ -210,6 +216,7 @@ class Reader:
         self._close_all = False
         if not self._site.open:
             self._heavy, self._normal = "", self._before
+        self._taken = _private()
         return self._has_grown()
 
     def _has_grown(self) -> bool:
