@@ -245,9 +245,11 @@ def recipe(
     wanted = arch or system.arch
     arch_name = next((name for name in system.on if name == wanted), None)
     if arch_name is None:
+        others = [name for name, value in config.base.items() if wanted in value.on]
         raise UserError(
             f"base {base_name!r} is not for {wanted}: images.toml has no "
-            f"[base.{base_name}.on.{wanted}]; it has: {', '.join(system.on)}"
+            f"[base.{base_name}.on.{wanted}]; it has: {', '.join(system.on)}; "
+            + (f"type: --base {others[0]}" if others else "leave --arch out")
         )
     found = Recipe(
         name=image_name,
