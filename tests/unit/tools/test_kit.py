@@ -17,7 +17,7 @@ from hyraxvm.tools import kit
 from tests.unit.browser import Browser
 
 TABLE = images.load()
-NAME = "hyrax-vm-workshop-dapdir1.0.0-debian12-amd64"
+NAME = "hyrax-vm-workshop-dapdir1.0.0-debian13-amd64"
 
 
 @pytest.fixture
