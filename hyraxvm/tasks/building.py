@@ -244,10 +244,10 @@ def boot_test(
         for check in (boots, regresses) if regression else (boots,):
             try:
                 check(path)
-            except UserError:
-                raise
             except Failure as failure:
                 failed.append(str(failure))
+                if isinstance(failure, UserError):  # it is the same for all others
+                    raise UserError("\n./inv: ".join(failed)) from failure
     if failed:
         raise Failure("\n./inv: ".join(failed))
 
