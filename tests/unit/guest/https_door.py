@@ -85,13 +85,16 @@ class Certificates:
         self.folder = folder
         folder.mkdir()
         self.run("req", "-x509", "-newkey", "rsa:2048", "-noenc", "-subj", "/CN=Issuer",
-                 "-days", "3650", "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
+                 "-days", "3650", "-addext", "keyUsage=critical,keyCertSign",
+                 "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
         (folder / "index").touch()
         (folder / "ca.conf").write_text(
             "[ca]\ndefault_ca = one\n[one]\ndatabase = index\nnew_certs_dir = .\n"
             "rand_serial = yes\n"
             "default_md = sha256\npolicy = any\ncopy_extensions = copy\nunique_subject = no\n"
-            "[any]\ncommonName = supplied\n"
+            "x509_extensions = issued\n[any]\ncommonName = supplied\n"
+            # Python 3.13 and newer want it.
+            "[issued]\nauthorityKeyIdentifier = keyid:always\n"
         )
 
     def run(self, *arguments: str) -> None:

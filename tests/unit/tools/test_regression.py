@@ -77,7 +77,7 @@ def test_the_counts_are_those_of_the_suite(
         ("testsuite.at", "AT_INIT([little\n", "make"),
         ("configure.ac", "AC_INIT([little],[0],[x])\nAC_MSG_ERROR([no compiler])\n", "configure"),
         ("configure.ac", "AC_INIT([little\n", "autoreconf"),
-        ("testsuite.at", "AT_INIT([little])\n", "invalid variable name: `--hyraxurl'"),
+        ("testsuite.at", "AT_INIT([little])\n", "invalid variable name: [`']--hyraxurl'"),
         ("Makefile.am", "AUTOMAKE_OPTIONS = foreign\ncheck-local:\n\ttrue\n", "ran no test"),
     ],
     ids=["no suite", "configure fails", "not autoconf's", "empty", "nothing to check"],

@@ -273,6 +273,22 @@ def test_negative_sizes_are_refused(tmp_path: Path, size: int, how: str) -> None
         merge([path])
 
 
+def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
+    path = write_layer(tmp_path / "layer", [Entry("a", b"1"), Entry("b", b"2"), Entry("c", b"3")])
+    octets = bytearray(path.read_bytes())
+    assert merge([path]).listing("") == ["a", "b", "c"]
+    at = octets.index(b"b\0")
+    for damaged in (at, at + 150):  # the name, the checksum
+        path.write_bytes(octets[:damaged] + b"\7" + octets[damaged + 1 :])
+        with pytest.raises(Failure, match=rf"not a readable tar \(the header at byte {at} is dam"):
+            merge([path])
+    path.write_bytes(octets[: at + 100])
+    with pytest.raises(Failure, match=r"not a readable tar"):
+        merge([path])
+    path.write_bytes(octets[: octets.rindex(b"3") + 512])  # as umoci writes it
+    assert merge([path]).listing("") == ["a", "b", "c"]
+
+
 def test_the_root_is_no_directory_to_make() -> None:
     with pytest.raises(Failure, match="directory / cannot be made: it is the image's root"):
         Tree().make_dir("/", 1, 1)

@@ -31,7 +31,6 @@ x
 ROCKY = Entry("etc/os-release", b'NAME="Rocky Linux"\nVERSION_ID="9.5"\nID="rocky"\n')
 INSTALLED = [
     ("bes", "3.22.0", "12.el9", ""),
-    ("gpg-pubkey", "350d275d", "6279464b", ""),
     ("tzdata-java", "2025b", "1.el9", "Epoch: 2"),
 ]
 WANTED = {"rpm/rocky/bes": "3.22.0-12.el9", "rpm/rocky/tzdata-java": "2:2025b-1.el9"}
@@ -46,8 +45,8 @@ Version: 1.0
 """
 
 
-def rpm(*argv: str) -> None:
-    subprocess.run(argv, check=True, capture_output=True)
+def run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +54,22 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a database of rpm with packages that rpmbuild has built."""
     work = tmp_path_factory.mktemp("rpm")
     folder = work / "db"
-    rpm("rpm", "--dbpath", str(folder), "--initdb")
+    run("rpm", "--dbpath", str(folder), "--initdb")
     for name, version, release, epoch in INSTALLED:
         spec = work / f"{name}.spec"
         spec.write_text(SPEC.format(name=name, version=version, release=release, epoch=epoch))
-        rpm("rpmbuild", "-bb", "--define", f"_topdir {work}", str(spec))
+        run("rpmbuild", "-bb", "--define", f"_topdir {work}", str(spec))
     found = map(str, work.glob("RPMS/noarch/*.rpm"))
-    rpm("rpm", "--dbpath", str(folder), "--justdb", "--nodeps", "--install", *found)
+    run("rpm", "--dbpath", str(folder), "--justdb", "--nodeps", "--install", *found)
+    # The database has the keys of packages, too, as packages called gpg-pubkey.
+    keys = work / "keys"
+    keys.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(keys), "--batch", "--passphrase", ""]
+    run(*gpg, "--quick-generate-key", "packager@example.org", "rsa2048", "sign", "never")
+    run(*gpg, "--armor", "--output", str(work / "key.asc"), "--export")
+    run("rpm", "--dbpath", str(folder), "--import", str(work / "key.asc"))
+    run("gpgconf", "--homedir", str(keys), "--kill", "all")
+    assert "gpg-pubkey-" in run("rpm", "--dbpath", str(folder), "--query", "--all")
     assert (folder / "rpmdb.sqlite").stat().st_size > 0
     return folder
 
