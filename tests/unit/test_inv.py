@@ -127,6 +127,16 @@ def test_what_the_hosts_archive_lacks_is_named_and_not_asked_for_again(host: Hos
     assert host.inv() == (0, "", ["python -m hyraxvm.cli list"])
 
 
+def test_what_another_package_brings_is_not_missed(host: Host) -> None:
+    host.stub("packer", "")
+    for name in ("missing", "unknown"):
+        (host.folder / name).write_text("chromium-driver\nsystemd-repart\n")
+    host.stub("systemd-repart", "")  # on Debian 12 it is in the package systemd
+    status, err, _ = host.inv()
+    assert status == 0, err
+    assert "what needs them fails: chromium-driver\n" in err
+
+
 def test_other_distributions_get_one_line_with_what_is_missing(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "hyraxvm.tools.doctor", "Fedora Linux 44"]
     (tmp_path / "git").symlink_to("/bin/true")
