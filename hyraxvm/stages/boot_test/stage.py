@@ -36,7 +36,8 @@ def _short(line: str) -> str:
     """Return what a person sees of a line: share done, result, machine, and test."""
     match = _TEST.fullmatch(line)
     if not match:
-        return line
+        # It is the last line until the first machine is there.
+        return "starting the machine" if line.startswith("scheduling tests") else line
     share, outcome, test, machine, case = match.groups()
     state = f"{share:>4} {outcome.lower()} " if share else ""
     return f"{state}on {machine}: {test}" + (f" [{case}]" if case else "")

@@ -74,6 +74,7 @@ def test_each_machine_stays_in_one_process(tmp_path: Path) -> None:
         for machine in ("first", "second")
         for test in ("test_cases [a-b]", "test_cases [c [d]]", "test_plain")
     }
+    assert "starting the machine" in {stage._short(line) for line in done.stdout.splitlines()}
 
 
 def test_the_tests_run_in_a_declared_order() -> None:
