@@ -27,7 +27,7 @@ from hyraxvm.core.process import output, run
 from hyraxvm.stages.rootfs import excluded
 
 DEADLINE = 1800.0  # seconds; slow mirrors exist
-DEADLINE_EMULATED = 3 * DEADLINE  # the same where QEMU runs each program
+EMULATED = 3  # times as long programs may take that QEMU runs
 
 DPKG_STATUS = "./var/lib/dpkg/status"
 # The keys of a base that say where its packages come from.
@@ -74,9 +74,7 @@ def build(
         tar = work / "rootfs.tar"
         with package_cache(results) as packages:
             argv = command(recipe, config, tar, packages)
-            native = platform.machine() == recipe.arch.kernel
-            deadline = DEADLINE if native else DEADLINE_EMULATED
-            run(argv, log=log, deadline=deadline, on_line=on_line)
+            run(argv, log=log, deadline=patience(recipe.arch, DEADLINE), on_line=on_line)
         cache.remove_tree(config)
         excluded.check(recipe, tar, work / "modules")
         cache.remove_tree(work / "modules")
@@ -84,6 +82,11 @@ def build(
         (work / "packages.json").write_text(json.dumps(parse_status(status), indent=1) + "\n")
 
     return results.produce("rootfs", stage_key, make) / "rootfs.tar"
+
+
+def patience(arch: Arch, seconds: float, host: str = platform.machine()) -> float:
+    """Return the seconds that programs of an architecture get for what takes `seconds` natively."""
+    return seconds if host == arch.kernel else EMULATED * seconds
 
 
 def check_host(arch: Arch, host: str = platform.machine()) -> None:

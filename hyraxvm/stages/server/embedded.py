@@ -39,7 +39,8 @@ def pack(
     run(pip_command(recipe, requirements, site), log=log, deadline=DEADLINE, on_line=on_line)
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     command = layer_command(recipe, site, package, debs, layer)
-    run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
+    deadline = rootfs.patience(recipe.arch, DEADLINE)
+    run(command, log=log, deadline=deadline, env=env, on_line=on_line)
     write_image(recipe, source, layer, layout, log)
     return layout
 

@@ -124,7 +124,8 @@ def _python(
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     with rootfs.package_cache(results) as debs:
         command = embedded.layer_command(_as_server(recipe), site, source / PACKAGE, debs, layer)
-        run(command, log=log, deadline=DEADLINE, env=env, on_line=on_line)
+        deadline = rootfs.patience(recipe.arch, DEADLINE)
+        run(command, log=log, deadline=deadline, env=env, on_line=on_line)
     return layer
 
 

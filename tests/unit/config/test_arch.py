@@ -235,6 +235,8 @@ def test_a_host_that_cannot_run_the_programs_is_told_what_it_needs(
     with pytest.raises(UserError, match=r"cannot run here.*qemu-user-static.*qemu-aarch64.conf"):
         rootfs.check_host(arch, "x86_64")
     rootfs.check_host(arch, "aarch64")
+    assert rootfs.patience(arch, 60, "aarch64") == 60
+    assert rootfs.patience(arch, 60, "x86_64") == 180
     (tmp_path / "arch-test").write_text("#!/bin/sh\n")
     rootfs.check_host(arch, "x86_64")
 
