@@ -25,6 +25,7 @@ from hyraxvm.config.values import (
     Megabytes,
     Name,
     PythonVersion,
+    Sha256,
     Title,
     TrimGlob,
     UrlPath,
@@ -60,18 +61,32 @@ class Access(Model):
     packages: list[DebianPackage]
 
 
+class SourcesForR(Model):
+    """Sources of R packages: Debian source package -> SHA-256 of its tarball, which is CRAN's.
+
+    They come from the archive of the base, which need not be the image's.
+    """
+
+    base: Name
+    packages: dict[DebianPackage, Sha256]
+
+
 class Clients(Model):
-    """Wheels for readers' own computers: for which Python, and pip's tags of each system."""
+    """Packages for readers' own computers: wheels, and sources for R.
+
+    The wheels are for this version of Python; `platforms` has pip's tags of each system.
+    """
 
     python: PythonVersion
     platforms: dict[Name, Annotated[list[Identifier], Field(min_length=1)]]
+    r: SourcesForR
 
 
 class Addition(Model):
     """What an image has beside its server: a second squashfs, and files from `provision/NAME/`.
 
     `packages` are the Debian packages in that squashfs, and `trim` lists what is left out of it.
-    `clients` are wheels in it that readers install on their own computers.  `budget` is the most
+    `clients` are packages in it that readers install on their own computers.  `budget` is the most
     that the squashfs may have, and that each file of the image may have more.
     """
 
@@ -154,6 +169,8 @@ class Recipe(Model):
     arch_name: ArchName
     access: Access
     addition: Addition | None = None
+    # The base from whose archive the addition's sources for R come.
+    r_base: Base | None = None
     machine: Machine
     server_name: Name
     server: Server
@@ -259,6 +276,7 @@ def recipe(
         arch_name=arch_name,
         access=config.access[chosen.access],
         addition=addition,
+        r_base=config.base[addition.clients.r.base] if addition else None,
         machine=machine.model_copy(
             update={
                 "memory_mib": max(machine.memory_mib, needed),
@@ -317,6 +335,9 @@ def _check_references(config: Config, path: Path, incomplete: Mapping[str, str])
         ]
         if image.addition:
             wanted.append((f"image.{name}.addition", image.addition, "addition", config.addition))
+    for name, addition in config.addition.items():
+        key = f"addition.{name}.clients.r.base"
+        wanted.append((key, addition.clients.r.base, "base", config.base))
     wanted += [(f"budget.{name}", name, "server", config.server) for name in config.budget]
     for name, base in config.base.items():
         wanted.append((f"base.{name}.arch", base.arch, f"base.{name}.on", base.on))

@@ -22,6 +22,7 @@ Title = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=80)]
 # As distributions write them: "Debian", "24.04".
 Distribution = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=40)]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]+$")]
 Mirror = Annotated[str, StringConstraints(pattern=r"^(https?|file|copy)://[!-~]+$")]
 Unit = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@-]+\.[a-z]+$")]

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
+from hyraxvm.core.process import output
 from hyraxvm.stages.workshop import data
 from hyraxvm.vm.qemu import HOST
 from tests.boot.clients import netcdf4
@@ -60,6 +62,22 @@ def test_its_data_are_served(guest: Guest) -> None:
     found = netcdf4(guest.url("workshop/sst/sst-2020.nc"), "sst", None).astype("f8")
     celsius = np.where(found == data.FILL, np.nan, found * data.SST_SCALE + data.SST_OFFSET)
     np.testing.assert_allclose(celsius, data.sst(2020), atol=data.SST_SCALE * 0.51)
+
+
+def test_r_installs_ncdf4_from_the_machine_and_reads_a_value(guest: Guest, tmp_path: Path) -> None:
+    """R compiles what the machine has, and does what exercise 4 shows."""
+    repository = f"{guest.machine.url}/workshop/r"
+    install = (
+        f'install.packages("ncdf4", repos = "{repository}", type = "source", lib = "{tmp_path}")'
+    )
+    read = (
+        f'library(ncdf4, lib.loc = "{tmp_path}"); '
+        f'file <- nc_open("{guest.url("workshop/sst/sst-2001.nc")}"); '
+        'cat(ncvar_get(file, "sst", start = c(21, 91, 7), count = c(1, 1, 1)))'
+    )
+    output(["R", "--vanilla", "--no-echo", "-e", install], deadline=START)
+    found = float(output(["R", "--vanilla", "--no-echo", "-e", read], deadline=START))
+    assert abs(found - data.sst(2001)[6, 90, 20]) < data.SST_SCALE * 0.51
 
 
 def test_nobody_uses_the_notebooks_before_the_teacher_has_opened_them(guest: Guest) -> None:

@@ -1,6 +1,6 @@
-"""Wheels for learners' own computers, as a package index that pip reads (PEP 503).
+"""Packages for learners' own computers: wheels for pip (PEP 503), and sources for R.
 
-The index is a folder of pages: nginx shows it, and a USB stick can have it.
+Each index is a folder of files: nginx shows it, and a USB stick can have it.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import html
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from hyraxvm.config.images import Clients
 from hyraxvm.core import cache
+from hyraxvm.stages.workshop import r_index
 
 PAGE: Final = """\
 <!DOCTYPE html>
@@ -52,6 +53,17 @@ def index(wheels: Path, target: Path) -> None:
         ]
         _page(target / name, f"Links for {name}", files)
     _page(target, "Packages", [(f"{name}/", name) for name in sorted(names)])
+
+
+def index_r(tarballs: Iterable[Path], target: Path) -> dict[str, str]:
+    """Write a repository for R with a page for people; return package -> version.
+
+    Raises `Failure`: see `r_index.make`.
+    """
+    versions = r_index.make(tarballs, target)
+    files = [f"{name}_{version}.tar.gz" for name, version in versions.items()]
+    _page(target, "R packages", [(f"{r_index.CONTRIB}/{file}", file) for file in files])
+    return versions
 
 
 def _page(folder: Path, title: str, links: list[tuple[str, str]]) -> None:

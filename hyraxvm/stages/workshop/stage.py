@@ -1,11 +1,11 @@
-"""Stage `workshop`: locked wheels, Debian packages, data and exercises -> `workshop.squashfs`.
+"""Stage `workshop`: wheels, packages, sources for R, data, exercises -> `workshop.squashfs`.
 
 It is a root file system of its own: JupyterLab runs in it, and sees nothing of the guest.
 
 | folder in it | what is there |
 |---|---|
 | /srv/workshop/data | the data, served at /opendap/workshop/ |
-| /srv/workshop/www | pages, slides and notebooks, shown at /workshop/ |
+| /srv/workshop/www | pages, slides, notebooks, packages for learners, shown at /workshop/ |
 | /usr/local | JupyterLab |
 """
 
@@ -27,7 +27,7 @@ from hyraxvm.stages.rootfs import stage as rootfs
 from hyraxvm.stages.server import embedded, inventory, oci
 from hyraxvm.stages.server.image_tree import merge
 from hyraxvm.stages.server.trim import trim
-from hyraxvm.stages.workshop import content, packages
+from hyraxvm.stages.workshop import content, packages, r_fetch
 
 DEADLINE: Final = 1200.0  # seconds
 PACKAGE: Final = "workshop"  # the Python package in the folder, which notebooks import
@@ -72,8 +72,10 @@ def build(
 
     def make(work: Path) -> None:
         python = _python(results, recipe, work, log, on_line)
-        tree = merge([python, _content(recipe, work, log, on_line)])
+        layer, r_packages = _content(results, recipe, work, log, on_line)
+        tree = merge([python, layer])
         listed = inventory.packages(tree, work / "databases")  # which the trim list removes
+        listed |= {f"cran/{name}": version for name, version in r_packages.items()}
         trim(tree, _addition(recipe).trim, on_line)
         # The guest mounts over these.
         for path in ("/proc", "/sys", "/dev", "/run", STATE):
@@ -83,7 +85,7 @@ def build(
         tree.write("/etc/hosts", b"127.0.0.1 localhost\n")
         on_line(f"packing {tree.size() / 1e6:.0f} MB")
         oci.squash(tree, work / "workshop.squashfs", log)
-        (work / PACKAGES).write_text(json.dumps(listed, indent=1) + "\n")
+        (work / PACKAGES).write_text(json.dumps(listed, indent=1, sort_keys=True) + "\n")
         for rest in list(work.iterdir()):
             if rest.name not in ("workshop.squashfs", PACKAGES):
                 cache.remove_tree(rest) if rest.is_dir() else rest.unlink()
@@ -99,7 +101,10 @@ def build(
 
 
 def packages_of(squashfs: Path) -> dict[str, str]:
-    """Return package -> version of what the squashfs has, as `inventory` names them."""
+    """Return package -> version of what the squashfs has, as `inventory` names them.
+
+    An R package whose source it has is `cran/NAME`.
+    """
     found: dict[str, str] = json.loads((squashfs.parent / PACKAGES).read_text())
     return found
 
@@ -141,8 +146,13 @@ def _as_server(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"server_name": PACKAGE, "server": server})
 
 
-def _content(recipe: Recipe, work: Path, log: Path, on_line: Callable[[str], None]) -> Path:
-    """Pack data, pages and wheels for clients; the same content gives the same bytes."""
+def _content(
+    results: StageCache, recipe: Recipe, work: Path, log: Path, on_line: Callable[[str], None]
+) -> tuple[Path, dict[str, str]]:
+    """Pack data, pages and packages for clients; return the tar, and R package -> version.
+
+    The same content gives the same bytes.
+    """
     tree, layer, wheels = work / "content", work / "content.tar", work / "wheels"
     on_line("making data and pages")
     content.make(folder(recipe), tree / HOME)
@@ -150,9 +160,11 @@ def _content(recipe: Recipe, work: Path, log: Path, on_line: Callable[[str], Non
     for command in packages.commands(_addition(recipe).clients, locked, wheels):
         run(command, log=log, deadline=DEADLINE, on_line=on_line)
     packages.index(wheels, tree / HOME / "www" / "packages")
+    tarballs = r_fetch.fetch(results, recipe, log, on_line)
+    r_packages = packages.index_r(tarballs, tree / HOME / "www" / "r")
     settings = folder(recipe) / content.SETTINGS
     (tree / "usr/local/etc/jupyter" / settings.name).write_bytes(settings.read_bytes())
     owner = ["--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--mode=u+rwX,go=rX"]
     command = ["tar", "--create", "--sort=name", *owner, "--file", str(layer)]
     run([*command, "--directory", str(tree), "srv", "usr"], log=log, deadline=DEADLINE)
-    return layer
+    return layer, r_packages

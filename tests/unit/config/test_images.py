@@ -140,6 +140,19 @@ def loaded(tmp_path: Path, table: dict[str, Any]) -> images.Config:
     return formats.check(images.load(path), path)
 
 
+def test_sources_for_r_come_from_a_base_of_the_table(tmp_path: Path, table: dict[str, Any]) -> None:
+    wanted = table["addition"]["workshop"]["clients"]["r"]
+    wanted["base"] = "debian"
+    message = refused(tmp_path, dump(table))
+    assert "addition.workshop.clients.r.base: 'debian' lacks " in message
+    wanted["base"] = "debian-13"
+    wanted["packages"]["r-cran-ncdf4"] = "1.23"
+    message = refused(tmp_path, dump(table))
+    assert (
+        "addition.workshop.clients.r.packages.r-cran-ncdf4: '1.23': string should match" in message
+    )
+
+
 def test_a_budget_is_optional_and_for_a_server_of_the_table(
     tmp_path: Path, table: dict[str, Any]
 ) -> None:

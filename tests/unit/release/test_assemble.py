@@ -71,14 +71,18 @@ def test_the_bill_of_materials_is_valid_and_names_every_package(folder: Path) ->
 
 def test_the_bill_of_materials_has_what_an_addition_brings(folder: Path) -> None:
     manifest = json.loads((folder / f"{NAME}.manifest.json").read_text())
-    added = {"pypi/numpy": "2.3.5", "pypi/jupyterlab": "4.6.6", "deb/debian/netcdf-bin": "4.9"}
+    added = {
+        **{"pypi/numpy": "2.3.5", "pypi/jupyterlab": "4.6.6", "deb/debian/netcdf-bin": "4.9"},
+        "cran/ncdf4": "1.23",
+    }
     text = sbom.bill_of_materials({**manifest, "added": added})
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     found = json.loads(text)
     refs = [component["bom-ref"] for component in found["components"]]
     assert refs.count("pkg:pypi/numpy@2.3.5") == 1  # the server has it, too
     depends = {entry["ref"]: entry.get("dependsOn", []) for entry in found["dependencies"]}
-    assert {"pkg:pypi/jupyterlab@4.6.6", "pkg:deb/debian/netcdf-bin@4.9"} <= set(depends[NAME])
+    new = {"pkg:pypi/jupyterlab@4.6.6", "pkg:deb/debian/netcdf-bin@4.9", "pkg:cran/ncdf4@1.23"}
+    assert new <= set(depends[NAME])
 
 
 def test_the_provenance_names_what_went_in_and_what_came_out(folder: Path) -> None:

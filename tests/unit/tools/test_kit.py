@@ -12,9 +12,12 @@ from selenium.webdriver.common.by import By
 from hyraxvm.config import images
 from hyraxvm.core.cache import StageCache
 from hyraxvm.core.errors import UserError
+from hyraxvm.core.process import output
 from hyraxvm.core.workspace import Workspace
+from hyraxvm.stages.workshop import packages
 from hyraxvm.tools import kit
 from tests.unit.browser import Browser
+from tests.unit.stages.workshop.r_packages import files, pack
 
 TABLE = images.load()
 NAME = "hyrax-vm-workshop-dapdir1.0.0-debian13-amd64"
@@ -39,6 +42,7 @@ def squashfs(tmp_path: Path) -> Path:
     for name in ("index.html", "clients.html", *decks):
         (www / name).parent.mkdir(parents=True, exist_ok=True)
         (www / name).write_text(f"<title>{name}</title>")
+    packages.index_r([pack(tmp_path / "r-cran-gridded", files("gridded", 5))], www / "r")
     made = tmp_path / "workshop.squashfs"
     tar = ["tar", "--create", "--directory", str(tmp_path / "tree"), "srv"]
     packed = subprocess.run(tar, capture_output=True, check=True).stdout
@@ -69,6 +73,18 @@ def test_the_stick_has_images_pages_and_sums(
     text = browser.driver.find_element(By.TAG_NAME, "body").text
     for words in ("VirtualBox", "VMware", "http://ADDRESS:8080/workshop/", f"{NAME}.zip"):
         assert words in text
+
+
+def test_r_installs_from_the_stick(workspace: Workspace, squashfs: Path, tmp_path: Path) -> None:
+    stick, library = tmp_path / "my stick", tmp_path / "library"
+    library.mkdir()
+    kit.make(stick, kit.images(workspace, TABLE, "workshop"), squashfs, print)
+    # As the start page says it, which does not encode a space.
+    repos = f"file://{stick}/workshop/r"
+    code = f'install.packages("gridded", repos = "{repos}", type = "source", lib = "{library}")'
+    output(["R", "--vanilla", "--no-echo", "-e", code])
+    code = f'cat(getExportedValue(loadNamespace("gridded", lib.loc = "{library}"), "size")())'
+    assert output(["R", "--vanilla", "--no-echo", "-e", code]) == "5"
 
 
 def test_a_folder_with_files_is_left_alone(

@@ -31,6 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     exercises.make(SOURCE, www)
     slides.make(SOURCE / "slides", www / "slides")
     packages.index(folder, www / "packages")  # an empty one
+    packages.index_r([], www / "r")
     behind = DataServer()
     door = FrontDoor(guest, behind.port)
     try:

@@ -57,6 +57,17 @@ def test_an_edit_makes_again_what_has_it_and_nothing_of_other_images(
     assert others["workshop"] == ""
 
 
+def test_another_source_for_r_makes_the_workshop_again() -> None:
+    assert MINE.addition is not None
+    clients = MINE.addition.clients
+    other = clients.r.model_copy(update={"packages": {"r-cran-ncdf4": "0" * 64}})
+    changed = {"clients": clients.model_copy(update={"r": other})}
+    recipe = MINE.model_copy(update={"addition": MINE.addition.model_copy(update=changed)})
+    before, after = keys(MINE, ROOT), keys(recipe, ROOT)
+    moved = {key for key, value in before.items() if after[key] != value}
+    assert moved == {"workshop", "disk", "provision", "guest"}
+
+
 def test_it_shares_system_and_server_with_the_image_for_local_data() -> None:
     mine, local = keys(MINE, ROOT), keys(LOCAL, ROOT)
     assert (mine["rootfs"], mine["server"]) == (local["rootfs"], local["server"])
