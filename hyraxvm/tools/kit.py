@@ -80,5 +80,10 @@ def _start(found: dict[Path, Recipe]) -> str:
         {"name": path.name, "mb": round(path.stat().st_size / 1e6), "arch": recipe.arch}
         for path, recipe in sorted(found.items())
     ]
-    how = readme.hypervisors("NAME", next(iter(found.values()))).strip()
+    each = {recipe.arch: recipe for recipe in found.values()}
+    how = [
+        # Below a heading of its own.
+        (arch.processors, readme.hypervisors("NAME", recipe).strip().replace("\n## ", "\n### "))
+        for arch, recipe in sorted(each.items(), key=lambda pair: pair[0].name)
+    ]
     return exercises.to_html(render(START, files=files, hypervisors=how))

@@ -75,6 +75,22 @@ def test_the_stick_has_images_pages_and_sums(
         assert words in text
 
 
+def test_each_architecture_has_its_own_hypervisors(
+    workspace: Workspace, squashfs: Path, tmp_path: Path, browser: Browser
+) -> None:
+    arm = NAME.replace("amd64", "arm64")
+    for name in (f"{arm}.zip", f"{arm}.utm.zip", f"{arm}.manifest.json"):
+        (workspace.artifacts / name).write_bytes(b"x")
+    found = kit.images(workspace, TABLE, "workshop")
+    browser.open(kit.make(tmp_path / "stick", found, squashfs, print).as_uri())
+    assert browser.barriers() == []
+    text = browser.driver.find_element(By.TAG_NAME, "body").text
+    intel, mac = text.split("On computers with 64-bit ARM processors")
+    assert f"{arm}.utm.zip" in intel  # the table of files
+    assert "NAME.ova" in intel.partition("On computers with Intel and AMD processors")[2]
+    assert "NAME.utm.zip" in mac and "NAME.ova" not in mac and "ESXi" not in mac
+
+
 def test_r_installs_from_the_stick(workspace: Workspace, squashfs: Path, tmp_path: Path) -> None:
     stick, library = tmp_path / "my stick", tmp_path / "library"
     library.mkdir()
