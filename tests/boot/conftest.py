@@ -1,12 +1,12 @@
 """`pytest tests/boot --artifact FILE` boots the disk in the file and exercises the machine.
 
 The VMX zip is booted as the machine `first`, which has the devices that its descriptor declares.
-There are two more copies: `second` has a larger disk, `wires` is booted several times with other
-network cards and settings.  The other formats hold the same disk, compared when they are made:
-their machines, one of them with UEFI, are tested for what a format can change.  For the image of
-one access kind all machines are booted, for the others the first one of each format: what the rest
-test is the same in all images.  A module's tests are for `first` unless its mark `machines`
-says otherwise; `restarts` is `second` where there is one.
+There are more copies: `second` has a larger disk, `wires` is booted several times with other
+network cards and settings, `six` has a network of IPv6 only.  The other formats hold the same disk,
+compared when they are made: their machines, one of them with UEFI, are tested for what a format can
+change.  For the image of one access kind all machines are booted, for the others the first one of
+each format: what the rest test is the same in all images.  A module's tests are for `first` unless
+its mark `machines` says otherwise; `restarts` is `second` where there is one.
 
 With `-n 2 --dist loadgroup` (pytest-xdist) two machines run side by side, each in its own process.
 The tests of each run in the order that `ORDER` declares.
@@ -58,6 +58,7 @@ ORDER = (
     "test_restarts",
     "test_end",
     "test_wires",
+    "test_ipv6",
     "test_power",
 )
 DEADLINE = 1200  # seconds for one test, with the boots in it
@@ -85,7 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in (
         "access(kind, ...): only for artifacts that reach data in one of these ways",
         "images(name, ...): only for artifacts of these images",
-        "machines(role, ...): only for these: first, second, wires, restarts, brief, smoke",
+        "machines(role, ...): only for these: first, second, wires, six, restarts, brief, smoke",
     ):
         config.addinivalue_line("markers", mark)
     # SIGTERM acts like Ctrl-C: machines end, journals are kept, scratch files are removed.
@@ -124,7 +125,7 @@ def _machines(artifact: Path, config: pytest.Config) -> Sequence[str]:
     if config.getoption("--kept"):
         return ("first",)
     chosen = format_of(artifact)
-    machines = ("first", "second", "wires") if chosen.whole_contract else chosen.machines
+    machines = ("first", "second", "wires", "six") if chosen.whole_contract else chosen.machines
     # What the others test is the same in all images; the one for NFS needs no password.
     machines = machines if _access(artifact) == "nfs" else machines[:1]
     return machines[:1] if config.getoption("--smoke") else machines
