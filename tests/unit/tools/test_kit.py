@@ -79,11 +79,18 @@ def test_each_architecture_has_its_own_hypervisors(
     workspace: Workspace, squashfs: Path, tmp_path: Path, browser: Browser
 ) -> None:
     arm = NAME.replace("amd64", "arm64")
-    for name in (f"{arm}.zip", f"{arm}.utm.zip", f"{arm}.manifest.json"):
-        (workspace.artifacts / name).write_bytes(b"x")
+    (workspace.artifacts / f"{arm}.manifest.json").write_text("{}")
+    for name in (f"{arm}.zip", f"{arm}.utm.zip", f"{NAME}-hyperv.zip"):
+        with (workspace.artifacts / name).open("wb") as made:
+            made.truncate(123_000_000)
     found = kit.images(workspace, TABLE, "workshop")
     browser.open(kit.make(tmp_path / "stick", found, squashfs, print).as_uri())
     assert browser.barriers() == []
+    sizes = browser.driver.find_elements(By.CSS_SELECTOR, "td .number")
+    assert len(sizes) == 5
+    for size in sizes:
+        lines = browser.driver.execute_script("return arguments[0].getClientRects().length", size)
+        assert lines == 1, size.text
     text = browser.driver.find_element(By.TAG_NAME, "body").text
     intel, mac = text.split("On computers with 64-bit ARM processors")
     assert f"{arm}.utm.zip" in intel  # the table of files
