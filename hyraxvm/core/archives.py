@@ -118,6 +118,18 @@ def unpack_tar(artifact: Path, into: Path) -> list[Path]:
     return paths
 
 
+def check_read_to_end(archive: tarfile.TarFile) -> None:
+    """Raise `tarfile.ReadError` if members follow those that were read.
+
+    A header that cannot be read is the end for `TarFile.next`, unless it is the first.
+    """
+    stream = archive.fileobj
+    assert stream is not None
+    stream.seek(archive.offset)
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"the header at byte {archive.offset} is damaged")
+
+
 def _check_header(artifact: Path, member: tarfile.TarInfo, block: bytes) -> None:
     # The type of a file is "0" or NUL; that of PAX and GNU extensions is "x", "g", "L" or "S".
     if block[257:265] != b"ustar\x0000" or block[156:157] not in (b"0", b"\0"):

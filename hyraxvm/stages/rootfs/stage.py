@@ -84,6 +84,11 @@ def build(
     return results.produce("rootfs", stage_key, make) / "rootfs.tar"
 
 
+def mode() -> str:
+    """Return mmdebstrap's option for how it becomes root in a chroot."""
+    return f"--mode={'root' if os.geteuid() == 0 else 'unshare'}"
+
+
 def patience(arch: Arch, seconds: float, host: str = platform.machine()) -> float:
     """Return the seconds that programs of an architecture get for what takes `seconds` natively."""
     return seconds if host == arch.kernel else EMULATED * seconds
@@ -164,7 +169,7 @@ def command(recipe: Recipe, config: Path, tar: Path, packages: Path) -> list[str
     """Return mmdebstrap's command line; downloaded packages stay in the folder `packages`."""
     return [
         "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        mode(),
         "--variant=apt",
         *source_options(recipe),
         f"--include={','.join(recipe.packages)}",

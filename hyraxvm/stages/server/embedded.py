@@ -164,7 +164,7 @@ def layer_command(recipe: Recipe, site: Path, package: Path, debs: Path, layer: 
     ]
     return [
         "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        rootfs.mode(),
         "--variant=extract",
         *rootfs.source_options(recipe),
         f"--include={','.join(recipe.server.packages)}",

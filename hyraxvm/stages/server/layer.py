@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
+from hyraxvm.core.archives import check_read_to_end
 from hyraxvm.core.errors import Failure
 
 HEADER: Final = 2**20  # bytes of an extended header: Go's archive/tar takes no more either
@@ -75,7 +76,7 @@ def read_layer(layer: Path, budget: Budget) -> tuple[tarfile.TarFile, list[tarfi
         source = _Layer(layer, budget)  # it stays open: the files are read from it
         length = layer.stat().st_size
         entries = [_sound(info, layer.name, length, budget) for info in source]
-        _check_end(source)
+        check_read_to_end(source)
         return source, entries
     except (
         *(tarfile.TarError, EOFError, OSError),
@@ -120,18 +121,6 @@ class _Layer(tarfile.TarFile):
     def __init__(self, path: Path, budget: Budget) -> None:
         self.title, self.budget = path.name, budget  # first: tarfile reads the first entry at once
         super().__init__(path, errors="surrogateescape")
-
-
-def _check_end(source: _Layer) -> None:
-    """Raise `tarfile.ReadError` if entries follow.
-
-    A header that cannot be read is the end for `TarFile.next`, unless it is the first.
-    """
-    stream = source.fileobj
-    assert stream is not None
-    stream.seek(source.offset)
-    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        raise tarfile.ReadError(f"the header at byte {source.offset} is damaged")
 
 
 def _sound(info: tarfile.TarInfo, layer: str, length: int, budget: Budget) -> tarfile.TarInfo:

@@ -5,7 +5,6 @@ CRAN's tarball of an R package is the "orig" file of Debian's source package.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +60,7 @@ def command(recipe: Recipe, target: Path) -> list[str]:
     )
     return [
         "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        rootfs.mode(),
         *("--variant=extract", "--format=null"),
         *rootfs.source_options(there),
         # Lists of sources in the place of those of packages.

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from hyraxvm.core.archives import check_read_to_end
 from hyraxvm.core.errors import Failure
 
 CONTRIB: Final = "src/contrib"
@@ -118,6 +119,7 @@ def _description(tarball: Path, packed: bytes) -> tuple[str, bytes]:
                 members.append(member)
                 if len(members) > MAX_MEMBERS:
                     raise Failure(f"{tarball.name}: more than {MAX_MEMBERS} members")
+            check_read_to_end(archive)
             tops = {member.name.partition("/")[0] for member in members}
             if len(tops) != 1:
                 raise Failure(f"{tarball.name}: {len(tops)} top folders; expected: one")

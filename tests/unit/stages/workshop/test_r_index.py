@@ -108,6 +108,16 @@ def test_a_wrong_description_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
+    path = pack(tmp_path / "r-cran-grid", files("grid", 1))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    at = content.index(b"grid/R/size.R\0")
+    content[at + 150] ^= 1  # in the checksum
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(Failure, match=f"damaged one: the header at byte {at} is damaged"):
+        r_index.describe(path)
+
+
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
